@@ -1,0 +1,48 @@
+package session
+
+import "errors"
+
+// Errors of a [Store]. A store may wrap them; callers compare with [errors.Is].
+var (
+	// ErrNotFound says that there is no live record: it never existed, was
+	// deleted or renewed, or has expired.
+	ErrNotFound = errors.New("session: no such session")
+
+	// ErrExists says that a record of this ID is there already; it was not
+	// overwritten.
+	ErrExists = errors.New("session: session ID exists already")
+
+	// ErrConflict says that the stored data is no longer the data the change
+	// was made from, or that the record is gone. Nothing was written. The
+	// manager loads again and merges; an application never sees it.
+	ErrConflict = errors.New("session: session was changed meanwhile")
+
+	// ErrUncertain says that the connection died before the store's answer to
+	// a write came: it may have happened or not. The manager finds out by
+	// loading; an application sees it only where there was no time left to.
+	ErrUncertain = errors.New("session: no answer from the store, the write may have happened")
+)
+
+// Errors of a [Session], as [Session.Err], [Session.Save] and
+// [Config.ErrorHandler] see them. Every error that is none of these came from
+// the store.
+var (
+	// ErrDestroyed says that the session was destroyed, renewed or expired
+	// while the request ran. Nothing was written and no cookie was sent: the
+	// session stays dead. By default it is answered with 409 Conflict.
+	ErrDestroyed = errors.New("session: session has ended meanwhile")
+
+	// ErrInvalid says that the handler asked for something that cannot be
+	// stored: a value that does not encode as JSON, a reserved key, too much
+	// data. Nothing was saved. By default it is answered with 500.
+	ErrInvalid = errors.New("session: cannot be stored")
+
+	// ErrHeaderSent says that a new session or a renewal came after the first
+	// byte of the response, when its cookie could no longer be sent. Nothing
+	// of it was saved.
+	ErrHeaderSent = errors.New("session: response header already sent")
+
+	// ErrFinished says that a session was changed after its handler had
+	// returned. The change was dropped.
+	ErrFinished = errors.New("session: request already finished")
+)

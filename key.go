@@ -1,0 +1,172 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"unicode/utf8"
+)
+
+// Key is the name of a value of type T in a session, declared once:
+//
+//	const userID = session.Key[int64]("userId")
+//
+// Values are stored as JSON beside each other in one object, as Express keeps
+// them: req.session.userId is this key. T can be anything encoding/json can
+// encode and decode again. Names that Express or this package reserve, such as
+// "cookie" or "id", are refused by every change ([ErrInvalid]). Numbers over
+// 2^53 lose digits once Express rewrites the record; store them as strings if
+// it may.
+type Key[T any] string
+
+// Get returns a copy of the value. ok is false if there is none, if it is JSON
+// null and T cannot hold that, or if it is not a T, which is logged once with
+// the key's name.
+func (k Key[T]) Get(s *Session) (value T, ok bool) {
+	s.use()
+	raw := s.get(string(k))
+	s.mu.Unlock()
+	value, ok, err := decode[T](raw)
+	if err != nil {
+		k.mismatch(s)
+	}
+	return value, ok
+}
+
+// Set stores v. It is encoded at once, so later changes of what v points to do
+// not count. A value that encodes to the bytes already stored is no change. One
+// that cannot be encoded is an error of the session: [ErrInvalid].
+func (k Key[T]) Set(s *Session, v T) {
+	if !s.writable() {
+		return
+	}
+	defer s.mu.Unlock()
+	raw, err := k.encode(v)
+	if err != nil {
+		s.fail(err)
+		return
+	}
+	if !bytes.Equal(raw, s.get(string(k))) {
+		s.put(change{name: string(k), value: raw})
+	}
+}
+
+// Update stores f of the value, f of T's zero value if there is none: for
+// counters, carts and whatever else several requests change at once. f runs at
+// once, and again on the stored value when another request got there first, so
+// it should do nothing but compute. A stored value that is not a T is left
+// alone and is an error of the session: [ErrInvalid].
+func (k Key[T]) Update(s *Session, f func(T) T) {
+	update := func(old []byte) ([]byte, error) {
+		v, _, err := decode[T](old)
+		if err != nil {
+			return nil, fmt.Errorf("session: Key(%q).Update: %w: the stored value is not a %v", string(k), ErrInvalid, reflect.TypeFor[T]())
+		}
+		return k.encode(f(v))
+	}
+	for {
+		if !s.writable() {
+			return
+		}
+		old := s.get(string(k))
+		s.mu.Unlock()
+		raw, err := update(old) // unlocked: f may use the session
+		if !s.writable() {
+			return
+		}
+		if !bytes.Equal(old, s.get(string(k))) { // another goroutine of this request
+			s.mu.Unlock()
+			continue
+		}
+		switch {
+		case err != nil:
+			s.fail(err)
+		case !bytes.Equal(raw, old):
+			s.put(change{name: string(k), value: raw, update: update})
+		}
+		s.mu.Unlock()
+		return
+	}
+}
+
+// Take returns the value and deletes it: for messages that are shown once.
+func (k Key[T]) Take(s *Session) (value T, ok bool) {
+	s.use()
+	raw := s.get(string(k))
+	if raw != nil && !s.refuses() {
+		if err := k.check(); err != nil {
+			s.fail(err)
+		} else {
+			s.put(change{name: string(k)})
+		}
+	}
+	s.mu.Unlock()
+	value, ok, err := decode[T](raw)
+	if err != nil {
+		k.mismatch(s)
+	}
+	return value, ok
+}
+
+// Delete removes the value. An absent one is no change.
+func (k Key[T]) Delete(s *Session) {
+	if !s.writable() {
+		return
+	}
+	defer s.mu.Unlock()
+	if err := k.check(); err != nil {
+		s.fail(err)
+		return
+	}
+	if s.get(string(k)) != nil {
+		s.put(change{name: string(k)})
+	}
+}
+
+func (k Key[T]) check() error {
+	if reservedKeys[string(k)] || !utf8.ValidString(string(k)) {
+		return fmt.Errorf("session: Key(%q): %w: the name is empty, not UTF-8, or reserved by Express or this package; use another", string(k), ErrInvalid)
+	}
+	return nil
+}
+
+// encode never lets a value into its error: a MarshalJSON may have put it into
+// its own.
+func (k Key[T]) encode(v T) ([]byte, error) {
+	if err := k.check(); err != nil {
+		return nil, err
+	}
+	raw, err := encodeJSON(v)
+	if err != nil {
+		return nil, fmt.Errorf("session: Key(%q): %w: a %v that does not encode as JSON (try json.Marshal on it)", string(k), ErrInvalid, reflect.TypeFor[T]())
+	}
+	return raw, nil
+}
+
+// decode decodes a stored value. ok is false if there is none.
+func decode[T any](raw []byte) (value T, ok bool, err error) {
+	if raw == nil {
+		return value, false, nil
+	}
+	if string(raw) == "null" {
+		switch reflect.TypeFor[T]().Kind() {
+		case reflect.Pointer, reflect.Interface, reflect.Map, reflect.Slice:
+		default:
+			return value, false, nil
+		}
+	}
+	if err := json.Unmarshal(raw, &value); err != nil {
+		var zero T
+		return zero, false, err
+	}
+	return value, true, nil
+}
+
+func (k Key[T]) mismatch(s *Session) {
+	if _, before := s.m.warned.LoadOrStore(string(k), true); !before {
+		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored value has another type than its key, treated as absent",
+			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
+	}
+}

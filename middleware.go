@@ -1,0 +1,224 @@
+package session
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Manager loads and saves the sessions of an application. It is safe for
+// concurrent use; one serves a whole program.
+type Manager struct {
+	cfg   Config
+	store Store
+	codec codec
+	rand  io.Reader
+	queue queue
+	stats counters
+
+	warnProxy sync.Once
+	warned    sync.Map // key names whose value had another type
+
+	stopPrune context.CancelFunc
+	pruned    chan struct{} // closed when the pruning goroutine has ended; nil without one
+}
+
+// Open is the short way: [ConfigFromEnv], [NewPostgresStore] with its defaults
+// and [New]. It makes the table if it is missing and starts pruning. ctx bounds
+// the setup only. The pool stays the caller's: Close the Manager first, then
+// the pool.
+func Open(ctx context.Context, pool *pgxpool.Pool) (*Manager, error) {
+	cfg, err := ConfigFromEnv()
+	if err != nil {
+		return nil, err
+	}
+	store, err := NewPostgresStore(ctx, pool, PostgresOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return New(store, cfg)
+}
+
+// New returns a Manager over store, having logged the settings in effect, and
+// starts its pruning goroutine unless cfg.DisablePrune is set or store is no
+// [Pruner]. The error holds every fault of cfg at once.
+func New(store Store, cfg Config) (*Manager, error) {
+	cfg = cfg.withDefaults()
+	err := cfg.check()
+	if store == nil {
+		err = errors.Join(errors.New("session: store is nil: use NewPostgresStore or NewMemoryStore"), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	codec, err := newCodec(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{cfg: cfg, store: store, codec: codec, rand: rand.Reader}
+	cfg.warn()
+	m.logSettings()
+	m.startPruning()
+	return m, nil
+}
+
+func (m *Manager) logSettings() {
+	c := &m.cfg
+	var store any = fmt.Sprintf("%T", m.store)
+	if v, ok := m.store.(slog.LogValuer); ok {
+		store = v
+	}
+	if _, ok := m.store.(*MemoryStore); ok {
+		c.Logger.Warn("session: memory store: sessions end with this program, are not shared with others, and nothing bounds their number; use PostgreSQL in production")
+	}
+	c.Logger.Info("session: ready", slog.Any("store", store),
+		"cookie", c.Cookie.Name, "format", c.Cookie.Format.String(),
+		"secure", c.Cookie.Secure.String(), "sameSite", sameSiteName(c.Cookie.SameSite),
+		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
+		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
+		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
+		"oldSecrets", len(c.OldSecrets))
+}
+
+// Close stops pruning after the batch under way and waits for it, at most
+// [Config.StoreTimeout]. Sessions keep working and the pool stays open. Further
+// calls do nothing.
+func (m *Manager) Close() error {
+	if m.pruned == nil {
+		return nil
+	}
+	m.stopPrune()
+	t := time.NewTimer(m.cfg.StoreTimeout)
+	defer t.Stop()
+	select {
+	case <-m.pruned:
+		return nil
+	case <-t.C:
+		return errors.New("session: Close: pruning did not end within StoreTimeout")
+	}
+}
+
+// contextKey finds the innermost manager's session in a request's context; the
+// *Manager itself is the key of its own.
+type contextKey struct{}
+
+// From returns the session of the request that ctx belongs to, the innermost
+// manager's where several are nested. It does no I/O: the session is loaded at
+// its first use. It panics if no [Manager.Handler] is around the handler.
+func From(ctx context.Context) *Session {
+	s, ok := ctx.Value(contextKey{}).(*Session)
+	if !ok {
+		panic("session: From: no session in this context: wrap the handler with Manager.Handler")
+	}
+	return s
+}
+
+// From is like the function From for this manager's session when several
+// managers are nested.
+func (m *Manager) From(ctx context.Context) *Session {
+	s, ok := ctx.Value(m).(*Session)
+	if !ok {
+		panic("session: Manager.From: no session of this manager in this context: wrap the handler with its Handler")
+	}
+	return s
+}
+
+// Handler returns a handler that gives next a session, found with [From]. A
+// request that does not use it costs no statement and gets no header.
+//
+// The session is committed before the first byte of the response. If it cannot
+// be loaded or saved, [Config.ErrorHandler] answers instead of next and nothing
+// of what next writes is sent. Where that comes too late, because next has
+// changed the session after its first byte, the connection is aborted. A panic
+// in next passes on and saves nothing that was not committed.
+//
+// Inside another Handler of the same manager, Handler just calls next. Put
+// [http.TimeoutHandler] outside of it.
+func (m *Manager) Handler(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Context().Value(m) != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		x := &exchange{Context: r.Context()}
+		x.session.m = m
+		x.session.r = r
+		x.writer.init(w, x)
+		x.serve(next, r.WithContext(x))
+	})
+}
+
+// exchange is one request and its response, in one allocation. It is the
+// request's context.
+type exchange struct {
+	context.Context
+	session Session
+	writer  hijackWriter
+}
+
+func (x *exchange) Value(key any) any {
+	if _, ok := key.(contextKey); ok || key == any(x.session.m) {
+		return &x.session
+	}
+	return x.Context.Value(key)
+}
+
+func (x *exchange) serve(next http.Handler, r *http.Request) {
+	returned := false
+	x.writer.r = r
+	defer func() {
+		defer x.session.finish()
+		switch {
+		case returned:
+			x.writer.end()
+		case x.writer.failed != nil:
+			x.writer.restoreHeader()
+			// A reverse proxy aborts when its writes are refused; here the
+			// answer is complete, and the browser is to see it.
+			if v := recover(); v != nil && v != http.ErrAbortHandler { // as net/http compares it
+				panic(v)
+			}
+		}
+	}()
+	next.ServeHTTP(x.writer.outer(), r)
+	returned = true
+}
+
+// newID returns a new random session ID.
+func (m *Manager) newID() (string, error) {
+	var b [idBytes]byte
+	if _, err := io.ReadFull(m.rand, b[:]); err != nil {
+		return "", fmt.Errorf("session: no randomness for a session ID: %w", err)
+	}
+	return base64.RawURLEncoding.EncodeToString(b[:]), nil
+}
+
+// storeContext returns the context of one operation on the store. It keeps the
+// request's values, for tracing, but not its end: a browser that goes away
+// neither loses its save nor cancels a statement.
+func (m *Manager) storeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), m.cfg.StoreTimeout)
+}
+
+// answerError is the default of Config.ErrorHandler.
+func answerError(w http.ResponseWriter, _ *http.Request, err error) {
+	code := http.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, ErrDestroyed):
+		code = http.StatusConflict
+	case errors.Is(err, ErrInvalid), errors.Is(err, ErrHeaderSent):
+		code = http.StatusInternalServerError
+	default:
+		w.Header().Set("Retry-After", "5")
+	}
+	http.Error(w, http.StatusText(code), code)
+}

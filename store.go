@@ -1,0 +1,86 @@
+package session
+
+import (
+	"context"
+	"time"
+)
+
+// Store keeps records. [PostgresStore] and [MemoryStore] are stores; others
+// must pass the suite of package sessiontest.
+//
+// Every method is called by many goroutines at once. Only durations cross the
+// interface: the store's own clock decides what has expired, and a record is
+// live while its expiry is not before that clock's now. A store never starts
+// goroutines of its own, and it wraps errors other than the named ones with
+// neither a session ID nor stored data in their text.
+//
+// The context carries the deadline of the whole operation. A store must come
+// back by then.
+type Store interface {
+	// Load returns the live record of id, or [ErrNotFound].
+	Load(ctx context.Context, id string) (Record, error)
+
+	// Create stores a new record. It returns [ErrExists], and leaves what is
+	// there alone, if id has a record, even an expired one. It may return
+	// [ErrUncertain].
+	Create(ctx context.Context, id string, r Record) error
+
+	// Update replaces the data of the live record of id by c.New if it is
+	// still exactly c.Old, and applies c.TTL and c.NewID in the same step.
+	// It returns [ErrConflict] if the data differs or the record is gone,
+	// [ErrNotFound] if the store knows that the record is gone, [ErrExists]
+	// if c.NewID has a record already, and [ErrUncertain] if no answer came.
+	// In the first three cases nothing was written.
+	Update(ctx context.Context, id string, c Change) error
+
+	// Touch moves the expiry of the live record of id to ttl from now and
+	// leaves its data alone. It never moves an expiry backwards. It returns
+	// [ErrNotFound] if the record is gone.
+	Touch(ctx context.Context, id string, ttl time.Duration) error
+
+	// Delete removes the record of id. An absent record is no error.
+	Delete(ctx context.Context, id string) error
+}
+
+// Record is what a store keeps for a session ID.
+type Record struct {
+	_ struct{}
+
+	// Data is a JSON object: the cookie object that Express needs, then the
+	// application's keys. [Store.Load] returns the stored bytes, which the
+	// caller must not change.
+	Data []byte
+
+	// TTL is the time left until the record expires.
+	TTL time.Duration
+}
+
+// Change is one atomic change of a record, for [Store.Update].
+type Change struct {
+	_ struct{}
+
+	// Old is the data as it was loaded, New the data to store.
+	Old, New []byte
+
+	// TTL is the new time left; zero or less leaves the expiry alone. It moves
+	// the expiry forward only, unless Shorten is set.
+	TTL time.Duration
+
+	// Shorten lets TTL move the expiry backwards as well. It is set when the
+	// session's idle timeout was changed.
+	Shorten bool
+
+	// NewID, unless empty, becomes the record's ID in the same step: a renewal.
+	NewID string
+}
+
+// Pruner is implemented by stores that can delete expired records. The manager
+// calls it every [Config.PruneInterval].
+type Pruner interface {
+	// Prune deletes records that have expired, in batches small enough to
+	// leave other statements alone, and returns how many it deleted, also
+	// beside an error. It hurries when it would need longer than within. When
+	// ctx ends it finishes the batch under way and returns what it has done
+	// with a nil error.
+	Prune(ctx context.Context, within time.Duration) (int64, error)
+}

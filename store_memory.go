@@ -1,0 +1,178 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+)
+
+// MemoryStore is a [Store] that keeps its records in this program's memory.
+// It is safe for concurrent use.
+//
+// It is for development and tests. Its records are lost when the program ends
+// and no other program sees them, and nothing bounds it: a record takes memory
+// until it is deleted, or has expired and [MemoryStore.Prune] finds it.
+//
+// It goes by [time.Now], so in a bubble of package testing/synctest its
+// records expire by the bubble's clock.
+type MemoryStore struct {
+	mu      sync.Mutex
+	records map[string]memoryRecord
+}
+
+var (
+	_ Store          = (*MemoryStore)(nil)
+	_ Pruner         = (*MemoryStore)(nil)
+	_ slog.LogValuer = (*MemoryStore)(nil)
+)
+
+// memoryRecord holds data that is never written to again, because Load hands
+// it out.
+type memoryRecord struct {
+	data      []byte
+	expiresAt time.Time
+}
+
+// NewMemoryStore returns an empty store.
+func NewMemoryStore() *MemoryStore {
+	return &MemoryStore{records: make(map[string]memoryRecord)}
+}
+
+// Load implements [Store]. It returns the stored bytes themselves, not a copy.
+func (s *MemoryStore) Load(ctx context.Context, id string) (Record, error) {
+	if err := ctx.Err(); err != nil {
+		return Record{}, err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	r, ok := s.live(id, now)
+	if !ok {
+		return Record{}, ErrNotFound
+	}
+	return Record{Data: r.data, TTL: r.expiresAt.Sub(now)}, nil
+}
+
+// Create implements [Store]. It keeps a copy of the data.
+func (s *MemoryStore) Create(ctx context.Context, id string, r Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	data := bytes.Clone(r.Data)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.records[id]; taken {
+		return ErrExists
+	}
+	s.records[id] = memoryRecord{data: data, expiresAt: time.Now().Add(r.TTL)}
+	return nil
+}
+
+// Update implements [Store]. It keeps a copy of the data, and it always knows
+// whether a record is gone: then it returns [ErrNotFound], not [ErrConflict].
+func (s *MemoryStore) Update(ctx context.Context, id string, c Change) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	data := bytes.Clone(c.New)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	r, ok := s.live(id, now)
+	if !ok {
+		return ErrNotFound
+	}
+	if !bytes.Equal(r.data, c.Old) {
+		return ErrConflict
+	}
+	if c.NewID != "" {
+		if _, taken := s.records[c.NewID]; taken {
+			return ErrExists
+		}
+		delete(s.records, id)
+		id = c.NewID
+	}
+	r.data = data
+	if c.TTL > 0 {
+		r.extend(now.Add(c.TTL), c.Shorten)
+	}
+	s.records[id] = r
+	return nil
+}
+
+// Touch implements [Store].
+func (s *MemoryStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	r, ok := s.live(id, now)
+	if !ok {
+		return ErrNotFound
+	}
+	r.extend(now.Add(ttl), false)
+	s.records[id] = r
+	return nil
+}
+
+// Delete implements [Store].
+func (s *MemoryStore) Delete(ctx context.Context, id string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.records, id)
+	return nil
+}
+
+// Prune implements [Pruner]. It deletes every expired record in a single
+// batch, whatever within says, and nothing once ctx has ended. The store
+// answers no other call meanwhile.
+func (s *MemoryStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
+	if ctx.Err() != nil {
+		return 0, nil
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var pruned int64
+	for id, r := range s.records {
+		if r.expiresAt.Before(now) {
+			delete(s.records, id)
+			pruned++
+		}
+	}
+	return pruned, nil
+}
+
+// LogValue implements [slog.LogValuer]: a MemoryStore logs as "memory".
+func (s *MemoryStore) LogValue() slog.Value {
+	return slog.StringValue("memory")
+}
+
+// live returns the record of id if it has not expired. The caller holds s.mu.
+func (s *MemoryStore) live(id string, now time.Time) (memoryRecord, bool) {
+	r, ok := s.records[id]
+	if !ok || r.expiresAt.Before(now) {
+		return memoryRecord{}, false
+	}
+	return r, true
+}
+
+// extend moves the expiry to at; backwards only if shorten is set.
+func (r *memoryRecord) extend(at time.Time, shorten bool) {
+	if shorten || at.After(r.expiresAt) {
+		r.expiresAt = at
+	}
+}

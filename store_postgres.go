@@ -1,0 +1,396 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Statements, with the table for %[1]s, its JSON type for %[2]s and the type of
+// expire for %[3]s. A record is live iff expire >= now(), everywhere.
+//
+// expire may be a timestamp without time zone: local time of the connection's
+// TimeZone. So it is never bound nor scanned, only computed from now() and read
+// as an epoch.
+const (
+	sqlLoad = `SELECT sess::text, extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8
+		FROM %[1]s WHERE sid = $1 AND expire >= now()`
+
+	sqlCreate = `INSERT INTO %[1]s (sid, sess, expire) VALUES ($1, $2::text::%[2]s, now() + make_interval(secs => $3))
+		ON CONFLICT (sid) DO NOTHING`
+
+	// $4 is 0 to leave the expiry alone, 1 to move it forward, 2 to set it.
+	sqlUpdate = `UPDATE %[1]s SET sess = $3::text::%[2]s, ` + sqlExpire + `
+		WHERE sid = $1 AND expire >= now() AND sess::text = $2`
+
+	// A statement of its own: one that may change a key locks the row harder.
+	sqlRenew = `UPDATE %[1]s SET sid = $6, sess = $3::text::%[2]s, ` + sqlExpire + `
+		WHERE sid = $1 AND expire >= now() AND sess::text = $2`
+
+	sqlExpire = `expire = CASE $4::int WHEN 0 THEN expire
+		WHEN 1 THEN GREATEST(expire, (now() + make_interval(secs => $5))::%[3]s)
+		ELSE (now() + make_interval(secs => $5))::%[3]s END`
+
+	sqlTouch = `UPDATE %[1]s SET expire = GREATEST(expire, (now() + make_interval(secs => $2))::%[3]s)
+		WHERE sid = $1 AND expire >= now()`
+
+	sqlDelete = `DELETE FROM %[1]s WHERE sid = $1`
+
+	// $1 is the expiry that the last batch ended at, as text. A row that was
+	// extended after it was found is left alone by the repeated condition.
+	sqlPrune = `WITH dead AS MATERIALIZED (
+			SELECT sid, expire FROM %[1]s WHERE expire < now() AND expire >= $1::text::%[3]s
+			ORDER BY expire LIMIT 50 FOR UPDATE SKIP LOCKED),
+		gone AS (DELETE FROM %[1]s s USING dead WHERE s.sid = dead.sid AND s.expire < now() RETURNING 1)
+		SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM gone),
+			COALESCE((SELECT max(expire) FROM dead)::text, '')`
+)
+
+const (
+	pruneBatch = 50 // as in sqlPrune
+	// prunePause is how long pruning rests after a batch, in batches' time.
+	prunePause = 4
+
+	// cancelMargin is how long before the deadline a statement is cancelled:
+	// time for the server to say that it is.
+	cancelMargin = 250 * time.Millisecond
+)
+
+// PostgresOptions are the options of [NewPostgresStore]. The zero value means
+// the table schema_system.session.
+type PostgresOptions struct {
+	_ struct{}
+
+	// Schema and Table name the table. Any name is an identifier as it stands,
+	// dots and quotes included. Defaults "schema_system" and "session".
+	Schema, Table string
+
+	// Logger gets what was found at start. Default [slog.Default].
+	Logger *slog.Logger
+}
+
+// PostgresStore keeps records in a table of PostgreSQL, the one that
+// connect-pg-simple uses. It is safe for concurrent use, and many programs may
+// share a table. The pool stays the caller's.
+//
+// A statement that is late is cancelled in the server, so that its connection
+// survives. A connection that died is replaced and the statement repeated
+// within the context's deadline where that is safe.
+type PostgresStore struct {
+	pool     *pgxpool.Pool
+	maxConns int
+	opts     PostgresOptions
+	sql      struct{ load, create, update, renew, touch, delete, prune string }
+}
+
+// NewPostgresStore returns a store on a table, which it makes (schema.sql) if it
+// is missing and checks if it is there. It runs no DDL when the table exists, so
+// a role that may only read and write rows suffices then. A table of another
+// shape, a missing privilege or database is an error that says what to do. ctx
+// bounds the setup only.
+func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOptions) (*PostgresStore, error) {
+	if pool == nil {
+		return nil, errors.New("session: NewPostgresStore: pool is nil")
+	}
+	setDefault(&opts.Schema, "schema_system")
+	setDefault(&opts.Table, "session")
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	s := &PostgresStore{pool: pool, maxConns: int(pool.Config().MaxConns), opts: opts}
+	shape, err := s.setup(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range []struct {
+		dst *string
+		sql string
+	}{
+		{&s.sql.load, sqlLoad},
+		{&s.sql.create, sqlCreate},
+		{&s.sql.update, sqlUpdate},
+		{&s.sql.renew, sqlRenew},
+		{&s.sql.touch, sqlTouch},
+		{&s.sql.delete, sqlDelete},
+		{&s.sql.prune, sqlPrune},
+	} {
+		sql := strings.NewReplacer("%[1]s", s.table(), "%[2]s", shape.sessType, "%[3]s", shape.expireType).Replace(q.sql)
+		*q.dst = strings.Join(strings.Fields(sql), " ")
+	}
+	return s, nil
+}
+
+// table returns the quoted name.
+func (s *PostgresStore) table() string {
+	return pgx.Identifier{s.opts.Schema, s.opts.Table}.Sanitize()
+}
+
+// LogValue names the kind of store and the table, for the log at start.
+func (s *PostgresStore) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("kind", "postgres"), slog.String("table", s.opts.Schema+"."+s.opts.Table))
+}
+
+// Load implements [Store].
+func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
+	var rec Record
+	var left float64
+	err := s.run(ctx, repeatable, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, s.sql.load, id).Scan(&rec.Data, &left)
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Record{}, ErrNotFound
+	}
+	rec.TTL = fromSeconds(left)
+	return rec, err
+}
+
+// Create implements [Store].
+func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
+	return s.exec(ctx, once, ErrExists, s.sql.create, id, r.Data, r.TTL.Seconds())
+}
+
+// Update implements [Store].
+func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
+	mode := 0
+	if c.TTL > 0 {
+		mode = 1
+		if c.Shorten {
+			mode = 2
+		}
+	}
+	if c.NewID == "" {
+		return s.exec(ctx, once, ErrConflict, s.sql.update, id, c.Old, c.New, mode, c.TTL.Seconds())
+	}
+	err := s.exec(ctx, once, ErrConflict, s.sql.renew, id, c.Old, c.New, mode, c.TTL.Seconds(), c.NewID)
+	if sqlState(err) == "23505" { // unique_violation
+		return ErrExists
+	}
+	return err
+}
+
+// Touch implements [Store].
+func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
+	return s.exec(ctx, repeatable, ErrNotFound, s.sql.touch, id, ttl.Seconds())
+}
+
+// Delete implements [Store].
+func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	return s.exec(ctx, repeatable, nil, s.sql.delete, id)
+}
+
+// exec runs a statement that changes one row, or returns none if it did not.
+func (s *PostgresStore) exec(ctx context.Context, r repetition, none error, sql string, args ...any) error {
+	for i, a := range args {
+		if b, ok := a.([]byte); ok {
+			args[i] = string(b) // text, whatever the pool's query mode
+		}
+	}
+	return s.run(ctx, r, func(ctx context.Context, c *pgx.Conn) error {
+		tag, err := c.Exec(ctx, sql, args...)
+		if err == nil && tag.RowsAffected() == 0 {
+			return none
+		}
+		return err
+	})
+}
+
+// Prune implements [Pruner].
+func (s *PostgresStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
+	start, after := time.Now(), "-infinity"
+	var total int64
+	for {
+		begin := time.Now()
+		found, deleted, last, err := s.pruneBatch(ctx, after)
+		total += deleted
+		if err != nil || found < pruneBatch {
+			return total, err
+		}
+		after = last
+		pause := prunePause * time.Since(begin)
+		if time.Since(start) > within/2 { // or the backlog would outlive the interval
+			pause = 0
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return total, nil
+		case <-t.C:
+		}
+	}
+}
+
+// pruneBatch deletes one batch; a context that ends does not cut it.
+func (s *PostgresStore) pruneBatch(ctx context.Context, after string) (found, deleted int64, last string, err error) {
+	if ctx.Err() != nil {
+		return 0, 0, "", nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultStoreTimeout)
+	defer cancel()
+	err = s.run(ctx, repeatable, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, s.sql.prune, after).Scan(&found, &deleted, &last)
+	})
+	return found, deleted, last, err
+}
+
+func fromSeconds(s float64) time.Duration {
+	return time.Duration(math.Min(s, maxLifetime.Seconds()) * float64(time.Second)) // also of infinity
+}
+
+// repetition says whether a statement may be run again when its connection died
+// without an answer.
+type repetition bool
+
+const (
+	repeatable repetition = true  // doing it twice is doing it once
+	once       repetition = false // ErrUncertain
+)
+
+// run runs f on a connection, again where that is safe, until the context's
+// deadline.
+func (s *PostgresStore) run(ctx context.Context, r repetition, f func(context.Context, *pgx.Conn) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, DefaultStoreTimeout)
+		defer cancel()
+	}
+	replanned := false
+	for try := 0; ; try++ {
+		sent, dead, err := s.attempt(ctx, f)
+		switch verdict(err, dead) {
+		case final:
+			return describe(err)
+		case replan: // a cached plan that DDL has made useless
+			if replanned {
+				return describe(err)
+			}
+			replanned = true
+			continue
+		case broken:
+			if sent && r == once {
+				return fmt.Errorf("%w: %w", ErrUncertain, err)
+			}
+			// After a restart each pooled connection fails once, at once.
+			if dead && try <= s.maxConns && ctx.Err() == nil {
+				continue
+			}
+		case rolledBack:
+		}
+		if pause(ctx, min(try, 6)) != nil {
+			return describe(err)
+		}
+	}
+}
+
+// attempt runs f once. sent says that the statement may have reached the server,
+// dead that its connection did not survive.
+//
+// f runs without a deadline of its own, for pgx answers a context that ends by
+// closing the connection. Instead the statement is cancelled in the server
+// shortly before the deadline, and the connection closed only if that does not
+// help (70 timeouts: no connection lost).
+func (s *PostgresStore) attempt(ctx context.Context, f func(context.Context, *pgx.Conn) error) (sent, dead bool, err error) {
+	deadline, _ := ctx.Deadline()
+	margin := min(cancelMargin, time.Until(deadline)/4)
+	early, cancel := context.WithDeadline(ctx, deadline.Add(-margin))
+	defer cancel()
+	conn, err := s.pool.Acquire(early)
+	if err != nil {
+		if early.Err() != nil && errors.Is(err, early.Err()) {
+			err = fmt.Errorf("no connection in time: all %d of the pool are busy or the server does not answer: %w", s.maxConns, err)
+		}
+		return false, false, err
+	}
+	defer conn.Release()
+	pg := conn.Conn().PgConn()
+	ended, cancelled := make(chan struct{}), make(chan struct{})
+	stop := context.AfterFunc(early, func() {
+		defer close(cancelled)
+		hard, cancel := context.WithTimeout(context.Background(), margin)
+		defer cancel()
+		_ = pg.CancelRequest(hard) // if it fails the next line ends the wait
+		select {
+		case <-ended:
+		case <-hard.Done():
+			_ = pg.Conn().SetDeadline(time.Unix(1, 0))
+		}
+	})
+	err = f(context.WithoutCancel(ctx), conn.Conn())
+	if !stop() {
+		close(ended)
+		<-cancelled
+		if sqlState(err) != "57014" && !conn.Conn().IsClosed() {
+			// The cancellation may still be under way, to whatever runs next.
+			s.discard(conn)
+		}
+		if sqlState(err) == "57014" || conn.Conn().IsClosed() {
+			err = fmt.Errorf("no answer in time: %w", errors.Join(context.DeadlineExceeded, err))
+		}
+	}
+	if sqlState(err) == "25006" { // a standby: the primary is somewhere else now
+		s.discard(conn)
+		return true, false, err
+	}
+	return !pgconn.SafeToRetry(err), conn.Conn().IsClosed(), err
+}
+
+// discard closes a connection, so that the pool makes a new one.
+func (s *PostgresStore) discard(conn *pgxpool.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), cancelMargin)
+	defer cancel()
+	_ = conn.Conn().Close(ctx) // the pool drops it either way
+}
+
+type verdicts int
+
+const (
+	final      verdicts = iota // an answer, or nothing that repeating would mend
+	rolledBack                 // nothing was written; worth another try
+	replan                     // likewise, at once
+	broken                     // the connection died; what was sent may have been done
+)
+
+func verdict(err error, dead bool) verdicts {
+	var unconnected *pgconn.ConnectError
+	switch sqlState(err) {
+	case "40001", "40P01", "25006": // serialization_failure, deadlock_detected, read_only_sql_transaction
+		return rolledBack
+	case "0A000": // feature_not_supported: cached plan must not change result type
+		return replan
+	case "53300", "57P01", "57P02", "57P03": // too many connections, shutdown, crash, starting up
+		return broken
+	case "":
+		if errors.As(err, &unconnected) {
+			return broken
+		}
+	}
+	if dead && err != nil {
+		return broken
+	}
+	return final
+}
+
+func sqlState(err error) string {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) {
+		return pe.Code
+	}
+	return ""
+}
+
+// describe marks data that PostgreSQL refuses, and leaves other errors alone.
+func describe(err error) error {
+	var pe *pgconn.PgError
+	if errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "22") || strings.HasPrefix(pe.Code, "54")) {
+		return fmt.Errorf("%w: PostgreSQL refuses the data: %s (SQLSTATE %s)", ErrInvalid, pe.Message, pe.Code)
+	}
+	return err
+}

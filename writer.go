@@ -1,0 +1,253 @@
+package session
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+)
+
+// writer is the ResponseWriter that a handler gets. It commits the session
+// before the final header leaves, whichever way that happens, and lets nothing
+// through once a commit has failed.
+type writer struct {
+	raw       http.ResponseWriter
+	x         *exchange
+	r         *http.Request // as the handler got it
+	entry     http.Header   // the header map when the request came in
+	committed bool          // the commit before the final header was done
+	failed    error         // and went wrong; the error handler has answered
+}
+
+// hijackWriter is a writer over one that can be hijacked.
+type hijackWriter struct{ writer }
+
+func (w *writer) init(raw http.ResponseWriter, x *exchange) {
+	w.raw, w.x = raw, x
+	if h := raw.Header(); len(h) > 0 {
+		w.entry = h.Clone()
+	}
+}
+
+// outer returns the writer with a Hijack method where the chain below has one.
+func (w *hijackWriter) outer() http.ResponseWriter {
+	if supports[http.Hijacker](w.raw) {
+		return w
+	}
+	return &w.writer
+}
+
+// supports reports whether w or a writer it wraps is a T, as
+// [http.ResponseController] looks for it.
+func supports[T any](w http.ResponseWriter) bool {
+	for {
+		switch t := w.(type) {
+		case T:
+			return true
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = t.Unwrap()
+		default:
+			return false
+		}
+	}
+}
+
+// Unwrap is for [http.ResponseController]. What commits is found here first.
+func (w *writer) Unwrap() http.ResponseWriter { return w.raw }
+
+func (w *writer) Header() http.Header { return w.raw.Header() }
+
+func (w *writer) WriteHeader(code int) {
+	informational := code >= 100 && code <= 199 && code != http.StatusSwitchingProtocols
+	if informational || code < 100 || code > 999 { // the last two panic
+		if w.failed == nil {
+			w.raw.WriteHeader(code)
+		}
+		return
+	}
+	if w.commit() == nil {
+		w.raw.WriteHeader(code)
+	}
+}
+
+func (w *writer) Write(b []byte) (int, error) {
+	if err := w.commit(); err != nil {
+		return 0, err
+	}
+	return w.raw.Write(b)
+}
+
+func (w *writer) WriteString(s string) (int, error) {
+	if err := w.commit(); err != nil {
+		return 0, err
+	}
+	return io.WriteString(w.raw, s)
+}
+
+// ReadFrom keeps sendfile working.
+func (w *writer) ReadFrom(src io.Reader) (int64, error) {
+	if err := w.commit(); err != nil {
+		return 0, err
+	}
+	if rf, ok := w.raw.(io.ReaderFrom); ok {
+		return rf.ReadFrom(src)
+	}
+	return io.Copy(struct{ io.Writer }{w.raw}, src)
+}
+
+func (w *writer) Flush() { _ = w.FlushError() }
+
+func (w *writer) FlushError() error {
+	if w.failed == nil && !supports[http.Flusher](w.raw) && !supports[interface{ FlushError() error }](w.raw) {
+		return http.ErrNotSupported
+	}
+	if err := w.commit(); err != nil {
+		return err
+	}
+	return http.NewResponseController(w.raw).Flush()
+}
+
+// Hijack commits, then takes over the connection. A cookie that is due cannot
+// be sent any more unless the handler has written its header first.
+func (w *hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !w.committed {
+		w.x.session.headerGone()
+	}
+	if err := w.commit(); err != nil {
+		return nil, nil, err
+	}
+	return http.NewResponseController(w.raw).Hijack()
+}
+
+// commit saves the session and adds its headers, once. After it has failed it
+// returns that error for ever.
+func (w *writer) commit() error {
+	if w.committed {
+		return w.failed
+	}
+	w.committed = true
+	s := &w.x.session
+	if err := s.commit(true); err != nil {
+		w.fail(err)
+		return err
+	}
+	s.addHeaders(w.raw.Header())
+	return nil
+}
+
+// end is called when the handler has returned.
+func (w *writer) end() {
+	if w.failed != nil {
+		w.restoreHeader()
+		return
+	}
+	if !w.committed {
+		_ = w.commit() // fail has answered
+		return
+	}
+	err := w.x.session.settle()
+	if err == nil || errors.Is(err, ErrHeaderSent) {
+		return
+	}
+	w.x.session.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
+	// What was sent cannot be taken back, and must not look complete.
+	panic(http.ErrAbortHandler)
+}
+
+// fail answers with the error handler.
+func (w *writer) fail(err error) {
+	w.failed = err
+	w.restoreHeader()
+	level := slog.LevelError
+	if errors.Is(err, ErrDestroyed) {
+		level = slog.LevelInfo
+	}
+	w.x.session.log(level, "session: request refused", err)
+	w.x.session.closeIO()
+	a := &answer{ResponseWriter: w.raw}
+	a.Header().Set("Cache-Control", "no-store")
+	w.x.session.m.cfg.ErrorHandler(a, w.r, err)
+	if !a.wrote { // or net/http would call it a success
+		answerError(a, w.r, err)
+	}
+}
+
+// restoreHeader takes back what the handler has put into the header map,
+// trailers included.
+func (w *writer) restoreHeader() {
+	h := w.raw.Header()
+	clear(h)
+	for k, v := range w.entry {
+		h[k] = append([]string(nil), v...)
+	}
+}
+
+// answer is the ResponseWriter of the error handler. It keeps the answer out
+// of caches.
+type answer struct {
+	http.ResponseWriter
+	wrote bool
+}
+
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+func (a *answer) WriteHeader(code int) {
+	if code >= 200 {
+		a.wrote = true
+		a.Header().Set("Cache-Control", "no-store")
+	}
+	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Write(b []byte) (int, error) {
+	if !a.wrote {
+		a.WriteHeader(http.StatusServiceUnavailable)
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// addHeaders adds what the session has to say to the final header. It never
+// lets a cache keep a session cookie, or a page that depends on one without
+// saying so.
+func (s *Session) addHeaders(h http.Header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.used {
+		return
+	}
+	if !headerHas(h, "Vary", "cookie") && !headerHas(h, "Vary", "*") {
+		h.Add("Vary", "Cookie")
+	}
+	cookie := s.header(headerHas(h, "Cache-Control", "public") || headerHas(h, "Cache-Control", "s-maxage="))
+	if cookie == "" {
+		return
+	}
+	h.Add("Set-Cookie", cookie)
+	if !headerHas(h, "Cache-Control", "private") && !headerHas(h, "Cache-Control", "no-store") {
+		h.Set("Cache-Control", "no-store")
+	}
+	// RFC 9213, section 2.2: these override Cache-Control in a CDN.
+	h.Del("CDN-Cache-Control")
+	h.Del("Surrogate-Control")
+}
+
+// headerHas reports whether the list-valued header name has a member token,
+// whatever its case. A token that ends in = stands for any argument; without,
+// it does not: private="X" (RFC 9111, section 5.2.2.7) protects only that field.
+func headerHas(h http.Header, name, token string) bool {
+	for _, line := range h[name] {
+		for member := range strings.SplitSeq(line, ",") {
+			member = strings.TrimSpace(member)
+			if strings.HasSuffix(token, "=") && len(member) > len(token) {
+				member = member[:len(token)]
+			}
+			if strings.EqualFold(member, token) {
+				return true
+			}
+		}
+	}
+	return false
+}
