@@ -45,6 +45,9 @@ func (m *Manager) fetch(ctx context.Context, id string) (loaded, error) {
 		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: a record cannot be read, its session is treated as absent and the row left alone", slog.Any("error", err))
 		return loaded{}, ErrNotFound
 	}
+	if err := m.sealer.open(id, &rec.document); err != nil {
+		return loaded{}, err
+	}
 	if m.cfg.AbsoluteTimeout == 0 {
 		return rec, nil
 	}
@@ -254,11 +257,7 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 	d.setCreated(now)
 	ttl := m.target(&d, now)
 	d.setLifetime(cookie, idle, now.Add(ttl))
-	d.raw = d.encode()
-	if err := m.checkSize(d.raw, 0); err != nil {
-		return err
-	}
-	id, err := m.insert(ctx, Record{Data: d.raw, TTL: ttl})
+	id, err := m.insert(ctx, &d, ttl)
 	if err != nil {
 		return fmt.Errorf("session: create: %w", err)
 	}
@@ -269,14 +268,22 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 }
 
 // insert creates a record under an ID that nobody has.
-func (m *Manager) insert(ctx context.Context, r Record) (string, error) {
-	id, err := m.newID()
-	if err != nil {
+func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (id string, err error) {
+	name := func() error {
+		if id, err = m.newID(); err != nil {
+			return err
+		}
+		if d.raw, err = m.encode(id, d); err != nil {
+			return err
+		}
+		return m.checkSize(d.raw, 0)
+	}
+	if err := name(); err != nil {
 		return "", err
 	}
 	doubt := false // an earlier attempt may have happened
 	for try := 0; ; try++ {
-		err := m.store.Create(ctx, id, r)
+		err := m.store.Create(ctx, id, Record{Data: d.raw, TTL: ttl})
 		switch {
 		case err == nil:
 			return id, nil
@@ -289,7 +296,7 @@ func (m *Manager) insert(ctx context.Context, r Record) (string, error) {
 		if doubt {
 			found, lerr := m.store.Load(ctx, id)
 			switch {
-			case lerr == nil && sameJSON(found.Data, r.Data):
+			case lerr == nil && sameJSON(found.Data, d.raw):
 				return id, nil // it had happened
 			case lerr != nil && !errors.Is(lerr, ErrNotFound):
 				return "", fmt.Errorf("%w: %w", ErrUncertain, m.storeError(lerr))
@@ -297,7 +304,7 @@ func (m *Manager) insert(ctx context.Context, r Record) (string, error) {
 		}
 		if errors.Is(err, ErrExists) {
 			doubt = false
-			if id, err = m.newID(); err != nil {
+			if err := name(); err != nil {
 				return "", err
 			}
 		}
@@ -492,7 +499,15 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	c.Old, c.New, c.NewID = u.rec.raw, u.rec.raw, u.newID
 	if dirty {
 		u.lifetime(&d, cookie, healthy, c.TTL, now)
-		c.New = d.encode()
+	}
+	if dirty || m.cfg.Encrypt { // a new ID has another key
+		id := p.id
+		if u.newID != "" {
+			id = u.newID
+		}
+		if c.New, err = m.encode(id, &d); err != nil {
+			return next, c, err
+		}
 		if err := m.checkSize(c.New, len(c.Old)); err != nil {
 			return next, c, err
 		}

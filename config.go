@@ -86,6 +86,16 @@ type Config struct {
 	// this header.
 	TrustProxy bool
 
+	// Encrypt seals the application's keys in the record with AES-256-GCM,
+	// under a key derived from Secret and the session ID: a copy of the table
+	// then shows no data, and data moved to another row does not open. The
+	// record's cookie object stays readable. Express cannot read such a session,
+	// and SQL cannot search its keys. Plain records are still read, and sealed
+	// when they are next saved; OldSecrets still open what they sealed. A record
+	// that does not open is an error (503), never an empty session. Default
+	// false.
+	Encrypt bool
+
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved, instead of the handler; nothing that the handler had prepared is
 	// sent. err is one of this package's errors or came from the store, and
@@ -191,6 +201,7 @@ func (s SecureMode) String() string {
 //   - SESSION_SECRET_OLD: Config.OldSecrets, separated by spaces.
 //   - SESSION_TIMEOUT: Config.IdleTimeout. A whole number is milliseconds, as
 //     in Express; anything else is a Go duration such as 30m.
+//   - SESSION_ENCRYPT: Config.Encrypt, true or false.
 //
 // A fault is an error that names the variable, all of them at once.
 func ConfigFromEnv() (Config, error) {
@@ -207,6 +218,13 @@ func ConfigFromEnv() (Config, error) {
 			errs = append(errs, fmt.Errorf("session: SESSION_TIMEOUT=%q: %w", v, err))
 		}
 		cfg.IdleTimeout = d
+	}
+	if v := os.Getenv("SESSION_ENCRYPT"); v != "" {
+		on, err := strconv.ParseBool(v)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("session: SESSION_ENCRYPT=%q: must be true or false", v))
+		}
+		cfg.Encrypt = on
 	}
 	return cfg, errors.Join(errs...)
 }
@@ -377,6 +395,9 @@ func (c *CookieConfig) checkSecure(fault func(string, ...any)) {
 func (cfg *Config) warn() {
 	if cfg.IdleTimeout < time.Minute {
 		cfg.Logger.Warn("session: idle timeout is under a minute; SESSION_TIMEOUT is in milliseconds", "idleTimeoutMs", cfg.IdleTimeout.Milliseconds())
+	}
+	if cfg.Cookie.Format == Express && cfg.Encrypt {
+		cfg.Logger.Warn("session: Express cannot read the data of encrypted sessions")
 	}
 	if cfg.Cookie.Format == Express {
 		short := len(cfg.Secret) < minSecretBytes

@@ -18,12 +18,13 @@ import (
 // Manager loads and saves the sessions of an application. It is safe for
 // concurrent use; one serves a whole program.
 type Manager struct {
-	cfg   Config
-	store Store
-	codec codec
-	rand  io.Reader
-	queue queue
-	stats counters
+	cfg    Config
+	store  Store
+	codec  codec
+	sealer sealer
+	rand   io.Reader
+	queue  queue
+	stats  counters
 
 	warnProxy sync.Once
 	warned    sync.Map // key names whose value had another type
@@ -64,7 +65,11 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, rand: rand.Reader}
+	sealer, err := newSealer(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader}
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -85,7 +90,7 @@ func (m *Manager) logSettings() {
 		"secure", c.Cookie.Secure.String(), "sameSite", sameSiteName(c.Cookie.SameSite),
 		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
-		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
+		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
 		"oldSecrets", len(c.OldSecrets))
 }
 

@@ -31,7 +31,7 @@ var reservedKeys = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	memberCreated: true, "": true,
+	memberCreated: true, memberSealed: true, "": true,
 }
 
 // document is a JSON object taken apart at its top level only. Members that

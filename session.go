@@ -51,6 +51,7 @@ type Session struct {
 	epoch   int      // counts Destroy, so that a commit under way notices
 
 	cookie     cookieState
+	expireAs   *attributes // those of the destroyed record
 	headerSent bool
 	abandoned  bool
 	offline    bool // in the error handler, or finished: no more I/O
@@ -269,6 +270,8 @@ func (s *Session) Destroy() {
 	}
 	if s.id != "" {
 		s.doomed = append(s.doomed, s.id)
+		a := s.attributes() // a browser drops only a cookie of the same domain and path
+		s.expireAs = &a
 	}
 	s.epoch++
 	s.forget()
@@ -276,6 +279,7 @@ func (s *Session) Destroy() {
 
 // forget leaves s without a record; it is called with s.mu locked.
 func (s *Session) forget() {
+	s.version++
 	s.id, s.base, s.left, s.newborn = "", document{}, 0, false
 	s.changes, s.idle, s.renew = nil, nil, false
 	s.cookie = cookieState{expire: s.cookie.expire}
@@ -478,6 +482,9 @@ func (s *Session) header(public bool) string {
 		}
 		return s.m.setCookie(value, attrs, s.lifetime(now), now)
 	case c.expire:
+		if s.expireAs != nil {
+			attrs = *s.expireAs
+		}
 		return s.m.setCookie("", attrs, lifetime{}, now)
 	}
 	return ""
@@ -486,7 +493,7 @@ func (s *Session) header(public bool) string {
 // attributes returns those of the session's cookie: an existing Express
 // session's are in its record.
 func (s *Session) attributes() attributes {
-	if s.m.cfg.Cookie.Format == Express && s.id != "" {
+	if s.m.cfg.Cookie.Format == Express && s.base.raw != nil {
 		a, err := s.base.recorded()
 		if err == nil {
 			return a

@@ -1,0 +1,273 @@
+package session_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgsession/session"
+)
+
+const (
+	sealSecret    = "seal-test-secret-0123456789abcdef-current"
+	sealSecretOld = "seal-test-secret-0123456789abcdef-earlier"
+	sealValue     = "a value nobody else may see"
+)
+
+const sealKey = session.Key[string]("note")
+
+// sealRig is a manager over a memory store, driven with the cookie it sends.
+type sealRig struct {
+	t      *testing.T
+	store  session.Store
+	log    *bytes.Buffer
+	m      *session.Manager
+	cookie *http.Cookie
+}
+
+func newSealRig(t *testing.T, store session.Store, cfg session.Config) *sealRig {
+	t.Helper()
+	rig := &sealRig{t: t, store: store, log: new(bytes.Buffer)}
+	cfg.DisablePrune = true
+	cfg.Logger = slog.New(slog.NewTextHandler(rig.log, nil))
+	m, err := session.New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rig.m = m
+	return rig
+}
+
+// do runs one request and returns its status and the session's ID.
+func (rig *sealRig) do(f func(*session.Session)) (status int, id string) {
+	rig.t.Helper()
+	r := httptest.NewRequest("GET", "/", nil)
+	if rig.cookie != nil {
+		r.AddCookie(rig.cookie)
+	}
+	w := httptest.NewRecorder()
+	rig.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		f(s)
+		if err := s.Save(context.Background()); err == nil {
+			id = s.ID()
+		}
+	})).ServeHTTP(w, r)
+	for _, c := range w.Result().Cookies() {
+		rig.cookie = c
+	}
+	return w.Code, id
+}
+
+func (rig *sealRig) stored(id string) string {
+	rig.t.Helper()
+	rec, err := rig.store.Load(context.Background(), id)
+	if err != nil {
+		rig.t.Fatal("no record")
+	}
+	return string(rec.Data)
+}
+
+func (rig *sealRig) note() (status int, v string) {
+	rig.t.Helper()
+	status, _ = rig.do(func(s *session.Session) { v, _ = sealKey.Get(s) })
+	return status, v
+}
+
+func TestEncryptHidesDataAndKeepsTheCookieReadable(t *testing.T) {
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true})
+	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	stored := rig.stored(id)
+	if strings.Contains(stored, sealValue) || strings.Contains(stored, "note") {
+		t.Error("the record shows the data")
+	}
+	if !strings.HasPrefix(stored, `{"cookie":{"originalMaxAge":86400000,`) {
+		t.Error("the record does not begin with a readable cookie object")
+	}
+	if status, v := rig.note(); status != 200 || v != sealValue {
+		t.Errorf("got %d and the value read back: %v, want 200 and true", status, v == sealValue)
+	}
+}
+
+func TestEncryptSurvivesChangeRenewalAndMerge(t *testing.T) {
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true})
+	count := session.Key[int]("count")
+	rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	_, before := rig.do(func(s *session.Session) { count.Set(s, 1) })
+	_, after := rig.do(func(s *session.Session) { s.Renew() })
+	if before == after {
+		t.Error("Renew kept the ID")
+	}
+	rig.do(func(s *session.Session) {
+		count.Get(s) // loaded; now another request gets there first
+		rig.do(func(s *session.Session) { count.Update(s, func(n int) int { return n + 10 }) })
+		count.Update(s, func(n int) int { return n + 100 })
+	})
+	var n int
+	rig.do(func(s *session.Session) { n, _ = count.Get(s) })
+	if _, v := rig.note(); v != sealValue || n != 111 {
+		t.Errorf("got count %d, value kept: %v; want 111, true", n, v == sealValue)
+	}
+}
+
+func TestEncryptRefusesDataOfAnotherRow(t *testing.T) {
+	store := session.NewMemoryStore()
+	cfg := session.Config{Secret: sealSecret, Encrypt: true}
+	ada, eve := newSealRig(t, store, cfg), newSealRig(t, store, cfg)
+	_, adaID := ada.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	_, eveID := eve.do(func(s *session.Session) { sealKey.Set(s, "eve's own") })
+	err := store.Update(t.Context(), eveID, session.Change{Old: []byte(eve.stored(eveID)), New: []byte(ada.stored(adaID))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pasted := eve.stored(eveID)
+	status, v := eve.note()
+	if status != http.StatusServiceUnavailable || v != "" {
+		t.Errorf("got %d, a value: %v; want 503 and none", status, v != "")
+	}
+	if status, _ := eve.do(func(s *session.Session) { sealKey.Set(s, "overwritten") }); status != http.StatusServiceUnavailable {
+		t.Errorf("write: got %d, want 503", status)
+	}
+	if eve.stored(eveID) != pasted {
+		t.Error("the record was overwritten")
+	}
+	if log := eve.log.String(); !strings.Contains(log, "does not open") || strings.Contains(log, eveID) || strings.Contains(log, sealValue) {
+		t.Error("the log should say that the record does not open, and neither ID nor data")
+	}
+}
+
+func TestEncryptRefusesTamperedData(t *testing.T) {
+	store := session.NewMemoryStore()
+	rig := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	good := rig.stored(id)
+	at := strings.Index(good, `"__sealed":"`) + len(`"__sealed":"`)
+	for _, bad := range []string{
+		good[:at+20] + "AAAA" + good[at+24:],
+		good[:at] + `"}`,
+		good[:at] + `!"}`,
+		good[:at-1] + `5}`,
+		good[:at-1] + `null}`,
+	} {
+		current := rig.stored(id)
+		if err := store.Update(t.Context(), id, session.Change{Old: []byte(current), New: []byte(bad)}); err != nil {
+			t.Fatal(err)
+		}
+		if status, v := rig.note(); status != http.StatusServiceUnavailable || v != "" {
+			t.Errorf("got %d, a value: %v; want 503 and none", status, v != "")
+		}
+	}
+}
+
+func TestEncryptRotation(t *testing.T) {
+	store := session.NewMemoryStore()
+	old := newSealRig(t, store, session.Config{Secret: sealSecretOld, Encrypt: true})
+	_, id := old.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	before := old.stored(id)
+
+	both := newSealRig(t, store, session.Config{Secret: sealSecret, OldSecrets: []string{sealSecretOld}, Encrypt: true})
+	both.cookie = old.cookie
+	if status, v := both.note(); status != 200 || v != sealValue {
+		t.Errorf("old secret: got %d, value read: %v; want 200, true", status, v == sealValue)
+	}
+	if old.stored(id) != before {
+		t.Error("a mere read rewrote the record")
+	}
+	both.do(func(s *session.Session) { session.Key[int]("n").Set(s, 1) })
+
+	current := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	current.cookie = both.cookie // signed anew with the current secret
+	if status, v := current.note(); status != 200 || v != sealValue {
+		t.Errorf("after the next save: got %d, value read: %v; want 200, true", status, v == sealValue)
+	}
+}
+
+func TestEncryptReadsPlainRecordsAndSealsThemAtTheNextSave(t *testing.T) {
+	store := session.NewMemoryStore()
+	plain := newSealRig(t, store, session.Config{Secret: sealSecret})
+	_, id := plain.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	sealed := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	sealed.cookie = plain.cookie
+	if _, v := sealed.note(); v != sealValue {
+		t.Error("a plain record was not read")
+	}
+	if !strings.Contains(sealed.stored(id), sealValue) {
+		t.Error("a mere read rewrote the record")
+	}
+	sealed.do(func(s *session.Session) { session.Key[int]("n").Set(s, 1) })
+	if strings.Contains(sealed.stored(id), sealValue) {
+		t.Error("the save left the data readable")
+	}
+	// And back: whoever turns it off still reads what was sealed.
+	plain.do(func(s *session.Session) { session.Key[int]("n").Set(s, 2) })
+	if !strings.Contains(plain.stored(id), sealValue) {
+		t.Error("without Encrypt the save sealed the data")
+	}
+}
+
+func TestEncryptResolvesAWriteWithoutAnswer(t *testing.T) {
+	store := &uncertainOnce{Store: session.NewMemoryStore()}
+	rig := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	count := session.Key[int]("count")
+	rig.do(func(s *session.Session) { count.Set(s, 1) })
+	store.armed = true
+	if status, _ := rig.do(func(s *session.Session) { count.Update(s, func(n int) int { return n + 1 }) }); status != 200 {
+		t.Errorf("got %d, want 200", status)
+	}
+	var n int
+	rig.do(func(s *session.Session) { n, _ = count.Get(s) })
+	if n != 2 || store.armed {
+		t.Errorf("got %d, want 2", n)
+	}
+}
+
+// uncertainOnce carries out one update but loses its answer.
+type uncertainOnce struct {
+	session.Store
+	armed bool
+}
+
+func (s *uncertainOnce) Update(ctx context.Context, id string, c session.Change) error {
+	err := s.Store.Update(ctx, id, c)
+	if s.armed && err == nil {
+		s.armed = false
+		return errors.Join(session.ErrUncertain, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
+func TestEncryptFromEnvironment(t *testing.T) {
+	t.Setenv("SESSION_SECRET", sealSecret)
+	for _, c := range []struct {
+		value string
+		want  bool
+		bad   bool
+	}{{"", false, false}, {"true", true, false}, {"1", true, false}, {"false", false, false}, {"yes please", false, true}} {
+		t.Setenv("SESSION_ENCRYPT", c.value)
+		cfg, err := session.ConfigFromEnv()
+		if cfg.Encrypt != c.want || (err != nil) != c.bad {
+			t.Errorf("SESSION_ENCRYPT=%q: got %v, %v", c.value, cfg.Encrypt, err)
+		}
+		if c.bad && !strings.Contains(err.Error(), "SESSION_ENCRYPT") {
+			t.Errorf("got %v, want the variable's name", err)
+		}
+	}
+}
+
+func TestEncryptedRecordKeepsItsAbsoluteTimeout(t *testing.T) {
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true, AbsoluteTimeout: time.Hour})
+	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	if !strings.Contains(rig.stored(id), `"__created":`) {
+		t.Error("the creation time is not readable beside the sealed data")
+	}
+	if _, v := rig.note(); v != sealValue {
+		t.Error("not read back")
+	}
+}
