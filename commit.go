@@ -12,6 +12,9 @@ import (
 	"time"
 )
 
+// errPanic is the session's error when a panic has cut a load or a save.
+var errPanic = errors.New("panic in the store or in a function of Key.Update")
+
 // loaded is a record as a request sees it.
 type loaded struct {
 	document
@@ -133,25 +136,36 @@ func (s *Session) commit(final bool) error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
 	s.mu.Lock()
-	p := snapshot{
-		r: s.r, id: s.id, changes: s.changes[:len(s.changes):len(s.changes)], idle: s.idle,
-		rec:   loaded{document: s.base, left: s.left - time.Since(s.asOf), asOf: time.Now(), newborn: s.newborn},
-		renew: s.renew, doomed: s.doomed, epoch: s.epoch, late: s.headerSent, failed: s.err != nil,
-	}
-	s.headerSent = s.headerSent || final
-	if !s.used || s.abandoned || s.offline || p.failed && len(p.doomed) == 0 {
+	late, failed := s.headerSent, s.err != nil
+	s.headerSent = late || final
+	if !s.used || s.abandoned || s.offline || failed && len(s.doomed) == 0 || s.nothingDue() {
 		defer s.mu.Unlock()
 		if s.abandoned {
 			return nil
 		}
 		return s.err
 	}
+	p := snapshot{
+		r: s.r, id: s.id, changes: s.changes[:len(s.changes):len(s.changes)], idle: s.idle,
+		rec:   loaded{document: s.base, left: s.left - time.Since(s.asOf), asOf: time.Now(), newborn: s.newborn},
+		renew: s.renew, doomed: s.doomed, epoch: s.epoch, late: late, failed: failed,
+	}
 	s.taken = len(p.changes)
 	s.mu.Unlock()
 
 	ctx, cancel := s.m.storeContext(s.r.Context())
 	defer cancel()
+	returned := false
+	defer func() {
+		if !returned {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.taken = 0
+			s.fail(fmt.Errorf("session: save: %w", errPanic))
+		}
+	}()
 	out, err := s.m.apply(ctx, &p)
+	returned = true
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,10 +175,33 @@ func (s *Session) commit(final bool) error {
 			s.forget()
 		}
 		s.fail(err)
-		return s.err
+		return err // not s.err: a failed logout is worse than ErrHeaderSent
 	}
 	s.publish(&p, &out)
+	if len(s.changes) > 0 {
+		// Made meanwhile, from data that a merge may have replaced.
+		_ = s.replay() // which keeps its error
+	}
+	if final && !failed && errors.Is(s.err, ErrHeaderSent) {
+		return nil // another goroutine came too late; what was committed stands
+	}
 	return s.err
+}
+
+// nothingDue reports whether there is nothing to commit, as after most
+// requests: they only read. It is called with s.mu locked.
+func (s *Session) nothingDue() bool {
+	switch {
+	case len(s.changes) > 0 || len(s.doomed) > 0:
+		return false
+	case s.id == "": // an idle timeout alone creates no record
+		return true
+	case s.idle != nil || s.renew || s.newborn:
+		return false
+	}
+	now := time.Now()
+	ttl := s.m.target(&s.base, now)
+	return !s.m.touchDue(&s.base, ttl, s.left-now.Sub(s.asOf))
 }
 
 // settle saves what was changed after the final header.
@@ -314,25 +351,52 @@ func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (i
 	}
 }
 
-// update changes, renews or touches an existing record. Requests of one session
-// in this program queue here; those of others are merged.
+// update changes, renews or touches an existing record.
 func (m *Manager) update(ctx context.Context, p *snapshot, out *outcome) error {
-	if len(p.changes) == 0 && p.idle == nil && !p.renew && !p.rec.newborn {
+	asked := p.asked()
+	if !asked && !p.rec.newborn {
 		return m.touch(ctx, p.id, &p.rec, out)
 	}
-	release, err := m.queue.acquire(ctx, p.id)
+	err := m.save(ctx, p, out)
+	switch {
+	case err == nil || asked:
+		return err
+	// Only a creation time was to be added: the page does not depend on it.
+	case errors.Is(err, ErrDestroyed):
+		out.gone = true
+	default:
+		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: creation time not stored, the next request tries again", slog.Any("error", err))
+	}
+	return nil
+}
+
+// asked reports whether the application wants anything saved.
+func (p *snapshot) asked() bool { return len(p.changes) > 0 || p.idle != nil || p.renew }
+
+// save writes an existing record. Requests of one session in this program queue
+// here; those of others are merged.
+func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
+	turn, err := m.queue.acquire(ctx, p.id)
 	if err != nil {
 		return fmt.Errorf("session: save: waiting for other requests of the session: %w", err)
 	}
-	defer release()
+	defer turn.release()
 	u := updating{m: m, p: p, rec: p.rec, changes: p.changes}
+	if rec := turn.newer(); rec != nil {
+		u.rec, u.guess = *rec, true
+	}
 	if p.renew {
 		if u.newID, err = m.newID(); err != nil {
 			return err
 		}
 	}
-	if err := u.run(ctx, out); err != nil {
+	wrote, err := u.run(ctx, out)
+	if err != nil {
 		return fmt.Errorf("session: save: %w", err)
+	}
+	if wrote && out.id == p.id {
+		rec := out.rec
+		turn.written(&rec)
 	}
 	return nil
 }
@@ -365,34 +429,44 @@ type updating struct {
 	p       *snapshot
 	rec     loaded
 	changes []change
+	guess   bool // rec is what an earlier request wrote, not what was loaded
 	newID   string
 	doubt   *document // what an attempt without an answer started from
 	tried   document  // what that attempt wrote
 }
 
-func (u *updating) run(ctx context.Context, out *outcome) error {
+// run writes, and merges until that succeeds. wrote is false where nothing had
+// to be written.
+func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error) {
 	m := u.m
 	for try := 0; ; try++ {
-		next, c, err := u.change(try > 0)
+		next, c, err := u.change(try > 0 || u.guess)
+		if u.guess && (err != nil || c.New == nil) {
+			// The store compares what is written. Nothing else may rest on a
+			// guess: the session may have ended since.
+			u.rec = u.p.rec
+			next, c, err = u.change(false)
+		}
+		u.guess = false
 		if err != nil {
-			return err
+			return false, err
 		}
 		if c.New == nil { // every change is there already
 			out.rec = u.rec
-			return m.touch(ctx, u.p.id, &u.rec, out)
+			return false, m.touch(ctx, u.p.id, &u.rec, out)
 		}
 		err = m.store.Update(ctx, u.p.id, c)
 		switch {
 		case err == nil:
 			u.done(out, next, c)
-			return nil
+			return true, nil
 		case errors.Is(err, ErrNotFound):
 			if u.doubt == nil {
-				return ErrDestroyed
+				return false, ErrDestroyed
 			}
 		case errors.Is(err, ErrExists):
 			if u.newID, err = m.newID(); err != nil {
-				return err
+				return false, err
 			}
 		case errors.Is(err, ErrUncertain):
 			_ = m.storeError(err)
@@ -401,16 +475,16 @@ func (u *updating) run(ctx context.Context, out *outcome) error {
 		case errors.Is(err, ErrConflict):
 			m.stats.conflicts.Add(1)
 		default:
-			return m.storeError(err)
+			return false, m.storeError(err)
 		}
 		if perr := pause(ctx, try); perr != nil {
-			return errors.Join(err, perr)
+			return false, errors.Join(err, perr)
 		}
 		if happened, err := u.look(ctx); err != nil {
-			return err
+			return false, err
 		} else if happened {
 			u.done(out, u.rec, c)
-			return nil
+			return true, nil
 		}
 	}
 }
@@ -450,6 +524,9 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 			}
 		}
 		u.changes = kept
+		if !bytes.Equal(rec.raw, u.doubt.raw) {
+			u.doubt = nil // the attempt has happened or no longer can
+		}
 	}
 	u.rec = rec
 	return false, nil
@@ -479,7 +556,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 		dirty = true
 		d.setCreated(now)
 	}
-	cookie, healthy := d.cookie()
+	cookie, healthy := d.healthyCookie()
 	if !healthy {
 		cookie = m.newCookie(p.r)
 	}
@@ -496,6 +573,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	if !dirty && u.newID == "" {
 		return u.rec, Change{}, nil
 	}
+	dirty = dirty || !healthy // a row that is written anyway is mended
 	c.Old, c.New, c.NewID = u.rec.raw, u.rec.raw, u.newID
 	if dirty {
 		u.lifetime(&d, cookie, healthy, c.TTL, now)
@@ -521,7 +599,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 }
 
 // lifetime brings the cookie object of a record that is written anyway up to
-// date, and gives it one if it has none.
+// date, and replaces one that Express could not use; a timeout in it is kept.
 func (u *updating) lifetime(d *document, cookie document, healthy bool, ttl time.Duration, now time.Time) {
 	own, ok := d.maxAge()
 	switch {
@@ -530,6 +608,9 @@ func (u *updating) lifetime(d *document, cookie document, healthy bool, ttl time
 		idle := u.m.cfg.IdleTimeout
 		if u.m.cfg.Cookie.BrowserSession {
 			idle = 0
+		}
+		if ok && own > 0 {
+			idle = own
 		}
 		d.setLifetime(cookie, idle, now.Add(idle))
 	case ok && own > 0 && ttl > 0:
@@ -549,6 +630,7 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 	_, own := rec.maxAge()
 	moved := c.TTL > 0 && (own || !u.m.cfg.Cookie.BrowserSession)
 	out.cookie.send = c.NewID != "" || u.p.idle != nil || moved
+	out.cookie.only = !u.p.asked()
 }
 
 // checkSize refuses data over MaxBytes, unless it shrinks a record that was
@@ -573,19 +655,29 @@ func pause(ctx context.Context, try int) error {
 }
 
 // queue lets one request of a session at a time save in this program, so that
-// they do not all conflict.
+// they do not all conflict: each starts from what the one before has written.
 type queue struct {
 	mu    sync.Mutex
 	lines map[string]*line
 }
 
+// line is the queue of one session ID while anybody is in it.
 type line struct {
 	turn    chan struct{} // holds one token
-	waiting int
+	members int
+	last    *loaded // as last written by a member; guarded by queue.mu
 }
 
-// acquire waits for the turn of id; release must be called.
-func (q *queue) acquire(ctx context.Context, id string) (release func(), err error) {
+// turn is a place at the head of a line.
+type turn struct {
+	q    *queue
+	id   string
+	l    *line
+	seen *loaded // line.last at the time of joining
+}
+
+// acquire waits for the turn of id; its release must be called.
+func (q *queue) acquire(ctx context.Context, id string) (turn, error) {
 	q.mu.Lock()
 	l := q.lines[id]
 	if l == nil {
@@ -595,20 +687,46 @@ func (q *queue) acquire(ctx context.Context, id string) (release func(), err err
 		l = &line{turn: make(chan struct{}, 1)}
 		q.lines[id] = l
 	}
-	l.waiting++
+	l.members++
+	t := turn{q: q, id: id, l: l, seen: l.last}
 	q.mu.Unlock()
-	leave := func() {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		if l.waiting--; l.waiting == 0 {
-			delete(q.lines, id)
-		}
-	}
 	select {
 	case l.turn <- struct{}{}:
-		return func() { <-l.turn; leave() }, nil
+		return t, nil
 	case <-ctx.Done():
-		leave()
-		return nil, context.Cause(ctx)
+		t.leave()
+		return turn{}, context.Cause(ctx)
+	}
+}
+
+// newer returns the record as a member wrote it while this one waited, nil if
+// none did. It is newer than what this one has loaded, but others may have
+// written since.
+func (t *turn) newer() *loaded {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	if t.l.last == t.seen {
+		return nil
+	}
+	return t.l.last
+}
+
+// written tells the members behind what the record is now.
+func (t *turn) written(rec *loaded) {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	t.l.last = rec
+}
+
+func (t *turn) release() {
+	<-t.l.turn
+	t.leave()
+}
+
+func (t *turn) leave() {
+	t.q.mu.Lock()
+	defer t.q.mu.Unlock()
+	if t.l.members--; t.l.members == 0 {
+		delete(t.q.lines, t.id)
 	}
 }

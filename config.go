@@ -237,7 +237,7 @@ func parseTimeout(v string) (time.Duration, error) {
 		if ms > math.MaxInt64/int64(time.Millisecond) {
 			return 0, errors.New("is too long: at most 400 days, 34560000000")
 		}
-		d, err = time.Duration(ms)*time.Millisecond, nil
+		d, err = time.Duration(max(ms, -1))*time.Millisecond, nil // no overflow below either
 	}
 	switch {
 	case err != nil:
@@ -254,7 +254,7 @@ func parseTimeout(v string) (time.Duration, error) {
 func (cfg Config) withDefaults() Config {
 	cfg.OldSecrets = append([]string(nil), cfg.OldSecrets...)
 	setDefault(&cfg.IdleTimeout, DefaultIdleTimeout)
-	setDefault(&cfg.TouchInterval, min(cfg.IdleTimeout/10, DefaultTouchInterval))
+	setDefault(&cfg.TouchInterval, max(0, min(cfg.IdleTimeout/10, DefaultTouchInterval)))
 	setDefault(&cfg.PruneInterval, DefaultPruneInterval)
 	setDefault(&cfg.StoreTimeout, DefaultStoreTimeout)
 	setDefault(&cfg.MaxBytes, DefaultMaxBytes)

@@ -261,7 +261,10 @@ func (d *document) recorded() (attributes, error) {
 	if !ok {
 		return attributes{}, errors.New("no cookie object")
 	}
-	var a attributes
+	a := attributes{path: "/"} // as in Express where the record has none; its null is no Path at all
+	if string(c.get("path")) == "null" {
+		a.path = ""
+	}
 	for name, field := range map[string]*string{"domain": &a.domain, "path": &a.path, "priority": &a.priority} {
 		if raw := c.get(name); raw != nil && json.Unmarshal(raw, field) != nil { // null leaves it empty
 			return a, errors.New(name + " is not a string")
@@ -293,13 +296,26 @@ func (d *document) recorded() (attributes, error) {
 	return a, nil
 }
 
+// healthyCookie returns the record's cookie object; ok is false unless Express
+// can use it. It answers 500 where there is none, and never answers where
+// originalMaxAge is no number or an attribute is none that it knows.
+func (d *document) healthyCookie() (c document, ok bool) {
+	if _, err := d.recorded(); err != nil {
+		return document{}, false
+	}
+	c, _ = d.cookie()
+	maxAge := c.get("originalMaxAge")
+	_, number := duration(maxAge)
+	return c, number || maxAge == nil || string(maxAge) == "null"
+}
+
 // newCookie returns the cookie object of a new record, its members in the
 // order in which Express writes them.
 func (m *Manager) newCookie(r *http.Request) document {
 	a := m.configured(r)
 	var c document
 	add := func(name string, value []byte) {
-		c.members = append(c.members, member{key: appendJSONString(nil, name), value: value})
+		c.members = append(c.members, newMember(appendJSONString(nil, name), value))
 	}
 	add("originalMaxAge", []byte("null"))
 	if a.partitioned {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"unicode/utf8"
 )
 
@@ -16,9 +17,9 @@ import (
 // Values are stored as JSON beside each other in one object, as Express keeps
 // them: req.session.userId is this key. T can be anything encoding/json can
 // encode and decode again. Names that Express or this package reserve, such as
-// "cookie" or "id", are refused by every change ([ErrInvalid]). Numbers over
-// 2^53 lose digits once Express rewrites the record; store them as strings if
-// it may.
+// "cookie" or "id", are refused by every change ([ErrInvalid]). Integers
+// over 2^53 lose digits once Express rewrites the record, which is logged once
+// for each key with the format [Express]; store them as strings.
 type Key[T any] string
 
 // Get returns a copy of the value. ok is false if there is none, if it is JSON
@@ -49,6 +50,7 @@ func (k Key[T]) Set(s *Session, v T) {
 		return
 	}
 	if !bytes.Equal(raw, s.get(string(k))) {
+		k.warnDigits(s, raw)
 		s.put(change{name: string(k), value: raw})
 	}
 }
@@ -84,6 +86,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		case err != nil:
 			s.fail(err)
 		case !bytes.Equal(raw, old):
+			k.warnDigits(s, raw)
 			s.put(change{name: string(k), value: raw, update: update})
 		}
 		s.mu.Unlock()
@@ -169,4 +172,45 @@ func (k Key[T]) mismatch(s *Session) {
 		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored value has another type than its key, treated as absent",
 			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
 	}
+}
+
+// rounded is the kind of Manager.warned that warnDigits uses.
+type rounded string
+
+// warnDigits logs, once for each key, that a value has an integer which Express
+// would round when it rewrites the record.
+func (k Key[T]) warnDigits(s *Session, raw []byte) {
+	if s.m.cfg.Cookie.Format != Express || !losesDigits(raw) {
+		return
+	}
+	if _, before := s.m.warned.LoadOrStore(rounded(k), true); !before {
+		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored an integer over 2^53, which Express rounds when it rewrites the record; store it as a string",
+			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
+	}
+}
+
+// losesDigits reports whether valid JSON has an integer over 2^53, the last to
+// which JavaScript knows every one.
+func losesDigits(raw []byte) bool {
+	for i := 0; i < len(raw); {
+		switch c := raw[i]; {
+		case c == '"':
+			i = skipString(raw, i)
+		case c >= '0' && c <= '9':
+			start := i
+			for i < len(raw) && bytes.IndexByte([]byte("0123456789.eE+-"), raw[i]) >= 0 {
+				i++
+			}
+			text := raw[start:i]
+			if len(text) < 16 || bytes.ContainsAny(text, ".eE") {
+				continue
+			}
+			if n, err := strconv.ParseUint(string(text), 10, 64); err != nil || n > 1<<53 {
+				return true
+			}
+		default:
+			i++
+		}
+	}
+	return false
 }

@@ -27,7 +27,7 @@ type Manager struct {
 	stats  counters
 
 	warnProxy sync.Once
-	warned    sync.Map // key names whose value had another type
+	warned    sync.Map // what was warned about once: key names, and rounded
 
 	stopPrune context.CancelFunc
 	pruned    chan struct{} // closed when the pruning goroutine has ended; nil without one
@@ -58,7 +58,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if store == nil {
 		err = errors.Join(errors.New("session: store is nil: use NewPostgresStore or NewMemoryStore"), err)
 	}
-	if err != nil {
+	if err = errors.Join(err, fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
 	codec, err := newCodec(&cfg)
@@ -157,7 +157,7 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		x := &exchange{Context: r.Context()}
 		x.session.m = m
 		x.session.r = r
-		x.writer.init(w, x)
+		x.writer.raw, x.writer.x = w, x
 		x.serve(next, r.WithContext(x))
 	})
 }
@@ -177,6 +177,9 @@ func (x *exchange) Value(key any) any {
 	return x.Context.Value(key)
 }
 
+// Format keeps the session out of what a printed context shows.
+func (x *exchange) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Context") }
+
 func (x *exchange) serve(next http.Handler, r *http.Request) {
 	returned := false
 	x.writer.r = r
@@ -185,10 +188,11 @@ func (x *exchange) serve(next http.Handler, r *http.Request) {
 		switch {
 		case returned:
 			x.writer.end()
-		case x.writer.failed != nil:
+		case x.writer.answered:
 			x.writer.restoreHeader()
 			// A reverse proxy aborts when its writes are refused; here the
-			// answer is complete, and the browser is to see it.
+			// answer is complete, and the browser is to see it. What the error
+			// handler itself panics with passes.
 			if v := recover(); v != nil && v != http.ErrAbortHandler { // as net/http compares it
 				panic(v)
 			}

@@ -39,12 +39,18 @@ const (
 		FROM pg_catalog.pg_attribute a
 		WHERE a.attrelid = $1::bigint::oid AND a.attnum > 0 AND NOT a.attisdropped`
 
-	// A unique index on sid alone, and any index that begins with expire.
+	// A unique index on sid alone, any index that begins with expire, a primary
+	// key, and how to replace a deferrable constraint on sid: ON CONFLICT fails
+	// with one.
 	sqlIndexes = `SELECT
 		EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'sid' AND i.indisunique AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL),
+			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'sid' AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL),
 		EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'expire' AND i.indpred IS NULL)`
+			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'expire' AND i.indpred IS NULL),
+		EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = $1::bigint::oid AND indisprimary),
+		COALESCE((SELECT format('DROP CONSTRAINT %I, ADD %s', c.conname, regexp_replace(pg_get_constraintdef(c.oid), ' DEFERRABLE.*', ''))
+			FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]
+			WHERE c.conrelid = $1::bigint::oid AND a.attname = 'sid' AND c.contype IN ('p', 'u') AND c.condeferrable LIMIT 1), '')`
 )
 
 // shape is what the statements have to know of the table.
@@ -60,9 +66,10 @@ type tableInfo struct {
 	types                        map[string]string
 	sidLength                    int
 	mandatory                    []string // other columns that must have a value
-	uniqueSid, indexed           bool
+	uniqueSid, indexed, primary  bool
 	version, timeZone, user      string
 	summerTime                   bool
+	deferrable                   string
 }
 
 // setup finds the table, makes it if there is none, and checks it.
@@ -101,6 +108,7 @@ func (s *PostgresStore) setup(ctx context.Context) (shape, error) {
 	s.opts.Logger.Info("session: database answered", "host", host, "port", port, "database", database, "user", t.user,
 		"table", s.opts.Schema+"."+s.opts.Table, "version", t.version, "timeZone", t.timeZone, "tookMs", answered.Milliseconds())
 	s.warn(&t)
+	s.checkZone(ctx, conn.Conn(), t.types["expire"])
 	return shape{sessType: t.types["sess"], expireType: t.types["expire"]}, nil
 }
 
@@ -161,7 +169,7 @@ func (s *PostgresStore) inspect(ctx context.Context, c *pgx.Conn, t *tableInfo) 
 	if err != nil {
 		return err
 	}
-	return c.QueryRow(ctx, sqlIndexes, t.oid).Scan(&t.uniqueSid, &t.indexed)
+	return c.QueryRow(ctx, sqlIndexes, t.oid).Scan(&t.uniqueSid, &t.indexed, &t.primary, &t.deferrable)
 }
 
 // ddl returns schema.sql for this table.
@@ -170,13 +178,17 @@ func (s *PostgresStore) ddl() string {
 	if s.opts.Schema != "schema_system" || s.opts.Table != "session" {
 		quote := func(name string) string { return "'" + strings.ReplaceAll(name, "'", "''") + "'" }
 		id := func(name string) string { return pgx.Identifier{name}.Sanitize() }
+		tag := "$session$"
+		for strings.Contains(s.opts.Schema+s.opts.Table, tag) {
+			tag = "$s" + tag[1:]
+		}
 		sql = strings.NewReplacer(
 			"'schema_system.session'", quote(s.table()),
 			"schema_system.session", s.table(),
 			"'schema_system'", quote(s.opts.Schema),
 			"schema_system", id(s.opts.Schema),
 			"idx_session_expire", id("idx_"+s.opts.Table+"_expire"),
-			"$do$", "$session_do$",
+			"$do$", tag,
 		).Replace(sql)
 	}
 	return sql
@@ -218,24 +230,38 @@ func (s *PostgresStore) check(t *tableInfo) error {
 	if !t.usage || !t.sel || !t.insert || !t.upd || !t.del {
 		fault("user %q lacks a privilege on %s. As its owner, run: %s", t.user, s.table(), s.grants(t.user))
 	}
-	column := func(name, want, mend string, ok bool) {
-		switch typ := t.types[name]; {
-		case typ == "":
-			fault("%s has no column %s; it is not a session table. Name another with PostgresOptions, or run: ALTER TABLE %s ADD COLUMN %s %s NOT NULL;", s.table(), name, s.table(), name, mend)
+	column := func(name, want, typ, using string, ok bool) {
+		switch is := t.types[name]; {
+		case is == "":
+			if name == "sid" {
+				typ += " UNIQUE"
+			}
+			fault("%s has no column %s; it is not a session table. Name another with PostgresOptions, or run: ALTER TABLE %s ADD COLUMN %s %s NOT NULL;", s.table(), name, s.table(), name, typ)
 		case !ok:
-			fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s;", name, s.table(), typ, want, s.table(), name, mend)
+			fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;", name, s.table(), is, want, s.table(), name, typ, using)
 		}
 	}
 	sid := t.types["sid"]
-	column("sid", "varchar or text of 32 characters or more", "varchar", sid == "text" || sid == "character varying" && (t.sidLength == 0 || t.sidLength >= idLen))
+	column("sid", fmt.Sprintf("varchar or text of %d characters or more", idLen), "varchar", "", sid == "text" || sid == "character varying" && (t.sidLength == 0 || t.sidLength >= idLen))
 	sess := t.types["sess"]
-	column("sess", "json or jsonb", "json USING sess::json", sess == "json" || sess == "jsonb")
-	column("expire", "timestamp or timestamptz", "timestamp(6) USING expire::timestamp(6)", timestampType.MatchString(t.types["expire"]))
+	column("sess", "json or jsonb", "json", " USING sess::text::json", sess == "json" || sess == "jsonb")
+	column("expire", "timestamp or timestamptz", "timestamp(6)", " USING expire::timestamp(6)", timestampType.MatchString(t.types["expire"]))
 	if len(t.mandatory) > 0 {
-		fault("%s has other columns that must have a value (%s). For each, run: ALTER TABLE %s ALTER COLUMN … DROP NOT NULL;", s.table(), strings.Join(t.mandatory, ", "), s.table())
+		var drop []string
+		for _, name := range t.mandatory {
+			drop = append(drop, "ALTER COLUMN "+pgx.Identifier{name}.Sanitize()+" DROP NOT NULL")
+		}
+		fault("%s has other columns that must have a value. Run: ALTER TABLE %s %s;", s.table(), s.table(), strings.Join(drop, ", "))
 	}
-	if sid != "" && !t.uniqueSid {
-		fault("%s has no primary key on sid, so two sessions could share an ID. Run: ALTER TABLE %s ADD PRIMARY KEY (sid);", s.table(), s.table())
+	switch {
+	case t.deferrable != "":
+		fault("%s has a deferrable constraint on sid, which PostgreSQL does not accept for its ON CONFLICT. Run: ALTER TABLE %s %s;", s.table(), s.table(), t.deferrable)
+	case sid != "" && !t.uniqueSid:
+		constraint := "PRIMARY KEY"
+		if t.primary {
+			constraint = "UNIQUE"
+		}
+		fault("%s has no primary key on sid, so two sessions could share an ID. Run: ALTER TABLE %s ADD %s (sid);", s.table(), s.table(), constraint)
 	}
 	return errors.Join(errs...)
 }

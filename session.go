@@ -104,7 +104,17 @@ func (s *Session) load() {
 	s.loading = done
 	s.mu.Unlock()
 	defer close(done)
+	returned := false
+	defer func() {
+		if !returned { // a store that panics has failed; nobody may wait for it
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.loading, s.loaded = nil, true
+			s.fail(fmt.Errorf("session: load: %w", errPanic))
+		}
+	}()
 	rec, err := s.m.load(s.r.Context(), id)
+	returned = true
 	s.mu.Lock()
 	s.loading = nil
 	if s.loaded { // by a Destroy meanwhile, which needs no record
@@ -210,7 +220,7 @@ func (s *Session) get(name string) []byte {
 
 // put records a change; it is called with s.mu locked.
 func (s *Session) put(c change) {
-	if s.id == "" && s.headerSent {
+	if s.id == "" && s.headerSent && s.taken == 0 { // else its creation is under way
 		s.tooLate("a new session")
 		return
 	}
@@ -281,7 +291,7 @@ func (s *Session) Destroy() {
 func (s *Session) forget() {
 	s.version++
 	s.id, s.base, s.left, s.newborn = "", document{}, 0, false
-	s.changes, s.idle, s.renew = nil, nil, false
+	s.changes, s.taken, s.idle, s.renew = nil, 0, nil, false
 	s.cookie = cookieState{expire: s.cookie.expire}
 }
 
@@ -322,11 +332,25 @@ func (s *Session) Save(ctx context.Context) error {
 	if ctx.Done() == nil {
 		return s.commit(false)
 	}
-	done := make(chan error, 1)
-	go func() { done <- s.commit(false) }()
+	type result struct {
+		err      error
+		panicked any
+	}
+	done := make(chan result, 1)
+	go func() {
+		res := result{err: errPanic}
+		defer func() {
+			res.panicked = recover() // or it would end the program
+			done <- res
+		}()
+		res.err = s.commit(false)
+	}()
 	select {
-	case err := <-done:
-		return err
+	case res := <-done:
+		if res.panicked != nil {
+			panic(res.panicked)
+		}
+		return res.err
 	case <-ctx.Done():
 		return fmt.Errorf("session: Save: %w", context.Cause(ctx))
 	}
@@ -380,9 +404,7 @@ func (s *Session) Reload(ctx context.Context) error {
 func (s *Session) replay() error {
 	for {
 		base, pending, version := s.base, slices.Clone(s.changes), s.version
-		s.mu.Unlock()
-		err := rebase(base.clone(), pending)
-		s.mu.Lock()
+		err := s.unlocked(func() error { return rebase(base.clone(), pending) })
 		if err != nil {
 			s.fail(err)
 			return err
@@ -392,6 +414,13 @@ func (s *Session) replay() error {
 			return nil
 		}
 	}
+}
+
+// unlocked calls f with s.mu unlocked and locks it again, even if f panics.
+func (s *Session) unlocked(f func() error) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	return f()
 }
 
 // rebase runs the functions among the changes again, on d, and keeps their

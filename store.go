@@ -11,8 +11,8 @@ import (
 // Every method is called by many goroutines at once. Only durations cross the
 // interface: the store's own clock decides what has expired, and a record is
 // live while its expiry is not before that clock's now. A store keeps none of
-// the bytes it is given, never starts goroutines of its own, and wraps errors other than the named ones with
-// neither a session ID nor stored data in their text.
+// the bytes it is given, never starts goroutines of its own, and lets neither a
+// session ID nor stored data into the text of its errors.
 //
 // The context carries the deadline of the whole operation. A store must come
 // back by then.

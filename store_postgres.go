@@ -20,38 +20,43 @@ import (
 // expire may be a timestamp without time zone: local time of the connection's
 // TimeZone. So it is never bound nor scanned, only computed from now() and read
 // as an epoch.
+//
+// Parameters are cast, for pgx says the value in its error where a column that
+// has been given another type could not take it.
 const (
 	sqlLoad = `SELECT sess::text, extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8
-		FROM %[1]s WHERE sid = $1 AND expire >= now()`
+		FROM %[1]s WHERE sid = $1::text AND expire >= now()`
 
-	sqlCreate = `INSERT INTO %[1]s (sid, sess, expire) VALUES ($1, $2::text::%[2]s, now() + make_interval(secs => $3))
+	sqlCreate = `INSERT INTO %[1]s (sid, sess, expire) VALUES ($1::text, $2::text::%[2]s, now() + make_interval(secs => $3))
 		ON CONFLICT (sid) DO NOTHING`
 
 	// $4 is 0 to leave the expiry alone, 1 to move it forward, 2 to set it.
 	sqlUpdate = `UPDATE %[1]s SET sess = $3::text::%[2]s, ` + sqlExpire + `
-		WHERE sid = $1 AND expire >= now() AND sess::text = $2`
+		WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text`
 
 	// A statement of its own: one that may change a key locks the row harder.
-	sqlRenew = `UPDATE %[1]s SET sid = $6, sess = $3::text::%[2]s, ` + sqlExpire + `
-		WHERE sid = $1 AND expire >= now() AND sess::text = $2`
+	sqlRenew = `UPDATE %[1]s SET sid = $6::text, sess = $3::text::%[2]s, ` + sqlExpire + `
+		WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text`
 
 	sqlExpire = `expire = CASE $4::int WHEN 0 THEN expire
 		WHEN 1 THEN GREATEST(expire, (now() + make_interval(secs => $5))::%[3]s)
 		ELSE (now() + make_interval(secs => $5))::%[3]s END`
 
 	sqlTouch = `UPDATE %[1]s SET expire = GREATEST(expire, (now() + make_interval(secs => $2))::%[3]s)
-		WHERE sid = $1 AND expire >= now()`
+		WHERE sid = $1::text AND expire >= now()`
 
-	sqlDelete = `DELETE FROM %[1]s WHERE sid = $1`
+	sqlDelete = `DELETE FROM %[1]s WHERE sid = $1::text`
 
-	// $1 is the expiry that the last batch ended at, as text. A row that was
-	// extended after it was found is left alone by the repeated condition.
+	// $1 is the expiry that the last batch ended at, in seconds since 1970 as
+	// the column counts them; null for the first. A row that was extended after
+	// it was found is left alone by the repeated condition.
 	sqlPrune = `WITH dead AS MATERIALIZED (
-			SELECT sid, expire FROM %[1]s WHERE expire < now() AND expire >= $1::text::%[3]s
+			SELECT sid, expire FROM %[1]s
+			WHERE expire < now() AND expire >= COALESCE('epoch'::%[3]s + make_interval(secs => $1::float8), '-infinity')
 			ORDER BY expire LIMIT 50 FOR UPDATE SKIP LOCKED),
 		gone AS (DELETE FROM %[1]s s USING dead WHERE s.sid = dead.sid AND s.expire < now() RETURNING 1)
 		SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM gone),
-			COALESCE((SELECT max(expire) FROM dead)::text, '')`
+			(SELECT NULLIF(extract(epoch FROM max(expire))::float8, '-infinity') FROM dead)`
 )
 
 const (
@@ -59,9 +64,13 @@ const (
 	// prunePause is how long pruning rests after a batch, in batches' time.
 	prunePause = 4
 
+	maxNameBytes = 63 // PostgreSQL cuts longer identifiers off
+
 	// cancelMargin is how long before the deadline a statement is cancelled:
-	// time for the server to say that it is.
+	// time for the server to say that it is. One that began with little time
+	// left gets leastMargin, and is allowed to be that late.
 	cancelMargin = 250 * time.Millisecond
+	leastMargin  = 100 * time.Millisecond
 )
 
 // PostgresOptions are the options of [NewPostgresStore]. The zero value means
@@ -72,6 +81,17 @@ type PostgresOptions struct {
 	// Schema and Table name the table. Any name is an identifier as it stands,
 	// dots and quotes included. Defaults "schema_system" and "session".
 	Schema, Table string
+
+	// Under load requests share statements: while Slots of one kind (load,
+	// save, touch, delete) are under way, further requests gather, at most
+	// MaxBatch of them, and go together when one of these ends. Nobody waits
+	// for company: a request that finds a free slot goes at once. Defaults 2
+	// and 128.
+	Slots, MaxBatch int
+
+	// DisableSharing gives each request statements of its own, for engines and
+	// poolers that send a statement where its one key lives.
+	DisableSharing bool
 
 	// Logger gets what was found at start. Default [slog.Default].
 	Logger *slog.Logger
@@ -88,7 +108,10 @@ type PostgresStore struct {
 	pool     *pgxpool.Pool
 	maxConns int
 	opts     PostgresOptions
-	sql      struct{ load, create, update, renew, touch, delete, prune string }
+	sql      struct{ load, create, update, renew, touch, delete, prune, loadMany, updateMany, touchMany, deleteMany string }
+
+	shared      *sharing // nil: a statement for each request
+	foreignZone error    // why Express cannot share the rows; nil if it can
 }
 
 // NewPostgresStore returns a store on a table, which it makes (schema.sql) if it
@@ -102,6 +125,16 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	}
 	setDefault(&opts.Schema, "schema_system")
 	setDefault(&opts.Table, "session")
+	setDefault(&opts.Slots, 2)
+	setDefault(&opts.MaxBatch, 128)
+	if opts.Slots < 0 || opts.MaxBatch < 0 {
+		return nil, fmt.Errorf("session: PostgresOptions: Slots is %d, MaxBatch %d: must not be negative", opts.Slots, opts.MaxBatch)
+	}
+	for _, name := range []string{opts.Schema, opts.Table} {
+		if len(name) > maxNameBytes || strings.IndexByte(name, 0) >= 0 {
+			return nil, fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", name, maxNameBytes)
+		}
+	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
@@ -121,9 +154,16 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		{&s.sql.touch, sqlTouch},
 		{&s.sql.delete, sqlDelete},
 		{&s.sql.prune, sqlPrune},
+		{&s.sql.loadMany, sqlLoadMany},
+		{&s.sql.updateMany, sqlUpdateMany},
+		{&s.sql.touchMany, sqlTouchMany},
+		{&s.sql.deleteMany, sqlDeleteMany},
 	} {
-		sql := strings.NewReplacer("%[1]s", s.table(), "%[2]s", shape.sessType, "%[3]s", shape.expireType).Replace(q.sql)
-		*q.dst = strings.Join(strings.Fields(sql), " ")
+		sql := strings.Join(strings.Fields(q.sql), " ") // before the name goes in: it may have spaces
+		*q.dst = strings.NewReplacer("%[1]s", s.table(), "%[2]s", shape.sessType, "%[3]s", shape.expireType).Replace(sql)
+	}
+	if !opts.DisableSharing {
+		s.share()
 	}
 	return s, nil
 }
@@ -140,6 +180,17 @@ func (s *PostgresStore) LogValue() slog.Value {
 
 // Load implements [Store].
 func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
+	if s.shared == nil {
+		return s.loadOne(ctx, id)
+	}
+	rec, err := s.shared.loads.Do(ctx, id)
+	if errors.Is(err, errAlone) {
+		return s.loadOne(ctx, id)
+	}
+	return rec, late(ctx, err)
+}
+
+func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) {
 	var rec Record
 	var left float64
 	err := s.run(ctx, repeatable, func(ctx context.Context, c *pgx.Conn) error {
@@ -152,13 +203,28 @@ func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 	return rec, err
 }
 
-// Create implements [Store].
+// Create implements [Store]. It is never shared: one ID that exists already
+// would fail all.
 func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
 	return s.exec(ctx, once, ErrExists, s.sql.create, id, r.Data, r.TTL.Seconds())
 }
 
 // Update implements [Store].
 func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
+	if s.shared == nil || c.NewID != "" || c.Shorten {
+		return s.updateOne(ctx, id, c)
+	}
+	_, err := s.shared.saves.Do(ctx, save{id: id, old: string(c.Old), new: string(c.New), ttl: c.TTL})
+	switch {
+	case errors.Is(err, errAlone):
+		return s.alone(ctx, id, func() error { return s.updateOne(ctx, id, c) })
+	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
+		return fmt.Errorf("%w: %w", ErrUncertain, late(ctx, err)) // others may have carried it on
+	}
+	return err
+}
+
+func (s *PostgresStore) updateOne(ctx context.Context, id string, c Change) error {
 	mode := 0
 	if c.TTL > 0 {
 		mode = 1
@@ -178,12 +244,28 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 
 // Touch implements [Store].
 func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	return s.exec(ctx, repeatable, ErrNotFound, s.sql.touch, id, ttl.Seconds())
+	one := func() error { return s.exec(ctx, repeatable, ErrNotFound, s.sql.touch, id, ttl.Seconds()) }
+	if s.shared == nil {
+		return one()
+	}
+	_, err := s.shared.touches.Do(ctx, touch{id, ttl})
+	if errors.Is(err, errAlone) {
+		return s.alone(ctx, id, one)
+	}
+	return late(ctx, err)
 }
 
 // Delete implements [Store].
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
-	return s.exec(ctx, repeatable, nil, s.sql.delete, id)
+	one := func() error { return s.exec(ctx, repeatable, nil, s.sql.delete, id) }
+	if s.shared == nil {
+		return one()
+	}
+	_, err := s.shared.deletes.Do(ctx, id)
+	if errors.Is(err, errAlone) {
+		return s.alone(ctx, id, one)
+	}
+	return late(ctx, err)
 }
 
 // exec runs a statement that changes one row, or returns none if it did not.
@@ -204,13 +286,14 @@ func (s *PostgresStore) exec(ctx context.Context, r repetition, none error, sql 
 
 // Prune implements [Pruner].
 func (s *PostgresStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
-	start, after := time.Now(), "-infinity"
+	start := time.Now()
+	var after *float64
 	var total int64
 	for {
 		begin := time.Now()
 		found, deleted, last, err := s.pruneBatch(ctx, after)
 		total += deleted
-		if err != nil || found < pruneBatch {
+		if err != nil || found < pruneBatch || deleted == 0 { // a trigger may refuse
 			return total, err
 		}
 		after = last
@@ -229,9 +312,9 @@ func (s *PostgresStore) Prune(ctx context.Context, within time.Duration) (int64,
 }
 
 // pruneBatch deletes one batch; a context that ends does not cut it.
-func (s *PostgresStore) pruneBatch(ctx context.Context, after string) (found, deleted int64, last string, err error) {
+func (s *PostgresStore) pruneBatch(ctx context.Context, after *float64) (found, deleted int64, last *float64, err error) {
 	if ctx.Err() != nil {
-		return 0, 0, "", nil
+		return 0, 0, nil, nil
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultStoreTimeout)
 	defer cancel()
@@ -245,13 +328,15 @@ func fromSeconds(s float64) time.Duration {
 	return time.Duration(math.Min(s, maxLifetime.Seconds()) * float64(time.Second)) // also of infinity
 }
 
-// repetition says whether a statement may be run again when its connection died
-// without an answer.
-type repetition bool
+// repetition says when a statement may be run again.
+type repetition struct {
+	again  bool // when its connection died without an answer: twice is once
+	shared bool // not after a rollback: its members are run again alone
+}
 
-const (
-	repeatable repetition = true  // doing it twice is doing it once
-	once       repetition = false // ErrUncertain
+var (
+	repeatable = repetition{again: true}
+	once       = repetition{} // ErrUncertain
 )
 
 // run runs f on a connection, again where that is safe, until the context's
@@ -262,27 +347,29 @@ func (s *PostgresStore) run(ctx context.Context, r repetition, f func(context.Co
 		ctx, cancel = context.WithTimeout(ctx, DefaultStoreTimeout)
 		defer cancel()
 	}
-	replanned := false
+	var last error // why the attempt before failed
 	for try := 0; ; try++ {
 		sent, dead, err := s.attempt(ctx, f)
+		if last != nil && errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w; before that: %w", err, last)
+		}
 		switch verdict(err, dead) {
 		case final:
 			return describe(err)
-		case replan: // a cached plan that DDL has made useless
-			if replanned {
-				return describe(err)
-			}
-			replanned = true
-			continue
 		case broken:
-			if sent && r == once {
+			if sent && !r.again && !shutDown(err) {
 				return fmt.Errorf("%w: %w", ErrUncertain, err)
 			}
+			last = err
 			// After a restart each pooled connection fails once, at once.
 			if dead && try <= s.maxConns && ctx.Err() == nil {
 				continue
 			}
 		case rolledBack:
+			if r.shared {
+				return err
+			}
+			last = err
 		}
 		if pause(ctx, min(try, 6)) != nil {
 			return describe(err)
@@ -304,7 +391,7 @@ func (s *PostgresStore) attempt(ctx context.Context, f func(context.Context, *pg
 	defer cancel()
 	conn, err := s.pool.Acquire(early)
 	if err != nil {
-		if early.Err() != nil && errors.Is(err, early.Err()) {
+		if errors.Is(err, context.DeadlineExceeded) && early.Err() != nil {
 			err = fmt.Errorf("no connection in time: all %d of the pool are busy or the server does not answer: %w", s.maxConns, err)
 		}
 		return false, false, err
@@ -312,27 +399,35 @@ func (s *PostgresStore) attempt(ctx context.Context, f func(context.Context, *pg
 	defer conn.Release()
 	pg := conn.Conn().PgConn()
 	ended, cancelled := make(chan struct{}), make(chan struct{})
+	forced := false // to be read after cancelled is closed
 	stop := context.AfterFunc(early, func() {
 		defer close(cancelled)
-		hard, cancel := context.WithTimeout(context.Background(), margin)
+		hard, cancel := context.WithTimeout(context.Background(), max(margin, leastMargin))
 		defer cancel()
 		_ = pg.CancelRequest(hard) // if it fails the next line ends the wait
 		select {
 		case <-ended:
 		case <-hard.Done():
+			forced = true
 			_ = pg.Conn().SetDeadline(time.Unix(1, 0))
 		}
 	})
-	err = f(context.WithoutCancel(ctx), conn.Conn())
+	defer stop() // a tracer may panic, and the connection goes back to the pool
+	run := context.WithoutCancel(ctx)
+	if err = f(run, conn.Conn()); sqlState(err) == "0A000" { // feature_not_supported
+		// A cached plan that DDL has made useless; pgx has dropped it. Every
+		// other connection has one too, so not on another.
+		err = f(run, conn.Conn())
+	}
 	if !stop() {
 		close(ended)
 		<-cancelled
-		if sqlState(err) != "57014" && !conn.Conn().IsClosed() {
+		if (forced || sqlState(err) != "57014") && !conn.Conn().IsClosed() {
 			// The cancellation may still be under way, to whatever runs next.
 			s.discard(conn)
 		}
-		if sqlState(err) == "57014" || conn.Conn().IsClosed() {
-			err = fmt.Errorf("no answer in time: %w", errors.Join(context.DeadlineExceeded, err))
+		if err != nil && (sqlState(err) == "57014" || conn.Conn().IsClosed()) {
+			err = fmt.Errorf("no answer in time: %w: %w", early.Err(), err)
 		}
 	}
 	if sqlState(err) == "25006" { // a standby: the primary is somewhere else now
@@ -354,7 +449,6 @@ type verdicts int
 const (
 	final      verdicts = iota // an answer, or nothing that repeating would mend
 	rolledBack                 // nothing was written; worth another try
-	replan                     // likewise, at once
 	broken                     // the connection died; what was sent may have been done
 )
 
@@ -363,8 +457,6 @@ func verdict(err error, dead bool) verdicts {
 	switch sqlState(err) {
 	case "40001", "40P01", "25006": // serialization_failure, deadlock_detected, read_only_sql_transaction
 		return rolledBack
-	case "0A000": // feature_not_supported: cached plan must not change result type
-		return replan
 	case "53300", "57P01", "57P02", "57P03": // too many connections, shutdown, crash, starting up
 		return broken
 	case "":
@@ -386,11 +478,39 @@ func sqlState(err error) string {
 	return ""
 }
 
-// describe marks data that PostgreSQL refuses, and leaves other errors alone.
+// late says what it means that a context has ended where requests wait for each
+// other.
+func late(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && err == context.Cause(ctx) {
+		return fmt.Errorf("no answer in time: statements of other requests are still waiting for theirs: %w", err)
+	}
+	return err
+}
+
+// shutDown reports whether PostgreSQL itself has ended the connection and said
+// so: then it has rolled back, for what it commits it confirms first. A pooler
+// in between, whose errors name no source file, cannot know.
+func shutDown(err error) bool {
+	var pe *pgconn.PgError
+	return errors.As(err, &pe) && pe.Code == "57P01" && pe.File != "" // admin_shutdown
+}
+
+// describe marks data that PostgreSQL refuses, says what to do where the pool
+// is set up wrongly, and leaves other errors alone.
 func describe(err error) error {
 	var pe *pgconn.PgError
-	if errors.As(err, &pe) && (strings.HasPrefix(pe.Code, "22") || strings.HasPrefix(pe.Code, "54")) {
-		return fmt.Errorf("%w: PostgreSQL refuses the data: %s (SQLSTATE %s)", ErrInvalid, pe.Message, pe.Code)
+	if !errors.As(err, &pe) {
+		return err
+	}
+	switch {
+	case strings.HasPrefix(pe.Code, "22"), strings.HasPrefix(pe.Code, "54"):
+		why := ""
+		if pe.Code == "22P05" || pe.Code == "22021" || pe.Code[0] == '5' { // other messages may quote the data
+			why = pe.Message + " "
+		}
+		return fmt.Errorf("%w: PostgreSQL refuses the data: %s(SQLSTATE %s)", ErrInvalid, why, pe.Code)
+	case pe.Code == "42P05", pe.Code == "26000": // duplicate or missing prepared statement
+		return fmt.Errorf("a pooler between here and PostgreSQL mixes up prepared statements: set DefaultQueryExecMode of the pool's ConnConfig to pgx.QueryExecModeCacheDescribe: %w", err)
 	}
 	return err
 }

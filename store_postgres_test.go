@@ -1,19 +1,1572 @@
 package session_test
 
 import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessiontest"
 )
 
+// pgPatience bounds every wait of these tests that should be short.
+const pgPatience = 30 * time.Second
+
+// pgSecret signs the cookies of these tests.
+const pgSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
+
+// pgCount is what the tests count with.
+const pgCount = session.Key[int]("count")
+
+// pgOpen returns a pool on the database of the URL, closed at the end.
+func pgOpen(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
+	t.Helper()
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	for _, opt := range opts {
+		opt(cfg)
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+// pgMaxConns sets a pool's size.
+func pgMaxConns(n int32) func(*pgxpool.Config) {
+	return func(cfg *pgxpool.Config) { cfg.MaxConns = n }
+}
+
+// pgNoPing makes a pool hand out connections that have died while idle.
+func pgNoPing(cfg *pgxpool.Config) {
+	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+}
+
+// pgStore returns a store on the pool's database, with the default table.
+func pgStore(t testing.TB, pool *pgxpool.Pool) *session.PostgresStore {
+	t.Helper()
+	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
+// pgManager returns a manager that does not prune on its own.
+func pgManager(t testing.TB, store session.Store, opts ...func(*session.Config)) *session.Manager {
+	t.Helper()
+	cfg := session.Config{
+		Secret: pgSecret, DisablePrune: true, StoreTimeout: pgPatience,
+		Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	m, err := session.New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func pgTimeout(d time.Duration) func(*session.Config) {
+	return func(cfg *session.Config) { cfg.StoreTimeout = d }
+}
+
+// pgExec runs statements.
+func pgExec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) int64 {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), pgPatience)
+	defer cancel()
+	if len(args) == 0 {
+		args = append(args, pgx.QueryExecModeSimpleProtocol) // several statements, any types
+	}
+	tag, err := pool.Exec(ctx, sql, args...)
+	if err != nil {
+		t.Fatalf("%v in %s", err, sql)
+	}
+	return tag.RowsAffected()
+}
+
+// pgGet returns the one value of a query.
+func pgGet[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), pgPatience)
+	defer cancel()
+	if err := pool.QueryRow(ctx, sql, args...).Scan(&v); err != nil {
+		t.Fatalf("%v in %s", err, sql)
+	}
+	return v
+}
+
+// pgRows counts the records.
+func pgRows(t testing.TB, pool *pgxpool.Pool) int {
+	t.Helper()
+	return pgGet[int](t, pool, "SELECT count(*) FROM schema_system.session")
+}
+
+// pgAwait waits until a query says true; the server waits between the tries.
+func pgAwait(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
+	t.Helper()
+	for deadline := time.Now().Add(pgPatience); !pgGet[bool](t, pool, sql, args...); pgExec(t, pool, "SELECT pg_sleep(0.002)") {
+		if time.Now().After(deadline) {
+			t.Fatalf("not after %v: %s", pgPatience, what)
+		}
+	}
+}
+
+// pgBlocked says true when n statements of the database wait for a lock.
+const pgBlocked = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+
+// pgCreate creates a record and returns its session ID.
+func pgCreate(t testing.TB, store session.Store, data string) string {
+	t.Helper()
+	id := rand.Text()
+	if err := store.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Hour}); err != nil {
+		t.Fatalf("Create: got %v, want no error", err)
+	}
+	return id
+}
+
+// pgLock locks the record in a transaction of its own, until unlock.
+func pgLock(t testing.TB, pool *pgxpool.Pool, ids ...string) (unlock func()) {
+	t.Helper()
+	return pgHold(t, pool, "SELECT FROM schema_system.session WHERE sid = ANY($1) FOR UPDATE", ids)
+}
+
+// pgHold runs a statement in a transaction that stays open until release.
+func pgHold(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (release func()) {
+	t.Helper()
+	tx, err := pool.Begin(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() {
+		if err := tx.Rollback(context.Background()); err != nil {
+			t.Errorf("rollback: %v", err)
+		}
+	})
+	t.Cleanup(release)
+	if _, err := tx.Exec(context.Background(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+	return release
+}
+
+// pgServe answers one request.
+func pgServe(m *session.Manager, cookie *http.Cookie, f http.HandlerFunc) *http.Response {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	if cookie != nil {
+		r.AddCookie(cookie)
+	}
+	w := httptest.NewRecorder()
+	m.Handler(f).ServeHTTP(w, r)
+	return w.Result()
+}
+
+// pgUse answers one request that does f with its session.
+func pgUse(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) *http.Response {
+	return pgServe(m, cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+}
+
+// pgSetCookie returns the session cookie of a response, nil if there is none.
+func pgSetCookie(resp *http.Response) *http.Cookie {
+	for _, c := range resp.Cookies() {
+		if c.Name == "session" {
+			return c
+		}
+	}
+	return nil
+}
+
+// pgLogin makes a session and returns its cookie and ID.
+func pgLogin(t testing.TB, m *session.Manager) (cookie *http.Cookie, id string) {
+	t.Helper()
+	resp := pgUse(m, nil, func(s *session.Session) { pgCount.Set(s, 0) })
+	if cookie = pgSetCookie(resp); cookie == nil {
+		t.Fatalf("login: got status %d and no cookie", resp.StatusCode)
+	}
+	pgUse(m, cookie, func(s *session.Session) { id = s.ID() })
+	if id == "" {
+		t.Fatal("login: got no session ID")
+	}
+	return cookie, id
+}
+
+func pgIncrement(s *session.Session) { pgCount.Update(s, func(n int) int { return n + 1 }) }
+
+// pgCounted returns the count of the cookie's session, -1 without one.
+func pgCounted(t testing.TB, m *session.Manager, cookie *http.Cookie) int {
+	t.Helper()
+	n := -1
+	resp := pgUse(m, cookie, func(s *session.Session) {
+		if got, ok := pgCount.Get(s); ok {
+			n = got
+		}
+	})
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("reading the count: got status %d, want 200", resp.StatusCode)
+	}
+	return n
+}
+
+// pgTracer notes the statements of a pool.
+type pgTracer struct {
+	mu  sync.Mutex
+	sql []string
+}
+
+func (p *pgTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if data.SQL != "-- ping" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.sql = append(p.sql, data.SQL)
+	}
+	return ctx
+}
+
+func (p *pgTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// take returns the statements since the last call.
+func (p *pgTracer) take() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sql := p.sql
+	p.sql = nil
+	return sql
+}
+
+func (p *pgTracer) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = p }
+
+// pgLog is a log that can be looked into.
+type pgLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *pgLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *pgLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *pgLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
 func TestPostgresStore(t *testing.T) {
-	sessiontest.TestStore(t, func(t *testing.T) session.Store {
-		store, err := session.NewPostgresStore(t.Context(), pgtest.Pool(t), session.PostgresOptions{})
+	pool := pgtest.Pool(t)
+	for _, tt := range []struct {
+		name, sid, sess, expire string
+		after                   string
+		sameJSON                bool
+	}{
+		{name: "its own table"},
+		{name: "varchar json timestamp", sid: "varchar", sess: "json", expire: "timestamp"},
+		{name: "text json timestamp(3)", sid: "text", sess: "json", expire: "timestamp(3)"},
+		{name: "varchar(255) json timestamp(0)", sid: "varchar(255)", sess: "json", expire: "timestamp(0)"},
+		{name: "varchar json timestamptz", sid: "varchar", sess: "json", expire: "timestamptz"},
+		{name: "varchar jsonb timestamptz(3)", sid: "varchar", sess: "jsonb", expire: "timestamptz(3)", sameJSON: true},
+		{name: "text jsonb timestamp(6)", sid: "text", sess: "jsonb", expire: "timestamp(6)", sameJSON: true},
+		{name: "hash-partitioned", sid: "varchar", sess: "json", expire: "timestamp(6)", after: "PARTITION BY HASH (sid)"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			opts := session.PostgresOptions{Schema: tt.name, Logger: slog.New(slog.DiscardHandler)}
+			if tt.sid != "" {
+				schema := pgx.Identifier{tt.name}.Sanitize()
+				table := pgx.Identifier{tt.name, "session"}.Sanitize()
+				pgExec(t, pool, fmt.Sprintf(`CREATE SCHEMA %s; CREATE TABLE %s (sid %s PRIMARY KEY, sess %s NOT NULL, expire %s NOT NULL) %s;
+					CREATE INDEX ON %s (expire)`, schema, table, tt.sid, tt.sess, tt.expire, tt.after, table))
+				for i := range 4 {
+					if strings.Contains(tt.after, "HASH") {
+						pgExec(t, pool, fmt.Sprintf(`CREATE TABLE %s.part%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %[2]d)`, schema, i, table))
+					}
+				}
+			}
+			store, err := session.NewPostgresStore(t.Context(), pool, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sessiontest.TestStore(t, func(*testing.T) session.Store {
+				if tt.sameJSON {
+					return sessiontest.SameJSON{Store: store}
+				}
+				return store
+			})
+		})
+	}
+}
+
+func TestPostgresStoreInEveryQueryMode(t *testing.T) {
+	url := pgtest.URL(t)
+	for _, mode := range []pgx.QueryExecMode{
+		pgx.QueryExecModeDescribeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
+	} {
+		t.Run(mode.String(), func(t *testing.T) {
+			store := pgStore(t, pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
+			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
+		})
+	}
+}
+
+// The server's clock decides, whatever the connection's TimeZone; the odd one
+// is half an hour off.
+func TestPostgresTimeZones(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		database string
+		runtime  string
+	}{
+		{name: "database", database: "America/New_York"},
+		{name: "connection", runtime: "America/New_York"},
+		{name: "connection against database", database: "Asia/Kolkata", runtime: "Pacific/Auckland"},
+		{name: "half an hour", database: "Asia/Kolkata"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := pgtest.URL(t)
+			admin := pgOpen(t, url)
+			if tt.database != "" {
+				pgExec(t, admin, "ALTER DATABASE "+pgx.Identifier{admin.Config().ConnConfig.Database}.Sanitize()+" SET timezone = '"+tt.database+"'")
+			}
+			pool := pgOpen(t, url, func(cfg *pgxpool.Config) {
+				if tt.runtime != "" {
+					cfg.ConnConfig.RuntimeParams["timezone"] = tt.runtime
+				}
+			})
+			want := tt.runtime
+			if want == "" {
+				want = tt.database
+			}
+			if got := pgGet[string](t, pool, "SHOW timezone"); got != want {
+				t.Fatalf("TimeZone: got %s, want %s", got, want)
+			}
+			store := pgStore(t, pool)
+			id := pgCreate(t, store, `{"a":1}`)
+			left := func(want time.Duration) {
+				t.Helper()
+				r, err := store.Load(t.Context(), id)
+				if err != nil || math.Abs((want-r.TTL).Seconds()) > 5 {
+					t.Errorf("time left: got %v, %v, want %v", r.TTL, err, want)
+				}
+				stored := pgGet[float64](t, pool, "SELECT extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8 FROM schema_system.session WHERE sid = $1", id)
+				if math.Abs(stored-want.Seconds()) > 5 {
+					t.Errorf("epoch of expire less that of now: got %.1f s, want %v", stored, want)
+				}
+			}
+			left(time.Hour)
+			if err := store.Touch(t.Context(), id, 2*time.Hour); err != nil {
+				t.Errorf("Touch: got %v, want no error", err)
+			}
+			left(2 * time.Hour)
+			if err := store.Update(t.Context(), id, session.Change{Old: []byte(`{"a":1}`), New: []byte(`{"a":2}`), TTL: 3 * time.Hour}); err != nil {
+				t.Errorf("Update: got %v, want no error", err)
+			}
+			left(3 * time.Hour)
+			if err := store.Update(t.Context(), id, session.Change{Old: []byte(`{"a":2}`), New: []byte(`{"a":2}`), TTL: time.Minute, Shorten: true}); err != nil {
+				t.Errorf("Update: got %v, want no error", err)
+			}
+			left(time.Minute)
+			dead := pgCreate(t, store, `{}`)
+			pgExec(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", dead)
+			if n, err := store.Prune(t.Context(), time.Minute); n != 1 || err != nil {
+				t.Errorf("Prune: got %d, %v, want 1 of a dead and a live record", n, err)
+			}
+			left(time.Minute)
+		})
+	}
+}
+
+func TestPostgresInfiniteExpiry(t *testing.T) {
+	pool := pgtest.Pool(t)
+	store := pgStore(t, pool)
+	m := pgManager(t, store)
+	cookie, id := pgLogin(t, m)
+	pgExec(t, pool, "UPDATE schema_system.session SET expire = 'infinity' WHERE sid = $1", id)
+	r, err := store.Load(t.Context(), id)
+	if err != nil || r.TTL < 50*365*24*time.Hour {
+		t.Errorf("Load: got %v left and %v, want very long", r.TTL, err)
+	}
+	if resp := pgUse(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
+		t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+	}
+	if got := pgCounted(t, m, cookie); got != 1 {
+		t.Errorf("count: got %d, want 1", got)
+	}
+	if n, err := store.Prune(t.Context(), time.Minute); n != 0 || err != nil {
+		t.Errorf("Prune: got %d, %v, want 0", n, err)
+	}
+}
+
+func TestPostgresStatements(t *testing.T) {
+	tracer := &pgTracer{}
+	pool := pgtest.Pool(t, tracer.use)
+	m := pgManager(t, pgStore(t, pool))
+	cookie, _ := pgLogin(t, m)
+	forged := *cookie
+	forged.Value = "x" + forged.Value
+	age := func() {
+		pgExec(t, pool, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
+	}
+	for _, tt := range []struct {
+		name   string
+		before func()
+		cookie *http.Cookie
+		use    func(*session.Session)
+		want   []string // what each statement does
+	}{
+		{name: "no use", cookie: cookie, use: func(*session.Session) {}},
+		{name: "no cookie, a read", use: func(s *session.Session) { pgCount.Get(s) }},
+		{name: "a forged cookie", cookie: &forged, use: func(s *session.Session) { pgCount.Get(s) }},
+		{name: "a read", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s); s.Keys() }, want: []string{"SELECT"}},
+		{name: "the same value", cookie: cookie, use: func(s *session.Session) { pgCount.Set(s, 0) }, want: []string{"SELECT"}},
+		{name: "a save", cookie: cookie, use: pgIncrement, want: []string{"SELECT", "UPDATE"}},
+		{name: "a due touch", before: age, cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT", "UPDATE"}},
+		{name: "a read after it", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT"}},
+		{name: "a save with a due touch", before: age, cookie: cookie, use: pgIncrement, want: []string{"SELECT", "UPDATE"}},
+		{name: "a new session", use: pgIncrement, want: []string{"INSERT"}},
+		{name: "a renewal with a save and a due touch", before: age, cookie: cookie, use: func(s *session.Session) { s.Renew(); pgIncrement(s) }, want: []string{"SELECT", "UPDATE"}},
+		{name: "a dead ID", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT"}},
+		{name: "a logout", cookie: cookie, use: func(s *session.Session) { s.Destroy() }, want: []string{"DELETE"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.before != nil {
+				tt.before()
+			}
+			tracer.take()
+			if resp := pgUse(m, tt.cookie, tt.use); resp.StatusCode != http.StatusOK {
+				t.Errorf("status: got %d, want 200", resp.StatusCode)
+			}
+			var got []string
+			for _, sql := range tracer.take() {
+				verb := "SELECT"
+				for _, v := range []string{"INSERT INTO", "UPDATE \"", "DELETE FROM"} {
+					if strings.Contains(sql, v) {
+						verb, _, _ = strings.Cut(v, " ")
+					}
+				}
+				got = append(got, verb)
+			}
+			if fmt.Sprint(got) != fmt.Sprint(tt.want) {
+				t.Errorf("statements: got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// A save that is not due to move the expiry leaves the indexed column alone, so
+// that the update is heap-only.
+func TestPostgresSavesAreHeapOnly(t *testing.T) {
+	const saves = 300
+	url := pgtest.URL(t)
+	admin := pgOpen(t, url)
+	pool := pgOpen(t, url, pgMaxConns(2))
+	m := pgManager(t, pgStore(t, pool))
+	cookie, id := pgLogin(t, m)
+	expire := func() string {
+		return pgGet[string](t, admin, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id)
+	}
+	before := expire()
+	for range saves {
+		pgUse(m, cookie, pgIncrement)
+	}
+	if got := expire(); got != before {
+		t.Errorf("expire after %d saves: got %s, want %s", saves, got, before)
+	}
+	if got := pgCounted(t, m, cookie); got != saves {
+		t.Errorf("count: got %d, want %d", got, saves)
+	}
+	pool.Close() // a server process reports its counts when it ends
+	pgAwait(t, admin, "the updates are counted", "SELECT n_tup_upd >= $1::int FROM pg_stat_user_tables WHERE relname = 'session'", saves)
+	share := pgGet[float64](t, admin, "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'session'")
+	t.Logf("%.1f %% of %d saves were heap-only", 100*share, saves)
+	if share < 0.95 {
+		t.Errorf("heap-only share: got %.2f, want 0.95 at least", share)
+	}
+}
+
+func TestPostgresDeadlines(t *testing.T) {
+	url := pgtest.URL(t)
+	admin := pgOpen(t, url)
+	pool := pgOpen(t, url, pgMaxConns(10), pgNoPing)
+	store := pgStore(t, pool)
+	id := pgCreate(t, store, `{"a":1}`)
+	calls := pgCalls(store, id)
+	check := func(t *testing.T, name string, err error, took, limit time.Duration) {
+		t.Helper()
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), " in time") {
+			t.Errorf("%s: got %v, want no answer in time", name, err)
+		}
+		if strings.Contains(fmt.Sprint(err), id) || strings.ContainsAny(fmt.Sprint(err), "\n") {
+			t.Errorf("%s: the error has the session ID or several lines", name)
+		}
+		if took > limit+2*time.Second {
+			t.Errorf("%s: back after %v, want about %v", name, took, limit)
+		}
+	}
+	// noneLost runs f, which must leave the pool's connections alone. It gets
+	// three tries: on a machine that stalls for the quarter of a second between
+	// cancellation and deadline a connection may go.
+	noneLost := func(t *testing.T, f func()) {
+		t.Helper()
+		var before, after []uint32
+		for range 3 {
+			before = pgPIDs(t, pool)
+			f()
+			if after = pgPIDs(t, pool); slices.Equal(before, after) {
+				return
+			}
+			t.Log("connections were lost")
+		}
+		t.Errorf("connections: got others in each of three tries, want the same %d", len(before))
+	}
+
+	t.Run("a locked row, 50 timeouts", func(t *testing.T) {
+		const limit = time.Second
+		noneLost(t, func() {
+			unlock := pgLock(t, admin, id)
+			defer unlock()
+			for range 5 {
+				pgTogether(10, func(i int) {
+					ctx, cancel := context.WithTimeout(t.Context(), limit)
+					defer cancel()
+					c := calls[1+i%3]
+					start := time.Now()
+					check(t, c.name, c.call(ctx), time.Since(start), limit)
+					// What was cancelled is the late statement, never the next.
+					if err := calls[0].call(t.Context()); err != nil {
+						t.Errorf("Load after %s: got %v, want no error", c.name, err)
+					}
+				})
+			}
+		})
+		for _, c := range calls[:3] {
+			if err := c.call(t.Context()); err != nil {
+				t.Errorf("%s after it: got %v, want no error", c.name, err)
+			}
+		}
+	})
+	t.Run("a locked table", func(t *testing.T) {
+		const limit = time.Second
+		noneLost(t, func() {
+			unlock := pgHold(t, admin, "LOCK TABLE schema_system.session IN ACCESS EXCLUSIVE MODE")
+			defer unlock()
+			pgTogether(len(calls), func(i int) {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				start := time.Now()
+				check(t, calls[i].name, calls[i].call(ctx), time.Since(start), limit)
+			})
+		})
+	})
+	t.Run("an exhausted pool", func(t *testing.T) {
+		conns := pool.AcquireAllIdle(t.Context())
+		defer func() {
+			for _, c := range conns {
+				c.Release()
+			}
+		}()
+		for len(conns) < 10 {
+			c, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conns = append(conns, c)
+		}
+		for _, c := range calls {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			err := c.call(ctx)
+			cancel()
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 10 of the pool are busy") {
+				t.Errorf("%s: got %v, want that the pool is busy", c.name, err)
+			}
+		}
+	})
+	t.Run("the caller gives up", func(t *testing.T) {
+		noneLost(t, func() {
+			unlock := pgLock(t, admin, id)
+			defer unlock()
+			for _, c := range calls[1:] {
+				ctx, cancel := context.WithCancel(t.Context())
+				done := make(chan error, 1)
+				go func() { done <- c.call(ctx) }()
+				pgAwait(t, admin, "the statement waits", pgBlocked, 1)
+				cancel()
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Errorf("%s: got %v, want context.Canceled", c.name, err)
+				}
+			}
+		})
+	})
+	t.Run("statement_timeout of the pool", func(t *testing.T) {
+		pool := pgOpen(t, url, pgMaxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "20" })
+		store := pgStore(t, pool)
+		unlock := pgLock(t, admin, id)
+		err := store.Touch(t.Context(), id, time.Hour)
+		unlock()
+		if err == nil || !strings.Contains(err.Error(), "statement timeout") {
+			t.Errorf("Touch: got %v, want a statement timeout", err)
+		}
+		if err := store.Touch(t.Context(), id, time.Hour); err != nil {
+			t.Errorf("Touch after it: got %v, want no error", err)
+		}
+		if got := pool.Stat().NewConnsCount(); got != 1 {
+			t.Errorf("connections made: got %d, want 1", got)
+		}
+	})
+}
+
+type pgCall struct {
+	name string
+	call func(context.Context) error
+}
+
+// pgCalls are the methods of the store on a record whose data is {"a":1}. The
+// last deletes it, the first waits for no row lock.
+func pgCalls(store session.Store, id string) []pgCall {
+	same := []byte(`{"a":1}`)
+	return []pgCall{
+		{"Load", func(ctx context.Context) error { _, err := store.Load(ctx, id); return err }},
+		{"Update", func(ctx context.Context) error {
+			return store.Update(ctx, id, session.Change{Old: same, New: same})
+		}},
+		{"Touch", func(ctx context.Context) error { return store.Touch(ctx, id, 2*time.Hour) }},
+		{"Delete", func(ctx context.Context) error { return store.Delete(ctx, id) }},
+	}
+}
+
+// pgWarm opens all connections of a pool.
+func pgWarm(t testing.TB, pool *pgxpool.Pool) { pgPIDs(t, pool) }
+
+// pgPIDs returns the server processes of all connections of a pool, having made
+// sure that they are there and work.
+func pgPIDs(t testing.TB, pool *pgxpool.Pool) []uint32 {
+	t.Helper()
+	var pids []uint32
+	for len(pids) < int(pool.Config().MaxConns) {
+		c, err := pool.Acquire(context.Background())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return store
+		defer c.Release()
+		if c.Ping(context.Background()) != nil { // it had died
+			c.Release()
+			continue
+		}
+		pids = append(pids, c.Conn().PgConn().PID())
+	}
+	slices.Sort(pids)
+	return pids
+}
+
+// Two hundred browsers go away, while their handlers run or while their saves
+// wait for a locked row.
+func TestPostgresDisconnectingClients(t *testing.T) {
+	const clients, sessions = 200, 5
+	for _, tt := range []struct {
+		name   string
+		locked bool
+	}{
+		{"in the handler", false},
+		{"in the save", true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := pgtest.URL(t)
+			admin := pgOpen(t, url)
+			pool := pgOpen(t, url, pgMaxConns(8))
+			m := pgManager(t, pgStore(t, pool))
+			var cookies [sessions]*http.Cookie
+			var ids []string
+			for i := range cookies {
+				cookie, id := pgLogin(t, m)
+				cookies[i], ids = cookie, append(ids, id)
+			}
+			unlock := func() {}
+			if tt.locked {
+				unlock = pgLock(t, admin, ids...)
+			}
+			var entered, left, done sync.WaitGroup
+			entered.Add(clients)
+			left.Add(clients)
+			done.Add(clients)
+			gate := make(chan struct{})
+			inner := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				session.Key[bool](r.URL.Query().Get("key")).Set(session.From(r.Context()), true)
+				go func() {
+					<-r.Context().Done()
+					left.Done()
+				}()
+				entered.Done()
+				if !tt.locked {
+					<-gate
+				}
+			}))
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				defer done.Done()
+				inner.ServeHTTP(w, r)
+			}))
+			defer server.Close()
+			var conns []net.Conn
+			for i := range clients {
+				c, err := net.Dial("tcp", server.Listener.Addr().String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				conns = append(conns, c)
+				fmt.Fprintf(c, "GET /?key=k%d HTTP/1.1\r\nHost: test\r\nCookie: session=%s\r\n\r\n", i, cookies[i%sessions].Value)
+			}
+			entered.Wait()
+			if tt.locked {
+				pgAwait(t, admin, "saves wait", pgBlocked, 2)
+			}
+			for _, c := range conns {
+				c.Close()
+			}
+			left.Wait() // the server knows that they are gone
+			close(gate)
+			unlock()
+			done.Wait()
+			if got := pool.Stat().NewConnsCount(); got > 8 {
+				t.Errorf("connections made: got %d, want 8 at most", got)
+			}
+			keys := 0
+			for _, c := range cookies {
+				pgUse(m, c, func(s *session.Session) { keys += len(s.Keys()) - 1 })
+			}
+			if keys != clients {
+				t.Errorf("saved: got %d, want %d", keys, clients)
+			}
+		})
+	}
+}
+
+// A trigger fails the first statements of a kind, as a conflict with another
+// transaction would, or a cached plan that DDL has made useless.
+func TestPostgresRolledBackStatements(t *testing.T) {
+	pool := pgtest.Pool(t)
+	store := pgStore(t, pool)
+	pgExec(t, pool, `CREATE SEQUENCE public.calls;
+		CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN
+			IF nextval('public.calls') <= TG_ARGV[1]::int THEN RAISE EXCEPTION 'not now' USING ERRCODE = TG_ARGV[0]; END IF;
+			RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+		END $$`)
+	for _, tt := range []struct {
+		name, verb, state string
+		failures          int
+	}{
+		{"Create", "INSERT", "40001", 2},
+		{"Update", "UPDATE", "40001", 2},
+		{"Update", "UPDATE", "40P01", 2},
+		{"Touch", "UPDATE", "40P01", 2},
+		{"renewal", "UPDATE", "40001", 2},
+		{"Delete", "DELETE", "40P01", 2},
+		{"Create", "INSERT", "0A000", 1},
+		{"Update", "UPDATE", "0A000", 1},
+		{"renewal", "UPDATE", "0A000", 1},
+		{"Delete", "DELETE", "0A000", 1},
+	} {
+		t.Run(tt.name+" "+tt.state, func(t *testing.T) {
+			id := pgCreate(t, store, `{"a":1}`)
+			pgExec(t, pool, fmt.Sprintf(`ALTER SEQUENCE public.calls RESTART; CREATE OR REPLACE TRIGGER fails BEFORE %s ON schema_system.session
+				FOR EACH ROW EXECUTE FUNCTION public.fails('%s', '%d')`, tt.verb, tt.state, tt.failures))
+			change := session.Change{Old: []byte(`{"a":1}`), New: []byte(`{"a":2}`)}
+			var err error
+			switch tt.name {
+			case "Create":
+				err = store.Create(t.Context(), rand.Text(), session.Record{Data: []byte(`{}`), TTL: time.Hour})
+			case "Update":
+				err = store.Update(t.Context(), id, change)
+			case "renewal":
+				change.NewID = rand.Text()
+				err = store.Update(t.Context(), id, change)
+			case "Touch":
+				err = store.Touch(t.Context(), id, 2*time.Hour)
+			case "Delete":
+				err = store.Delete(t.Context(), id)
+			}
+			if err != nil {
+				t.Errorf("%s: got %v, want no error", tt.name, err)
+			}
+			if got := pgGet[int](t, pool, "SELECT last_value::int FROM public.calls"); got != tt.failures+1 {
+				t.Errorf("attempts: got %d, want %d", got, tt.failures+1)
+			}
+			pgExec(t, pool, "DROP TRIGGER fails ON schema_system.session")
+		})
+	}
+}
+
+func TestPostgresDDLUnderLoad(t *testing.T) {
+	const sessions = 6
+	url := pgtest.URL(t)
+	admin := pgOpen(t, url)
+	pool := pgOpen(t, url, pgMaxConns(6))
+	store := pgStore(t, pool)
+	m := pgManager(t, store)
+	var cookies [sessions]*http.Cookie
+	for i := range cookies {
+		cookies[i], _ = pgLogin(t, m)
+	}
+	stop := make(chan struct{})
+	var rounds [sessions]atomic.Int64
+	var wg sync.WaitGroup
+	for i := range cookies {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
+					t.Errorf("status: got %d, want 200", resp.StatusCode)
+				}
+				rounds[i].Add(1)
+			}
+		})
+	}
+	settle := func() { // every session has gone on since
+		for i := range rounds {
+			for want := rounds[i].Load() + 5; rounds[i].Load() < want; {
+				runtime.Gosched()
+			}
+		}
+	}
+	for _, ddl := range []string{
+		"ALTER COLUMN sess TYPE jsonb",
+		"ALTER COLUMN expire TYPE timestamptz",
+		"ALTER COLUMN sid TYPE text",
+		"ALTER COLUMN sess TYPE json",
+		"ALTER COLUMN expire TYPE timestamp(3)",
+		"ADD COLUMN more text",
+		"ALTER COLUMN sid TYPE varchar",
+		"DROP COLUMN more",
+		"ALTER COLUMN sess TYPE jsonb",
+	} {
+		settle()
+		pgExec(t, admin, "ALTER TABLE schema_system.session "+ddl)
+	}
+	settle()
+	close(stop)
+	wg.Wait()
+	for i, c := range cookies {
+		if got, want := pgCounted(t, m, c), int(rounds[i].Load()); got != want {
+			t.Errorf("count: got %d, want %d", got, want)
+		}
+	}
+	// The casts that were made for the first types serve the new ones.
+	pgExec(t, admin, "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE timestamptz")
+	sessiontest.TestStore(t, func(*testing.T) session.Store { return sessiontest.SameJSON{Store: store} })
+}
+
+func TestPostgresReadOnly(t *testing.T) {
+	url := pgtest.URL(t)
+	admin := pgOpen(t, url)
+	tracer := &pgTracer{}
+	pool := pgOpen(t, url, pgMaxConns(3), tracer.use)
+	store := pgStore(t, pool)
+	id := pgCreate(t, store, `{"a":1}`)
+	readOnly := func(value string) {
+		pgExec(t, admin, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" SET default_transaction_read_only = "+value)
+	}
+	readOnly("on")
+	pool.Reset() // as a failover closes the connections to the old primary
+	calls := pgCalls(store, id)
+	if err := calls[0].call(t.Context()); err != nil {
+		t.Errorf("Load from a standby: got %v, want no error", err)
+	}
+	for _, c := range calls[1:] {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		err := c.call(ctx)
+		cancel()
+		if err == nil || !strings.Contains(err.Error(), "25006") {
+			t.Errorf("%s on a standby: got %v, want 25006", c.name, err)
+		}
+	}
+	for _, c := range calls[1:] {
+		readOnly("on")
+		pool.Reset()
+		tracer.take()
+		done := make(chan error, 1)
+		go func() { done <- c.call(t.Context()) }()
+		for tries := 0; tries < 2; tries += len(tracer.take()) {
+			runtime.Gosched()
+		}
+		readOnly("off") // admin's own connection is older
+		if err := <-done; err != nil {
+			t.Errorf("%s while the primary comes back: got %v, want no error", c.name, err)
+		}
+	}
+}
+
+// Errors and logs hold neither a session ID nor data, whatever shape the table
+// has been given since the start.
+func TestPostgresErrorsAreDiscreet(t *testing.T) {
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+	var pools []*pgxpool.Pool
+	for _, mode := range modes {
+		pools = append(pools, pgtest.Pool(t, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
+	}
+	for _, tt := range []struct{ name, ddl string }{
+		{"sid is a uuid", "DELETE FROM schema_system.session; ALTER TABLE schema_system.session ALTER COLUMN sid TYPE uuid USING sid::uuid"},
+		{"sid is an integer", "DELETE FROM schema_system.session; ALTER TABLE schema_system.session ALTER COLUMN sid TYPE int USING 1"},
+		{"sid is short", "DELETE FROM schema_system.session; ALTER TABLE schema_system.session ALTER COLUMN sid TYPE varchar(4)"},
+		{"sess is bytea", "ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'"},
+		{"sess is text", "ALTER TABLE schema_system.session ALTER COLUMN sess TYPE text"},
+		{"sess has a check", "ALTER TABLE schema_system.session ADD CHECK (length(sess::text) < 5) NOT VALID"},
+		{"expire is a date", "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE date"},
+		{"expire is a number", "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE int USING 1"},
+		{"no unique index", "ALTER TABLE schema_system.session DROP CONSTRAINT session_pkey"},
+		{"one data for all", "DELETE FROM schema_system.session; ALTER TABLE schema_system.session ADD COLUMN more text GENERATED ALWAYS AS ('same') STORED UNIQUE"},
+		{"no table", "DROP TABLE schema_system.session"},
+		{"no schema", "DROP SCHEMA schema_system CASCADE"},
+		{"sid is an enum", "DELETE FROM schema_system.session; CREATE TYPE e AS ENUM ('x'); ALTER TABLE schema_system.session ALTER COLUMN sid TYPE e USING 'x'::e"},
+	} {
+		for i, pool := range pools {
+			t.Run(tt.name+" "+modes[i].String(), func(t *testing.T) {
+				pgExec(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE; DROP TYPE IF EXISTS e")
+				store := pgStore(t, pool)
+				id := pgCreate(t, store, `{"a":1}`)
+				log := &pgLog{}
+				m := pgManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
+				cookie, sid := pgLogin(t, m)
+				pgExec(t, pool, tt.ddl)
+				var text strings.Builder
+				note := func(err error) {
+					if err != nil {
+						fmt.Fprintf(&text, "%v|%+v|%q\n", err, err, err)
+					}
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), pgPatience)
+				defer cancel()
+				const data = `{"k":"confidential"}`
+				newID := rand.Text()
+				for _, c := range pgCalls(store, id) {
+					note(c.call(ctx))
+				}
+				note(store.Update(ctx, id, session.Change{Old: []byte(data), New: []byte(data), TTL: time.Hour, NewID: newID}))
+				note(store.Create(ctx, newID, session.Record{Data: []byte(data), TTL: time.Hour}))
+				note(store.Create(ctx, newID, session.Record{Data: []byte(data[:9]), TTL: time.Hour}))
+				note(store.Create(ctx, newID+"\x00", session.Record{Data: []byte(data), TTL: time.Hour}))
+				_, err := store.Prune(ctx, time.Minute)
+				note(err)
+				for _, c := range []*http.Cookie{cookie, nil} {
+					pgUse(m, c, func(s *session.Session) {
+						session.Key[string]("k").Set(s, "confidential")
+						note(s.Save(ctx))
+						note(s.Err())
+					})
+				}
+				text.WriteString(log.String())
+				if !strings.Contains(text.String(), "SQLSTATE") {
+					t.Error("got no error of the database, want one to look at")
+				}
+				for _, secret := range []string{id, newID, sid, "confidential", cookie.Value} {
+					if i := strings.Index(text.String(), secret); i >= 0 {
+						start := strings.LastIndexByte(text.String()[:i], '\n') + 1
+						t.Errorf("an ID or data is in an error or the log, after: %s", text.String()[start:i])
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestPostgresDataRefused(t *testing.T) {
+	store := pgStore(t, pgtest.Pool(t))
+	for _, tt := range []struct{ name, id, data string }{
+		{"no JSON", "a", `{"a":`},
+		{"NUL in the ID", "a\x00", `{}`},
+		{"bytes that are no UTF-8", "a", "{\"a\":\"\xff\"}"},
+		{"deep", "a", strings.Repeat("[", 100_000) + strings.Repeat("]", 100_000)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := store.Create(t.Context(), tt.id, session.Record{Data: []byte(tt.data), TTL: time.Hour})
+			if !errors.Is(err, session.ErrInvalid) {
+				t.Errorf("got %v, want ErrInvalid", err)
+			}
+		})
+	}
+}
+
+func TestPostgresRestarts(t *testing.T) {
+	server := pgtest.Own(t, pgtest.Options{})
+	admin := func(t *testing.T) *pgxpool.Pool { return pgOpen(t, server.URL(), pgNoPing) }
+	restart := func(mode string) func(*testing.T) {
+		return func(t *testing.T) {
+			if err := server.Restart(context.Background(), mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	terminate := func(limit string) func(*testing.T) {
+		return func(t *testing.T) {
+			a := admin(t)
+			pids := pgGet[[]int](t, a, `SELECT array_agg(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT `+limit+`) v`)
+			pgExec(t, a, "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
+			pgAwait(t, a, "the terminated are gone", "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids)
+		}
+	}
+	kill := func(t *testing.T) { // the postmaster then restarts everything
+		a := admin(t)
+		pid := pgGet[int](t, a, "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT 1")
+		p, err := os.FindProcess(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(pgPatience); ; { // until it has noticed
+			var there bool
+			err := a.QueryRow(context.Background(), "SELECT true FROM pg_stat_activity WHERE pid = $1", pid).Scan(&there)
+			if errors.Is(err, pgx.ErrNoRows) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("the killed backend is still listed after %v", pgPatience)
+			}
+		}
+	}
+	victims := func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "victim"
+		pgNoPing(cfg)
+		cfg.MaxConns = 4
+	}
+	for _, tt := range []struct {
+		name string
+		act  func(*testing.T)
+		said bool // the server says goodbye, so that nothing is uncertain
+	}{
+		{"fast restart", restart("fast"), true},
+		{"immediate restart", restart("immediate"), false},
+		{"one backend terminated", terminate("1"), true},
+		{"all backends terminated", terminate("ALL"), true},
+		{"a backend killed", kill, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			const programs, each = 4, 8
+			var managers [programs]*session.Manager
+			var pools [programs]*pgxpool.Pool
+			for i := range managers {
+				pools[i] = pgOpen(t, server.URL(), victims)
+				managers[i] = pgManager(t, pgStore(t, pools[i]))
+			}
+			warm := func() {
+				for _, p := range pools {
+					pgWarm(t, p)
+				}
+			}
+			var cookies [3 * each]*http.Cookie
+			for i := range cookies {
+				cookies[i], _ = pgLogin(t, managers[0])
+			}
+			warm()
+			tt.act(t)
+			pgTogether(len(cookies), func(i int) {
+				m := managers[i%programs]
+				switch i / each {
+				case 0:
+					if got := pgCounted(t, m, cookies[i]); got != 0 {
+						t.Errorf("a read: got count %d, want 0: no outage is a logout", got)
+					}
+				case 1:
+					if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
+						t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+					}
+				case 2:
+					resp := pgUse(m, cookies[i], func(s *session.Session) { s.Renew(); pgIncrement(s) })
+					renewed := pgSetCookie(resp)
+					if resp.StatusCode != http.StatusOK || renewed == nil {
+						t.Errorf("a renewal: got status %d and cookie %t, want 200 and one", resp.StatusCode, renewed != nil)
+						return
+					}
+					if got := pgCounted(t, m, cookies[i]); got != -1 {
+						t.Error("the old ID: got a record, want none")
+					}
+					cookies[i] = renewed
+				}
+			})
+			for i, c := range cookies {
+				if got, want := pgCounted(t, managers[0], c), min(i/each, 1); got != want {
+					t.Errorf("count: got %d, want %d", got, want)
+				}
+			}
+
+			if tt.said { // many requests change the same key
+				warm()
+				tt.act(t)
+				pgTogether(3*each, func(i int) {
+					if resp := pgUse(managers[i%programs], cookies[0], pgIncrement); resp.StatusCode != http.StatusOK {
+						t.Errorf("a shared save: got status %d, want 200", resp.StatusCode)
+					}
+				})
+				if got := pgCounted(t, managers[0], cookies[0]); got != 3*each {
+					t.Errorf("shared count: got %d, want %d", got, 3*each)
+				}
+			}
+			warm()
+			if got := pgRows(t, pools[0]); got != len(cookies) {
+				t.Errorf("records: got %d, want %d", got, len(cookies))
+			}
+			pgExec(t, pools[0], "DELETE FROM schema_system.session")
+		})
+	}
+
+	t.Run("stopped", func(t *testing.T) {
+		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)), pgTimeout(500*time.Millisecond))
+		cookie, _ := pgLogin(t, m)
+		if err := server.Stop(context.Background(), "fast"); err != nil {
+			t.Fatal(err)
+		}
+		for _, tt := range []struct {
+			name   string
+			cookie *http.Cookie
+			use    func(*session.Session)
+			want   int
+		}{
+			{"a read", cookie, func(s *session.Session) { pgCount.Get(s) }, 503},
+			{"a save", cookie, pgIncrement, 503},
+			{"a login", nil, pgIncrement, 503},
+			{"a logout", cookie, func(s *session.Session) { s.Destroy() }, 503},
+			{"a public page", cookie, func(*session.Session) {}, 200},
+			{"a first visit", nil, func(s *session.Session) { pgCount.Get(s) }, 200},
+			{"a page that abandons its session", cookie, func(s *session.Session) { pgCount.Get(s); s.Abandon() }, 200},
+		} {
+			start := time.Now()
+			var failed error
+			resp := pgUse(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
+			if resp.StatusCode != tt.want || len(resp.Cookies()) != 0 {
+				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.StatusCode, len(resp.Cookies()), tt.want)
+			}
+			if took := time.Since(start); took > 3*time.Second {
+				t.Errorf("%s: took %v, want about half a second", tt.name, took)
+			}
+			if tt.name == "a read" && (failed == nil || !strings.Contains(failed.Error(), "refused") && !strings.Contains(failed.Error(), "connect")) {
+				t.Errorf("%s: got %v, want that the connection was refused", tt.name, failed)
+			}
+		}
+		if err := server.Start(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		pgUse(m, cookie, pgIncrement)
+		if got := pgCounted(t, m, cookie); got != 1 {
+			t.Errorf("count after it: got %d, want 1: still logged in", got)
+		}
 	})
+
+	t.Run("restarted under load", func(t *testing.T) {
+		const clients = 8
+		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)))
+		var cookies [clients]*http.Cookie
+		for i := range cookies {
+			cookies[i], _ = pgLogin(t, m)
+		}
+		var counts [clients]atomic.Int64
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for i := range cookies {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
+						t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+						return
+					}
+					counts[i].Add(1)
+				}
+			})
+		}
+		for _, mode := range []string{"fast", "immediate"} {
+			for i := range counts {
+				for want := counts[i].Load() + 10; counts[i].Load() < want && !t.Failed(); {
+					runtime.Gosched()
+				}
+			}
+			restart(mode)(t)
+		}
+		close(stop)
+		wg.Wait()
+		for i := range cookies {
+			if got, want := pgCounted(t, m, cookies[i]), int(counts[i].Load()); got != want {
+				t.Errorf("count: got %d, want %d", got, want)
+			}
+		}
+	})
+
+	t.Run("frozen", func(t *testing.T) {
+		const limit = 500 * time.Millisecond
+		pool := pgOpen(t, server.URL(), victims)
+		store := pgStore(t, pool)
+		id := pgCreate(t, store, `{"a":1}`)
+		pgWarm(t, pool)
+		frozen := []int{server.PID()}
+		rows, _ := pool.Query(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
+		pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+		if err != nil {
+			t.Fatal(err)
+		}
+		frozen = append(frozen, pids...)
+		thaw := sync.OnceFunc(func() { pgSignal(t, frozen, pgSIGCONT) })
+		t.Cleanup(thaw)
+		pgSignal(t, frozen, pgSIGSTOP)
+		calls := pgCalls(store, id)
+		for _, c := range calls {
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			start := time.Now()
+			err := c.call(ctx)
+			cancel()
+			if took := time.Since(start); err == nil || took > limit+time.Second {
+				t.Errorf("%s: got %v after %v, want an error after %v", c.name, err, took, limit)
+			}
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: got %v, want a deadline exceeded", c.name, err)
+			}
+		}
+		thaw()
+		// The cancelled Delete may still have happened: no answer came.
+		if err := calls[0].call(t.Context()); err != nil && !errors.Is(err, session.ErrNotFound) {
+			t.Errorf("Load after it: got %v, want an answer", err)
+		}
+		fresh := pgCreate(t, store, `{"a":1}`)
+		for _, c := range pgCalls(store, fresh) {
+			if err := c.call(t.Context()); err != nil {
+				t.Errorf("%s after it: got %v, want no error", c.name, err)
+			}
+		}
+	})
+}
+
+// The numbers differ, and Windows has neither.
+var pgSIGSTOP, pgSIGCONT = func() (stop, cont syscall.Signal) {
+	if runtime.GOOS == "linux" {
+		return 19, 18
+	}
+	return 17, 19
+}()
+
+func pgSignal(t *testing.T, pids []int, sig syscall.Signal) {
+	for _, pid := range pids {
+		p, err := os.FindProcess(pid)
+		if err == nil {
+			err = p.Signal(sig)
+		}
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			t.Errorf("signal: %v", err)
+		}
+	}
+}
+
+// pgTogether runs f(0) to f(n-1) at once: all stand at a gate until the last has
+// come.
+func pgTogether(n int, f func(int)) {
+	var at, done sync.WaitGroup
+	gate := make(chan struct{})
+	at.Add(n)
+	for i := range n {
+		done.Go(func() {
+			at.Done()
+			<-gate
+			f(i)
+		})
+	}
+	at.Wait()
+	close(gate)
+	done.Wait()
+}
+
+// A statement reaches the server and is carried out, or does not reach it, and
+// the connection breaks before the answer.
+func TestPostgresReplyLost(t *testing.T) {
+	for _, cut := range []struct {
+		name    string
+		forward bool
+	}{
+		{"reply lost", true},
+		{"request lost", false},
+	} {
+		t.Run(cut.name, func(t *testing.T) {
+			dbURL := pgtest.URL(t)
+			direct := pgOpen(t, dbURL)
+			proxy := pgNewProxy(t, dbURL)
+			// The SQL is in every message, for the proxy to see.
+			pool := pgOpen(t, proxy.url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec })
+			m := pgManager(t, pgStore(t, pool))
+			plain := pgManager(t, pgStore(t, direct))
+			for _, tt := range []struct {
+				name, sql string
+				use       func(*session.Session)
+				count     int // afterwards; -1: no record
+				renewed   bool
+			}{
+				{name: "Load", sql: "SELECT sess", use: func(s *session.Session) { pgCount.Get(s) }},
+				{name: "Update", sql: "SET sess", use: pgIncrement, count: 1},
+				{name: "Set", sql: "SET sess", use: func(s *session.Session) { pgCount.Set(s, 7) }, count: 7},
+				{name: "a shorter idle timeout", sql: "SET sess", use: func(s *session.Session) { s.SetIdleTimeout(time.Hour); pgIncrement(s) }, count: 1},
+				{name: "Renew", sql: "SET sid", use: func(s *session.Session) { s.Renew() }, renewed: true},
+				{name: "Renew and Update", sql: "SET sid", use: func(s *session.Session) { s.Renew(); pgIncrement(s) }, count: 1, renewed: true},
+				{name: "Touch", sql: "SET expire", use: func(s *session.Session) { pgCount.Get(s) }},
+				{name: "Destroy", sql: "DELETE", use: func(s *session.Session) { s.Destroy() }, count: -1},
+				{name: "Destroy and a new session", sql: "DELETE", use: func(s *session.Session) { s.Destroy(); pgIncrement(s) }, count: 1, renewed: true},
+				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); pgIncrement(s) }, count: 1, renewed: true},
+			} {
+				t.Run(tt.name, func(t *testing.T) {
+					cookie, _ := pgLogin(t, plain)
+					pgExec(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
+					hit := proxy.cut(tt.sql, cut.forward)
+					resp := pgUse(m, cookie, tt.use)
+					if resp.StatusCode != http.StatusOK {
+						t.Errorf("status: got %d, want 200", resp.StatusCode)
+					}
+					if !hit() {
+						t.Error("the proxy has seen no such statement")
+					}
+					old := cookie
+					if tt.renewed {
+						if cookie = pgSetCookie(resp); cookie == nil {
+							t.Fatal("cookie: got none, want the new one")
+						}
+						if got := pgCounted(t, plain, old); got != -1 {
+							t.Error("the old ID: got a record, want none")
+						}
+					}
+					if got := pgCounted(t, plain, cookie); got != tt.count {
+						t.Errorf("count: got %d, want %d", got, tt.count)
+					}
+					want := 1
+					if tt.count < 0 {
+						want = 0
+					}
+					if got := pgRows(t, direct); got != want {
+						t.Errorf("records: got %d, want %d", got, want)
+					}
+					if tt.name == "Touch" {
+						left := pgGet[float64](t, direct, "SELECT extract(epoch FROM expire - now())::float8 / 3600 FROM schema_system.session")
+						if left < 23.9 {
+							t.Errorf("time left: got %.1f h, want 24", left)
+						}
+					}
+					pgExec(t, direct, "DELETE FROM schema_system.session")
+				})
+			}
+			t.Run("Create", func(t *testing.T) {
+				hit := proxy.cut("INSERT", cut.forward)
+				resp := pgUse(m, nil, pgIncrement)
+				if cookie := pgSetCookie(resp); resp.StatusCode != http.StatusOK || cookie == nil || pgCounted(t, plain, cookie) != 1 || !hit() {
+					t.Errorf("login: got status %d and cookie %t, want 200 and one that works", resp.StatusCode, cookie != nil)
+				}
+				if got := pgRows(t, direct); got != 1 {
+					t.Errorf("records: got %d, want 1: no orphan", got)
+				}
+			})
+		})
+	}
+}
+
+// pgProxy is a TCP proxy before PostgreSQL that can break a connection.
+type pgProxy struct {
+	url string
+
+	mu      sync.Mutex
+	sql     string // what the statement to be cut contains; "" for none
+	forward bool   // carried out, but not answered
+}
+
+func pgNewProxy(t *testing.T, dbURL string) *pgProxy {
+	t.Helper()
+	u, err := url.Parse(dbURL)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	target := u.Host
+	u.Host = l.Addr().String()
+	p := &pgProxy{url: u.String()}
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			go p.pipe(client, server)
+		}
+	}()
+	return p
+}
+
+// cut breaks the connection that next sends a statement with sql in it; hit
+// reports whether that has happened.
+func (p *pgProxy) cut(sql string, forward bool) (hit func() bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sql, p.forward = sql, forward
+	return func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return p.sql == ""
+	}
+}
+
+func (p *pgProxy) pipe(client, server net.Conn) {
+	defer client.Close()
+	defer server.Close()
+	var doomed atomic.Bool
+	go func() {
+		defer client.Close()
+		b := make([]byte, 1<<16)
+		for {
+			n, err := server.Read(b)
+			// The answer comes after the commit.
+			if err != nil || doomed.Load() {
+				return
+			}
+			if _, err := client.Write(b[:n]); err != nil {
+				return
+			}
+		}
+	}()
+	b := make([]byte, 1<<16)
+	for {
+		n, err := client.Read(b)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		hit := p.sql != "" && bytes.Contains(b[:n], []byte(p.sql))
+		if hit {
+			p.sql = ""
+		}
+		forward := p.forward
+		p.mu.Unlock()
+		if hit {
+			doomed.Store(true)
+			if !forward {
+				return
+			}
+		}
+		if _, err := server.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// A server that accepts and then says nothing, as behind a firewall that drops.
+func TestPostgresMuteServer(t *testing.T) {
+	dbURL := pgtest.URL(t)
+	u, err := url.Parse(dbURL)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	target := u.Host
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var mute atomic.Bool
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				if mute.Load() {
+					_, _ = io.Copy(io.Discard, c)
+					return
+				}
+				s, err := net.Dial("tcp", target)
+				if err != nil {
+					return
+				}
+				defer s.Close()
+				go func() { _, _ = io.Copy(c, s); c.Close() }()
+				_, _ = io.Copy(s, c)
+			}()
+		}
+	}()
+	u.Host = l.Addr().String()
+	pool := pgOpen(t, u.String(), pgMaxConns(2))
+	store := pgStore(t, pool)
+	id := pgCreate(t, store, `{"a":1}`)
+	mute.Store(true)
+	pool.Reset()
+	const limit = 300 * time.Millisecond
+	for _, c := range pgCalls(store, id) {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		start := time.Now()
+		err := c.call(ctx)
+		cancel()
+		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > limit+time.Second {
+			t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", c.name, err, took, limit)
+		}
+	}
+}
+
+// Data that is large, or has many keys, survives the merge of two requests.
+func TestPostgresLargeRecords(t *testing.T) {
+	pool := pgtest.Pool(t)
+	m := pgManager(t, pgStore(t, pool), func(cfg *session.Config) { cfg.MaxBytes = 1 << 20 })
+	cookie, id := pgLogin(t, m)
+	large := session.Key[string]("large")
+	value := strings.Repeat("€", 100_000)
+	if resp := pgUse(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.StatusCode != http.StatusOK {
+		t.Fatalf("status: got %d, want 200", resp.StatusCode)
+	}
+	if resp := pgUse(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
+		t.Fatalf("status: got %d, want 200", resp.StatusCode)
+	}
+	raw := pgGet[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
+	var got struct {
+		Large string
+		Count int
+	}
+	if err := json.Unmarshal([]byte(raw), &got); err != nil || got.Large != value || got.Count != 1 {
+		t.Errorf("got %d bytes, count %d, %v, want %d bytes and count 1", len(got.Large), got.Count, err, len(value))
+	}
 }

@@ -17,20 +17,15 @@ type writer struct {
 	raw       http.ResponseWriter
 	x         *exchange
 	r         *http.Request // as the handler got it
-	entry     http.Header   // the header map when the request came in
+	entry     http.Header   // the header map before the handler had it; once refused, as answered
+	shown     bool          // the handler has had it
 	committed bool          // the commit before the final header was done
-	failed    error         // and went wrong; the error handler has answered
+	failed    error         // and went wrong; the error handler answers
+	answered  bool          // and has come back
 }
 
 // hijackWriter is a writer over one that can be hijacked.
 type hijackWriter struct{ writer }
-
-func (w *writer) init(raw http.ResponseWriter, x *exchange) {
-	w.raw, w.x = raw, x
-	if h := raw.Header(); len(h) > 0 {
-		w.entry = h.Clone()
-	}
-}
 
 // outer returns the writer with a Hijack method where the chain below has one.
 func (w *hijackWriter) outer() http.ResponseWriter {
@@ -58,7 +53,18 @@ func supports[T any](w http.ResponseWriter) bool {
 // Unwrap is for [http.ResponseController]. What commits is found here first.
 func (w *writer) Unwrap() http.ResponseWriter { return w.raw }
 
-func (w *writer) Header() http.Header { return w.raw.Header() }
+// Header keeps a copy before the handler first gets the map. A request that
+// comes without that call is spared net/http's own copy as well.
+func (w *writer) Header() http.Header {
+	h := w.raw.Header()
+	if !w.shown {
+		w.shown = true
+		if len(h) > 0 {
+			w.entry = h.Clone()
+		}
+	}
+	return h
+}
 
 func (w *writer) WriteHeader(code int) {
 	informational := code >= 100 && code <= 199 && code != http.StatusSwitchingProtocols
@@ -128,13 +134,14 @@ func (w *writer) commit() error {
 	if w.committed {
 		return w.failed
 	}
-	w.committed = true
 	s := &w.x.session
-	if err := s.commit(true); err != nil {
+	err := s.commit(true)
+	w.committed = true // not earlier: a store that panics has not committed
+	if err != nil {
 		w.fail(err)
 		return err
 	}
-	s.addHeaders(w.raw.Header())
+	s.addHeaders(w.raw)
 	return nil
 }
 
@@ -148,8 +155,15 @@ func (w *writer) end() {
 		_ = w.commit() // fail has answered
 		return
 	}
+	known := w.x.session.Err()
 	err := w.x.session.settle()
-	if err == nil || errors.Is(err, ErrHeaderSent) {
+	if err == nil {
+		return
+	}
+	if errors.Is(err, ErrHeaderSent) {
+		if known == nil { // else it was logged when it happened
+			w.x.session.log(slog.LevelError, "session: not saved", err)
+		}
 		return
 	}
 	w.x.session.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
@@ -157,7 +171,9 @@ func (w *writer) end() {
 	panic(http.ErrAbortHandler)
 }
 
-// fail answers with the error handler.
+// fail answers with the error handler. Where that panics, the default answer
+// comes before the panic: a middleware of the handler's may recover, and
+// net/http would call a response without any a success.
 func (w *writer) fail(err error) {
 	w.failed = err
 	w.restoreHeader()
@@ -168,16 +184,25 @@ func (w *writer) fail(err error) {
 	w.x.session.log(level, "session: request refused", err)
 	w.x.session.closeIO()
 	a := &answer{ResponseWriter: w.raw}
+	defer func() {
+		if !a.wrote {
+			answerError(a, w.r, err)
+		}
+		// A writer outside may read the map only later, as
+		// http.TimeoutHandler's does.
+		w.entry, w.shown = w.raw.Header().Clone(), true
+	}()
 	a.Header().Set("Cache-Control", "no-store")
 	w.x.session.m.cfg.ErrorHandler(a, w.r, err)
-	if !a.wrote { // or net/http would call it a success
-		answerError(a, w.r, err)
-	}
+	w.answered = true
 }
 
 // restoreHeader takes back what the handler has put into the header map,
 // trailers included.
 func (w *writer) restoreHeader() {
+	if !w.shown {
+		return
+	}
 	h := w.raw.Header()
 	clear(h)
 	for k, v := range w.entry {
@@ -195,11 +220,21 @@ type answer struct {
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (a *answer) WriteHeader(code int) {
-	if code >= 200 {
+	if code >= 200 && !a.wrote {
 		a.wrote = true
+		forbidCaching(a.Header())
 		a.Header().Set("Cache-Control", "no-store")
 	}
 	a.ResponseWriter.WriteHeader(code)
+}
+
+func (a *answer) Flush() { _ = a.FlushError() }
+
+func (a *answer) FlushError() error {
+	if !a.wrote {
+		a.WriteHeader(http.StatusServiceUnavailable)
+	}
+	return http.NewResponseController(a.ResponseWriter).Flush()
 }
 
 func (a *answer) Write(b []byte) (int, error) {
@@ -212,12 +247,13 @@ func (a *answer) Write(b []byte) (int, error) {
 // addHeaders adds what the session has to say to the final header. It never
 // lets a cache keep a session cookie, or a page that depends on one without
 // saying so.
-func (s *Session) addHeaders(h http.Header) {
+func (s *Session) addHeaders(w http.ResponseWriter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.used {
 		return
 	}
+	h := w.Header()
 	if !headerHas(h, "Vary", "cookie") && !headerHas(h, "Vary", "*") {
 		h.Add("Vary", "Cookie")
 	}
@@ -229,17 +265,36 @@ func (s *Session) addHeaders(h http.Header) {
 	if !headerHas(h, "Cache-Control", "private") && !headerHas(h, "Cache-Control", "no-store") {
 		h.Set("Cache-Control", "no-store")
 	}
-	// RFC 9213, section 2.2: these override Cache-Control in a CDN.
-	h.Del("CDN-Cache-Control")
+	forbidCaching(h)
+}
+
+// forbidCaching drops what overrides Cache-Control in a shared cache: targeted
+// fields, whose names end alike (RFC 9213, section 2), and what they replace.
+func forbidCaching(h http.Header) {
+	for name := range h {
+		if strings.HasSuffix(name, "-Cache-Control") {
+			delete(h, name)
+		}
+	}
 	h.Del("Surrogate-Control")
+	h.Del("X-Accel-Expires")
 }
 
 // headerHas reports whether the list-valued header name has a member token,
 // whatever its case. A token that ends in = stands for any argument; without,
-// it does not: private="X" (RFC 9111, section 5.2.2.7) protects only that field.
+// it does not: private="X" (RFC 9111, section 5.2.2.7) protects only that field,
+// and private="X, private" no more.
 func headerHas(h http.Header, name, token string) bool {
 	for _, line := range h[name] {
+		quoted := false
 		for member := range strings.SplitSeq(line, ",") {
+			inside := quoted
+			if strings.Count(member, `"`)%2 == 1 {
+				quoted = !quoted
+			}
+			if inside {
+				continue
+			}
 			member = strings.TrimSpace(member)
 			if strings.HasSuffix(token, "=") && len(member) > len(token) {
 				member = member[:len(token)]

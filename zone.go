@@ -1,0 +1,74 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// sqlZone names the connection's TimeZone, says who has set it, and lists its
+// offsets over the next two years: zones that agree in those are one.
+const sqlZone = `SELECT current_setting('TimeZone'),
+		(SELECT source FROM pg_catalog.pg_settings WHERE name = 'TimeZone') IN ('client', 'session'),
+		(SELECT string_agg(extract(timezone FROM to_timestamp(day * 86400))::text, ' ' ORDER BY day)
+			FROM generate_series(floor(extract(epoch FROM now()) / 86400)::int, floor(extract(epoch FROM now()) / 86400)::int + 730, 10) day)`
+
+// checkZone notes, and warns, where this program's connections have another
+// TimeZone than the database gives to programs that do not ask for one. In a
+// column without time zone each would then take the other's expiries for hours
+// off, and prune sessions that are alive. pgx takes a TimeZone from PGTZ and
+// from the connection string; node-postgres takes it from neither.
+func (s *PostgresStore) checkZone(ctx context.Context, conn *pgx.Conn, expireType string) {
+	if expireType != "timestamp without time zone" {
+		return
+	}
+	var ours, theirs struct {
+		name, offsets string
+		asked         bool
+	}
+	if conn.QueryRow(ctx, sqlZone).Scan(&ours.name, &ours.asked, &ours.offsets) != nil || !ours.asked {
+		return
+	}
+	plain, err := s.connectPlain(ctx)
+	if err == nil {
+		defer plain.Close(ctx)
+		err = plain.QueryRow(ctx, sqlZone).Scan(&theirs.name, &theirs.asked, &theirs.offsets)
+	}
+	switch {
+	case err != nil:
+		s.opts.Logger.Warn("session: this program sets the TimeZone of its connections, and it could not be compared with the database's own, which Express has", "timeZone", ours.name)
+	case ours.offsets != theirs.offsets:
+		s.foreignZone = fmt.Errorf("session: this program sets TimeZone %s on its connections (by PGTZ, the connection string or AfterConnect), others of this user have %s: in a column without time zone each program takes the expiries of the other for hours off and deletes sessions that are alive. Unset it",
+			ours.name, theirs.name)
+		s.opts.Logger.Warn("session: wrong TimeZone", slog.String("table", s.opts.Schema+"."+s.opts.Table), slog.Any("error", s.foreignZone))
+	}
+}
+
+// connectPlain connects as the pool does but without its TimeZone.
+func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
+	pool := s.pool.Config()
+	cfg := pool.ConnConfig.Copy()
+	if pool.BeforeConnect != nil {
+		if err := pool.BeforeConnect(ctx, cfg); err != nil {
+			return nil, err
+		}
+	}
+	for name := range cfg.RuntimeParams {
+		if strings.EqualFold(name, "timezone") {
+			delete(cfg.RuntimeParams, name)
+		}
+	}
+	return pgx.ConnectConfig(ctx, cfg)
+}
+
+// fitsExpress refuses a store that cannot share its rows with Express.
+func fitsExpress(store Store, cfg *Config) error {
+	s, ok := store.(*PostgresStore)
+	if !ok || s == nil || cfg.Cookie.Format != Express || s.foreignZone == nil {
+		return nil
+	}
+	return s.foreignZone
+}
