@@ -161,7 +161,7 @@ func (s *Session) commit(final bool) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.taken = 0
-			s.fail(fmt.Errorf("session: save: %w", errPanic))
+			s.fail(&opError{"save", errPanic})
 		}
 	}()
 	out, err := s.m.apply(ctx, &p)
@@ -251,7 +251,7 @@ func (m *Manager) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	out := outcome{id: p.id, rec: p.rec}
 	for _, id := range p.doomed {
 		if err := m.store.Delete(ctx, id); err != nil {
-			return out, fmt.Errorf("session: destroy: %w", m.storeError(err))
+			return out, &opError{"destroy", m.storeError(err)}
 		}
 		m.stats.destroys.Add(1)
 		out.cookie.expire = true
@@ -262,7 +262,7 @@ func (m *Manager) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	case p.id == "":
 		err = m.create(ctx, p, &out)
 	case p.late && p.renew:
-		err = fmt.Errorf("session: Renew: %w", ErrHeaderSent)
+		err = &opError{"Renew", ErrHeaderSent}
 	default:
 		err = m.update(ctx, p, &out)
 	}
@@ -279,7 +279,7 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 		return nil
 	}
 	if p.late {
-		return fmt.Errorf("session: a new session: %w", ErrHeaderSent)
+		return &opError{"a new session", ErrHeaderSent}
 	}
 	now := time.Now()
 	idle := m.cfg.IdleTimeout
@@ -296,7 +296,7 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 	d.setLifetime(cookie, idle, now.Add(ttl))
 	id, err := m.insert(ctx, &d, ttl)
 	if err != nil {
-		return fmt.Errorf("session: create: %w", err)
+		return &opError{"create", err}
 	}
 	m.stats.creates.Add(1)
 	out.id, out.rec, out.created = id, loaded{document: d, left: ttl, asOf: now}, true
@@ -378,7 +378,7 @@ func (p *snapshot) asked() bool { return len(p.changes) > 0 || p.idle != nil || 
 func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
 	turn, err := m.queue.acquire(ctx, p.id)
 	if err != nil {
-		return fmt.Errorf("session: save: waiting for other requests of the session: %w", err)
+		return &opError{"save: waiting for other requests of the session", err}
 	}
 	defer turn.release()
 	u := updating{m: m, p: p, rec: p.rec, changes: p.changes}
@@ -392,7 +392,7 @@ func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
 	}
 	wrote, err := u.run(ctx, out)
 	if err != nil {
-		return fmt.Errorf("session: save: %w", err)
+		return &opError{"save", err}
 	}
 	if wrote && out.id == p.id {
 		rec := out.rec

@@ -1,6 +1,10 @@
 package session
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
 
 // Errors of a [Store]. A store may wrap them; callers compare with [errors.Is].
 var (
@@ -46,3 +50,21 @@ var (
 	// returned. The change was dropped.
 	ErrFinished = errors.New("session: request already finished")
 )
+
+// opError says in which operation an error came up. Its text has the package's
+// name once, however often what it wraps says it.
+type opError struct {
+	op  string
+	err error
+}
+
+func (e *opError) Error() string {
+	return "session: " + e.op + ": " + strings.ReplaceAll(e.err.Error(), "session: ", "")
+}
+
+func (e *opError) Unwrap() error { return e.err }
+
+// invalid returns an [ErrInvalid] that says of what and why.
+func invalid(op, format string, args ...any) error {
+	return &opError{op, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)}
+}

@@ -64,7 +64,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 	update := func(old []byte) ([]byte, error) {
 		v, _, err := decode[T](old)
 		if err != nil {
-			return nil, fmt.Errorf("session: Key(%q).Update: %w: the stored value is not a %v", string(k), ErrInvalid, reflect.TypeFor[T]())
+			return nil, invalid(k.op(), "Update of a stored value that is not a %v", reflect.TypeFor[T]())
 		}
 		return k.encode(f(v))
 	}
@@ -128,9 +128,11 @@ func (k Key[T]) Delete(s *Session) {
 	}
 }
 
+func (k Key[T]) op() string { return fmt.Sprintf("Key(%q)", string(k)) }
+
 func (k Key[T]) check() error {
 	if reservedKeys[string(k)] || !utf8.ValidString(string(k)) {
-		return fmt.Errorf("session: Key(%q): %w: the name is empty, not UTF-8, or reserved by Express or this package; use another", string(k), ErrInvalid)
+		return invalid(k.op(), "the name is empty, not UTF-8, or reserved by Express or this package; use another")
 	}
 	return nil
 }
@@ -143,7 +145,7 @@ func (k Key[T]) encode(v T) ([]byte, error) {
 	}
 	raw, err := encodeJSON(v)
 	if err != nil {
-		return nil, fmt.Errorf("session: Key(%q): %w: a %v that does not encode as JSON (try json.Marshal on it)", string(k), ErrInvalid, reflect.TypeFor[T]())
+		return nil, invalid(k.op(), "a %v that does not encode as JSON (try json.Marshal on it)", reflect.TypeFor[T]())
 	}
 	return raw, nil
 }

@@ -154,27 +154,59 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context()}
-		x.session.m = m
-		x.session.r = r
+		x := &exchange{Context: r.Context(), m: m, r: r}
 		x.writer.raw, x.writer.x = w, x
 		x.serve(next, r.WithContext(x))
 	})
 }
 
-// exchange is one request and its response, in one allocation. It is the
+// exchange is one request and its response, in one small allocation. It is the
 // request's context.
 type exchange struct {
 	context.Context
-	session Session
-	writer  hijackWriter
+	m      *Manager
+	r      *http.Request
+	writer hijackWriter
+
+	mu         sync.Mutex
+	session    *Session // nil until asked for, as by most requests for public pages
+	headerSent bool     // for a session that is asked for later
+	finished   bool
 }
 
 func (x *exchange) Value(key any) any {
-	if _, ok := key.(contextKey); ok || key == any(x.session.m) {
-		return &x.session
+	if _, ok := key.(contextKey); ok || key == any(x.m) {
+		return x.begin()
 	}
 	return x.Context.Value(key)
+}
+
+// begin returns the request's session.
+func (x *exchange) begin() *Session {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.session == nil {
+		x.session = &Session{m: x.m, r: x.r, headerSent: x.headerSent, offline: x.finished, finished: x.finished}
+	}
+	return x.session
+}
+
+// begun returns the session if it was asked for, else nil. headerSent says that
+// the header is about to leave.
+func (x *exchange) begun(headerSent bool) *Session {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.headerSent = x.headerSent || headerSent
+	return x.session
+}
+
+func (x *exchange) finish() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.finished = true
+	if x.session != nil {
+		x.session.finish()
+	}
 }
 
 // Format keeps the session out of what a printed context shows.
@@ -184,7 +216,7 @@ func (x *exchange) serve(next http.Handler, r *http.Request) {
 	returned := false
 	x.writer.r = r
 	defer func() {
-		defer x.session.finish()
+		defer x.finish()
 		switch {
 		case returned:
 			x.writer.end()

@@ -110,7 +110,7 @@ func (s *Session) load() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.loading, s.loaded = nil, true
-			s.fail(fmt.Errorf("session: load: %w", errPanic))
+			s.fail(&opError{"load", errPanic})
 		}
 	}()
 	rec, err := s.m.load(s.r.Context(), id)
@@ -126,7 +126,7 @@ func (s *Session) load() {
 		// The ID is never adopted, and its cookie is left alone: a parallel
 		// login may just have replaced it.
 	case err != nil:
-		s.fail(fmt.Errorf("session: load: %w", err))
+		s.fail(&opError{"load", err})
 	default:
 		s.id, s.existed = id, true
 		s.base, s.left, s.asOf, s.newborn = rec.document, rec.left, rec.asOf, rec.newborn
@@ -237,7 +237,7 @@ func (s *Session) put(c change) {
 
 // tooLate refuses what would need a cookie that can no longer be sent.
 func (s *Session) tooLate(what string) {
-	s.fail(fmt.Errorf("session: %s: %w", what, ErrHeaderSent))
+	s.fail(&opError{what, ErrHeaderSent})
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: not saved", slog.Any("error", s.err))
 }
 
@@ -306,7 +306,7 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 	}
 	defer s.mu.Unlock()
 	if d > maxCookieLifetime {
-		s.fail(fmt.Errorf("session: SetIdleTimeout(%v): %w: browsers keep a cookie for 400 days (9600h) at most", d, ErrInvalid))
+		s.fail(invalid("SetIdleTimeout", "%v, and browsers keep a cookie for 400 days (9600h) at most", d))
 		return
 	}
 	if d > 0 {
@@ -352,7 +352,7 @@ func (s *Session) Save(ctx context.Context) error {
 		}
 		return res.err
 	case <-ctx.Done():
-		return fmt.Errorf("session: Save: %w", context.Cause(ctx))
+		return &opError{"Save", context.Cause(ctx)}
 	}
 }
 
@@ -363,7 +363,8 @@ func (s *Session) Save(ctx context.Context) error {
 // was and does not stick. Reload does not extend the session's life; a commit
 // does. Without a record it does nothing.
 //
-// ctx bounds the wait, besides [Config.StoreTimeout].
+// ctx bounds the load, besides [Config.StoreTimeout]; a commit of this request
+// that is under way comes first.
 func (s *Session) Reload(ctx context.Context) error {
 	s.use()
 	id, epoch, err, offline := s.id, s.epoch, s.err, s.offline
@@ -390,10 +391,10 @@ func (s *Session) Reload(ctx context.Context) error {
 		return nil
 	case errors.Is(err, ErrNotFound):
 		s.forget()
-		s.fail(fmt.Errorf("session: Reload: %w", ErrDestroyed))
+		s.fail(&opError{"Reload", ErrDestroyed})
 		return s.err
 	case err != nil:
-		return fmt.Errorf("session: Reload: %w", err)
+		return &opError{"Reload", err}
 	}
 	s.base, s.left, s.asOf, s.newborn = rec.document, rec.left, rec.asOf, rec.newborn
 	return s.replay()

@@ -135,12 +135,15 @@ func pgRows(t testing.TB, pool *pgxpool.Pool) int {
 // pgAwait waits until a query says true; the server waits between the tries.
 func pgAwait(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
 	t.Helper()
-	for deadline := time.Now().Add(pgPatience); !pgGet[bool](t, pool, sql, args...); pgExec(t, pool, "SELECT pg_sleep(0.002)") {
+	for deadline := time.Now().Add(pgPatience); !pgGet[bool](t, pool, sql, args...); pgNap(t, pool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not after %v: %s", pgPatience, what)
 		}
 	}
 }
+
+// pgNap lets the others work for a moment.
+func pgNap(t testing.TB, pool *pgxpool.Pool) { pgExec(t, pool, "SELECT pg_sleep(0.002)") }
 
 // pgBlocked says true when n statements of the database wait for a lock.
 const pgBlocked = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
@@ -433,6 +436,7 @@ func TestPostgresStatements(t *testing.T) {
 	pool := pgtest.Pool(t, tracer.use)
 	m := pgManager(t, pgStore(t, pool))
 	cookie, _ := pgLogin(t, m)
+	other, _ := pgLogin(t, m)
 	forged := *cookie
 	forged.Value = "x" + forged.Value
 	age := func() {
@@ -457,7 +461,7 @@ func TestPostgresStatements(t *testing.T) {
 		{name: "a new session", use: pgIncrement, want: []string{"INSERT"}},
 		{name: "a renewal with a save and a due touch", before: age, cookie: cookie, use: func(s *session.Session) { s.Renew(); pgIncrement(s) }, want: []string{"SELECT", "UPDATE"}},
 		{name: "a dead ID", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT"}},
-		{name: "a logout", cookie: cookie, use: func(s *session.Session) { s.Destroy() }, want: []string{"DELETE"}},
+		{name: "a logout", cookie: other, use: func(s *session.Session) { s.Destroy() }, want: []string{"DELETE"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.before != nil {
@@ -518,7 +522,7 @@ func TestPostgresSavesAreHeapOnly(t *testing.T) {
 func TestPostgresDeadlines(t *testing.T) {
 	url := pgtest.URL(t)
 	admin := pgOpen(t, url)
-	pool := pgOpen(t, url, pgMaxConns(10), pgNoPing)
+	pool := pgOpen(t, url, pgMaxConns(12), pgNoPing)
 	store := pgStore(t, pool)
 	id := pgCreate(t, store, `{"a":1}`)
 	calls := pgCalls(store, id)
@@ -551,13 +555,19 @@ func TestPostgresDeadlines(t *testing.T) {
 		t.Errorf("connections: got others in each of three tries, want the same %d", len(before))
 	}
 
-	t.Run("a locked row, 50 timeouts", func(t *testing.T) {
-		const limit = time.Second
+	t.Run("a locked row, 48 timeouts", func(t *testing.T) {
+		const limit = 600 * time.Millisecond
+		// Each by a statement of its own.
+		single, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{DisableSharing: true, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := pgCalls(single, id)
 		noneLost(t, func() {
 			unlock := pgLock(t, admin, id)
 			defer unlock()
-			for range 5 {
-				pgTogether(10, func(i int) {
+			for range 4 {
+				pgTogether(12, func(i int) {
 					ctx, cancel := context.WithTimeout(t.Context(), limit)
 					defer cancel()
 					c := calls[1+i%3]
@@ -575,6 +585,25 @@ func TestPostgresDeadlines(t *testing.T) {
 				t.Errorf("%s after it: got %v, want no error", c.name, err)
 			}
 		}
+	})
+	t.Run("locked rows, shared statements", func(t *testing.T) {
+		const limit = 600 * time.Millisecond
+		other := pgCreate(t, store, `{"a":1}`)
+		others := pgCalls(store, other)
+		noneLost(t, func() {
+			unlock := pgLock(t, admin, id, other)
+			defer unlock()
+			pgTogether(24, func(i int) {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				defer cancel()
+				c := calls[1+i%3]
+				if i%2 == 0 {
+					c = others[1+i%3]
+				}
+				start := time.Now()
+				check(t, c.name, c.call(ctx), time.Since(start), limit)
+			})
+		})
 	})
 	t.Run("a locked table", func(t *testing.T) {
 		const limit = time.Second
@@ -596,7 +625,7 @@ func TestPostgresDeadlines(t *testing.T) {
 				c.Release()
 			}
 		}()
-		for len(conns) < 10 {
+		for len(conns) < 12 {
 			c, err := pool.Acquire(t.Context())
 			if err != nil {
 				t.Fatal(err)
@@ -607,7 +636,7 @@ func TestPostgresDeadlines(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			err := c.call(ctx)
 			cancel()
-			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 10 of the pool are busy") {
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "all 12 of the pool are busy") {
 				t.Errorf("%s: got %v, want that the pool is busy", c.name, err)
 			}
 		}
@@ -858,8 +887,8 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 	}
 	settle := func() { // every session has gone on since
 		for i := range rounds {
-			for want := rounds[i].Load() + 5; rounds[i].Load() < want; {
-				runtime.Gosched()
+			for want := rounds[i].Load() + 3; rounds[i].Load() < want; {
+				pgNap(t, admin)
 			}
 		}
 	}
@@ -906,14 +935,13 @@ func TestPostgresReadOnly(t *testing.T) {
 	if err := calls[0].call(t.Context()); err != nil {
 		t.Errorf("Load from a standby: got %v, want no error", err)
 	}
-	for _, c := range calls[1:] {
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		err := c.call(ctx)
-		cancel()
-		if err == nil || !strings.Contains(err.Error(), "25006") {
-			t.Errorf("%s on a standby: got %v, want 25006", c.name, err)
+	pgTogether(3, func(i int) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := calls[1+i].call(ctx); err == nil || !strings.Contains(err.Error(), "25006") {
+			t.Errorf("%s on a standby: got %v, want 25006", calls[1+i].name, err)
 		}
-	}
+	})
 	for _, c := range calls[1:] {
 		readOnly("on")
 		pool.Reset()
@@ -921,7 +949,7 @@ func TestPostgresReadOnly(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- c.call(t.Context()) }()
 		for tries := 0; tries < 2; tries += len(tracer.take()) {
-			runtime.Gosched()
+			pgNap(t, admin)
 		}
 		readOnly("off") // admin's own connection is older
 		if err := <-done; err != nil {
@@ -1145,7 +1173,7 @@ func TestPostgresRestarts(t *testing.T) {
 	}
 
 	t.Run("stopped", func(t *testing.T) {
-		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)), pgTimeout(500*time.Millisecond))
+		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)), pgTimeout(250*time.Millisecond))
 		cookie, _ := pgLogin(t, m)
 		if err := server.Stop(context.Background(), "fast"); err != nil {
 			t.Fatal(err)
@@ -1171,7 +1199,7 @@ func TestPostgresRestarts(t *testing.T) {
 				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.StatusCode, len(resp.Cookies()), tt.want)
 			}
 			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("%s: took %v, want about half a second", tt.name, took)
+				t.Errorf("%s: took %v, want about a quarter of a second", tt.name, took)
 			}
 			if tt.name == "a read" && (failed == nil || !strings.Contains(failed.Error(), "refused") && !strings.Contains(failed.Error(), "connect")) {
 				t.Errorf("%s: got %v, want that the connection was refused", tt.name, failed)
@@ -1213,9 +1241,10 @@ func TestPostgresRestarts(t *testing.T) {
 			})
 		}
 		for _, mode := range []string{"fast", "immediate"} {
+			a := admin(t)
 			for i := range counts {
-				for want := counts[i].Load() + 10; counts[i].Load() < want && !t.Failed(); {
-					runtime.Gosched()
+				for want := counts[i].Load() + 5; counts[i].Load() < want && !t.Failed(); {
+					pgNap(t, a)
 				}
 			}
 			restart(mode)(t)
@@ -1246,18 +1275,15 @@ func TestPostgresRestarts(t *testing.T) {
 		t.Cleanup(thaw)
 		pgSignal(t, frozen, pgSIGSTOP)
 		calls := pgCalls(store, id)
-		for _, c := range calls {
+		pgTogether(len(calls), func(i int) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
 			start := time.Now()
-			err := c.call(ctx)
-			cancel()
-			if took := time.Since(start); err == nil || took > limit+time.Second {
-				t.Errorf("%s: got %v after %v, want an error after %v", c.name, err, took, limit)
+			err := calls[i].call(ctx)
+			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > limit+time.Second {
+				t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", calls[i].name, err, took, limit)
 			}
-			if !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%s: got %v, want a deadline exceeded", c.name, err)
-			}
-		}
+		})
 		thaw()
 		// The cancelled Delete may still have happened: no answer came.
 		if err := calls[0].call(t.Context()); err != nil && !errors.Is(err, session.ErrNotFound) {
@@ -1537,15 +1563,16 @@ func TestPostgresMuteServer(t *testing.T) {
 	mute.Store(true)
 	pool.Reset()
 	const limit = 300 * time.Millisecond
-	for _, c := range pgCalls(store, id) {
+	calls := pgCalls(store, id)
+	pgTogether(len(calls), func(i int) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
 		start := time.Now()
-		err := c.call(ctx)
-		cancel()
+		err := calls[i].call(ctx)
 		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > limit+time.Second {
-			t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", c.name, err, took, limit)
+			t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", calls[i].name, err, took, limit)
 		}
-	}
+	})
 }
 
 // Data that is large, or has many keys, survives the merge of two requests.

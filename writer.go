@@ -120,7 +120,9 @@ func (w *writer) FlushError() error {
 // be sent any more unless the handler has written its header first.
 func (w *hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if !w.committed {
-		w.x.session.headerGone()
+		if s := w.x.begun(true); s != nil {
+			s.headerGone()
+		}
 	}
 	if err := w.commit(); err != nil {
 		return nil, nil, err
@@ -134,7 +136,11 @@ func (w *writer) commit() error {
 	if w.committed {
 		return w.failed
 	}
-	s := &w.x.session
+	s := w.x.begun(true)
+	if s == nil {
+		w.committed = true
+		return nil
+	}
 	err := s.commit(true)
 	w.committed = true // not earlier: a store that panics has not committed
 	if err != nil {
@@ -155,18 +161,22 @@ func (w *writer) end() {
 		_ = w.commit() // fail has answered
 		return
 	}
-	known := w.x.session.Err()
-	err := w.x.session.settle()
+	s := w.x.begun(true)
+	if s == nil {
+		return
+	}
+	known := s.Err()
+	err := s.settle()
 	if err == nil {
 		return
 	}
 	if errors.Is(err, ErrHeaderSent) {
 		if known == nil { // else it was logged when it happened
-			w.x.session.log(slog.LevelError, "session: not saved", err)
+			s.log(slog.LevelError, "session: not saved", err)
 		}
 		return
 	}
-	w.x.session.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
+	s.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
 	// What was sent cannot be taken back, and must not look complete.
 	panic(http.ErrAbortHandler)
 }
@@ -193,7 +203,7 @@ func (w *writer) fail(err error) {
 		w.entry, w.shown = w.raw.Header().Clone(), true
 	}()
 	a.Header().Set("Cache-Control", "no-store")
-	w.x.session.m.cfg.ErrorHandler(a, w.r, err)
+	w.x.m.cfg.ErrorHandler(a, w.r, err)
 	w.answered = true
 }
 
