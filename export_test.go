@@ -57,3 +57,8 @@ func (p *ParsedRecord) Interpret() {
 	_, _ = p.d.recorded()
 	p.d.names()
 }
+
+// Waiting returns how many calls of each kind wait for a shared statement.
+func (s *PostgresStore) Waiting() int {
+	return s.shared.loads.Waiting() + s.shared.saves.Waiting() + s.shared.touches.Waiting() + s.shared.deletes.Waiting()
+}

@@ -170,6 +170,13 @@ func sharedContext[Q, A any](members []*call[Q, A]) (context.Context, context.Ca
 	return context.WithDeadline(ctx, last)
 }
 
+// Waiting returns how many calls wait for a slot.
+func (g *Group[Q, A]) Waiting() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return len(g.waiting)
+}
+
 // Close refuses further calls and waits for those that have begun.
 func (g *Group[Q, A]) Close() {
 	g.mu.Lock()
