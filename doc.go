@@ -68,6 +68,6 @@
 // # Limits
 //
 // The cookie is a bearer token: who steals it has the session until it ends.
-// Data is stored in the clear. Absolute timeouts are measured by the programs'
+// Data is stored in the clear unless [Config.Encrypt] is set. Absolute timeouts are measured by the programs'
 // clocks; everything else by the database's.
 package session
