@@ -143,8 +143,10 @@ func (m *Manager) From(ctx context.Context) *Session {
 // The session is committed before the first byte of the response. If it cannot
 // be loaded or saved, [Config.ErrorHandler] answers instead of next and nothing
 // of what next writes is sent. Where that comes too late, because next has
-// changed the session after its first byte, the connection is aborted. A panic
-// in next passes on and saves nothing that was not committed.
+// changed the session after its first byte, the connection is aborted; over
+// HTTP/1.1 a browser that already has the whole body, by its Content-Length,
+// cannot see that, so change a session before a body is flushed to its end. A
+// panic in next passes on and saves nothing that was not committed.
 //
 // Inside another Handler of the same manager, Handler just calls next. Put
 // [http.TimeoutHandler] outside of it.

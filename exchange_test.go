@@ -1,0 +1,123 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/pgsession/session"
+)
+
+// lateKey is set by handlers that ask for the session only late.
+const lateKey = session.Key[int]("late")
+
+func lateManager(t *testing.T, store session.Store) *session.Manager {
+	t.Helper()
+	m, err := session.New(store, session.Config{
+		Secret: "a secret of the tests, thirty-two bytes and more", DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// A session is made when it is asked for. What happened to the response before
+// counts all the same.
+func TestSessionAskedForLate(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before func(http.ResponseWriter)
+		want   error
+	}{
+		{"before the first byte", func(http.ResponseWriter) {}, nil},
+		{"after the first byte", func(w http.ResponseWriter) { _, _ = w.Write([]byte("page")) }, session.ErrHeaderSent},
+		{"after the header", func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }, session.ErrHeaderSent},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			m := lateManager(t, session.NewMemoryStore())
+			w := httptest.NewRecorder()
+			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				tc.before(w)
+				s := session.From(r.Context())
+				lateKey.Set(s, 1)
+				if !errors.Is(s.Err(), tc.want) {
+					t.Errorf("Set: got %v, want %v", s.Err(), tc.want)
+				}
+			})).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+			if got := len(w.Result().Cookies()) == 1; got != (tc.want == nil) {
+				t.Errorf("cookie sent: got %t, want %t", got, tc.want == nil)
+			}
+			if got := m.Stats().Creates == 1; got != (tc.want == nil) {
+				t.Errorf("session stored: got %t, want %t", got, tc.want == nil)
+			}
+		})
+	}
+}
+
+// lateBroken fails every call.
+type lateBroken struct{ session.Store }
+
+func (lateBroken) Load(context.Context, string) (session.Record, error) {
+	return session.Record{}, errors.New("store used")
+}
+
+func TestSessionAskedForAfterTheHandler(t *testing.T) {
+	good := lateManager(t, session.NewMemoryStore())
+	login := httptest.NewRecorder()
+	good.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		lateKey.Set(session.From(r.Context()), 1)
+	})).ServeHTTP(login, httptest.NewRequest(http.MethodGet, "/", nil))
+
+	m := lateManager(t, lateBroken{session.NewMemoryStore()})
+	var ctx context.Context
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	for _, c := range login.Result().Cookies() {
+		r.AddCookie(c)
+	}
+	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { ctx = r.Context() })).ServeHTTP(httptest.NewRecorder(), r)
+	s := session.From(ctx)
+	if v, ok := lateKey.Get(s); ok || s.Err() != nil {
+		t.Errorf("Get: got %d, %t, %v, want nothing and no use of the store", v, ok, s.Err())
+	}
+	if lateKey.Set(s, 2); !errors.Is(s.Err(), session.ErrFinished) {
+		t.Errorf("Set: got %v, want ErrFinished", s.Err())
+	}
+}
+
+func TestFromIsTheSameForAllGoroutines(t *testing.T) {
+	m := lateManager(t, session.NewMemoryStore())
+	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		sessions := make([]*session.Session, 8)
+		var start, done sync.WaitGroup
+		start.Add(len(sessions))
+		for i := range sessions {
+			done.Go(func() {
+				start.Done()
+				start.Wait()
+				sessions[i] = session.From(r.Context())
+			})
+		}
+		done.Wait()
+		for i, s := range append(sessions, m.From(r.Context())) {
+			if s != sessions[0] {
+				t.Errorf("session of goroutine %d: got another one, want the same", i)
+			}
+		}
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+}
+
+func TestUnusedSessionAllocations(t *testing.T) {
+	h := lateManager(t, session.NewMemoryStore()).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
+	w.WriteHeader(http.StatusNoContent) // the recorder's own allocations
+	if got := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); got > 3 {
+		t.Errorf("allocations: got %v, want at most 3", got)
+	}
+}

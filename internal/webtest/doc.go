@@ -1,0 +1,3 @@
+// Package webtest tests the session middleware together with other people's:
+// compression and websocket libraries that the root module does not depend on.
+package webtest

@@ -1,0 +1,1299 @@
+package session_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/pgsession/session"
+)
+
+const (
+	webName = session.Key[string]("name")
+	webCity = session.Key[string]("city")
+	webBad  = session.Key[func()]("bad") // does not encode
+)
+
+var errWebStore = errors.New("the test's store is down")
+
+// webStore is a memory store with a hook before each operation, which can make
+// it fail, wait or panic. It counts the operations.
+type webStore struct {
+	session.Store
+
+	mu    sync.Mutex
+	hook  func(ctx context.Context, op string) error
+	calls map[string]int
+	ids   []string
+}
+
+func (s *webStore) before(ctx context.Context, op, id string) error {
+	s.mu.Lock()
+	s.calls[op]++
+	s.ids = append(s.ids, id)
+	hook := s.hook
+	s.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, op)
+}
+
+func (s *webStore) Load(ctx context.Context, id string) (session.Record, error) {
+	if err := s.before(ctx, "Load", id); err != nil {
+		return session.Record{}, err
+	}
+	return s.Store.Load(ctx, id)
+}
+
+func (s *webStore) Create(ctx context.Context, id string, r session.Record) error {
+	if err := s.before(ctx, "Create", id); err != nil {
+		return err
+	}
+	return s.Store.Create(ctx, id, r)
+}
+
+func (s *webStore) Update(ctx context.Context, id string, c session.Change) error {
+	if err := s.before(ctx, "Update", id); err != nil {
+		return err
+	}
+	return s.Store.Update(ctx, id, c)
+}
+
+func (s *webStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
+	if err := s.before(ctx, "Touch", id); err != nil {
+		return err
+	}
+	return s.Store.Touch(ctx, id, ttl)
+}
+
+func (s *webStore) Delete(ctx context.Context, id string) error {
+	if err := s.before(ctx, "Delete", id); err != nil {
+		return err
+	}
+	return s.Store.Delete(ctx, id)
+}
+
+// on sets the hook; nil takes it away. It also starts counting afresh.
+func (s *webStore) on(hook func(ctx context.Context, op string) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hook, s.calls = hook, make(map[string]int)
+}
+
+// fail makes the named operations fail.
+func (s *webStore) fail(ops ...string) {
+	s.on(func(_ context.Context, op string) error {
+		if slices.Contains(ops, op) {
+			return errWebStore
+		}
+		return nil
+	})
+}
+
+// count returns how often op was called, "" for all of them together.
+func (s *webStore) count(op string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if op != "" {
+		return s.calls[op]
+	}
+	n := 0
+	for _, c := range s.calls {
+		n += c
+	}
+	return n
+}
+
+// webLog collects what the manager logs.
+type webLog struct {
+	mu      sync.Mutex
+	records []slog.Record
+}
+
+func (l *webLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *webLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *webLog) WithGroup(string) slog.Handler            { return l }
+
+func (l *webLog) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = append(l.records, r)
+	return nil
+}
+
+// from returns the messages of records of at least level.
+func (l *webLog) from(level slog.Level) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, r := range l.records {
+		if r.Level < level {
+			continue
+		}
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		out = append(out, text)
+	}
+	return out
+}
+
+func (l *webLog) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = nil
+}
+
+// webSite is a manager over a webStore.
+type webSite struct {
+	store *webStore
+	log   *webLog
+	m     *session.Manager
+	peek  *session.Manager // over the same records, past the hook
+}
+
+func newWebSite(t testing.TB, opts ...func(*session.Config)) *webSite {
+	t.Helper()
+	memory := session.NewMemoryStore()
+	s := &webSite{store: &webStore{Store: memory, calls: make(map[string]int)}, log: &webLog{}}
+	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(s.log)}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	s.m = webManager(t, s.store, cfg)
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	s.peek = webManager(t, struct{ session.Store }{memory}, cfg)
+	s.log.reset()
+	t.Cleanup(func() {
+		all := strings.Join(s.log.from(slog.LevelDebug), "\n")
+		for _, id := range s.store.ids {
+			if strings.Contains(all, id) {
+				t.Error("the log holds a session ID")
+			}
+		}
+	})
+	return s
+}
+
+func webManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
+	t.Helper()
+	m, err := session.New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = m.Close() })
+	return m
+}
+
+// login makes a session with a name and returns its cookie.
+func (s *webSite) login(t testing.TB) string {
+	t.Helper()
+	rec := httptest.NewRecorder()
+	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		webName.Set(session.From(r.Context()), "ada")
+	})).ServeHTTP(rec, httptest.NewRequest("POST", "/", nil))
+	return webReply{header: rec.Header()}.cookie(t)
+}
+
+// stored returns what the record of a cookie holds; ok is false without one.
+func (s *webSite) stored(cookie string, key session.Key[string]) (value string, ok bool) {
+	r := httptest.NewRequest("POST", "/", nil)
+	r.Header.Set("Cookie", cookie)
+	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		value, ok = key.Get(session.From(r.Context()))
+	})).ServeHTTP(httptest.NewRecorder(), r)
+	return value, ok
+}
+
+func (s *webSite) wantStored(t *testing.T, cookie string, key session.Key[string], want string) {
+	t.Helper()
+	if got, _ := s.stored(cookie, key); got != want {
+		t.Errorf("stored %s: got %q, want %q", key, got, want)
+	}
+}
+
+// webHTTP are the protocols that everything here is tested with.
+var webHTTP = []string{"HTTP/1.1", "HTTP/2.0"}
+
+// webServer is a real server and a client that speaks proto with it.
+type webServer struct {
+	proto  string
+	url    string
+	client *http.Client
+}
+
+func webServe(t testing.TB, proto string, h http.Handler) *webServer {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(h)
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
+	if proto == "HTTP/2.0" {
+		srv.EnableHTTP2 = true
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	t.Cleanup(srv.Close)
+	client := srv.Client()
+	client.Timeout = time.Minute // a deadlock fails its test
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	client.Transport.(*http.Transport).DisableCompression = true
+	return &webServer{proto: proto, url: srv.URL, client: client}
+}
+
+// webReply is what a browser sees.
+type webReply struct {
+	code    int
+	header  http.Header
+	trailer http.Header
+	body    string
+	err     error // the connection or stream broke
+}
+
+// do makes a request. POST is the usual method: clients repeat a GET whose
+// connection breaks.
+func (s *webServer) do(t testing.TB, method, cookie string) webReply {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, s.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.send(t, req, cookie)
+}
+
+func (s *webServer) send(t testing.TB, req *http.Request, cookie string) webReply {
+	t.Helper()
+	if cookie != "" {
+		req.Header.Set("Cookie", cookie)
+	}
+	res, err := s.client.Do(req)
+	if err != nil {
+		return webReply{err: err}
+	}
+	defer res.Body.Close()
+	if res.Proto != s.proto {
+		t.Fatalf("protocol: got %s, want %s", res.Proto, s.proto)
+	}
+	body, err := io.ReadAll(res.Body)
+	return webReply{code: res.StatusCode, header: res.Header, trailer: res.Trailer, body: string(body), err: err}
+}
+
+// cookie returns the session cookie of a reply for the next request.
+func (r webReply) cookie(t testing.TB) string {
+	t.Helper()
+	set := r.header["Set-Cookie"]
+	if len(set) != 1 || !strings.HasPrefix(set[0], "session=") {
+		t.Fatalf("Set-Cookie: got %d of them, want the session's alone", len(set))
+	}
+	pair, _, _ := strings.Cut(set[0], ";")
+	return pair
+}
+
+func (r webReply) want(t *testing.T, code int, body string) {
+	t.Helper()
+	if r.err != nil {
+		t.Fatalf("reply: got error %v, want a complete one", r.err)
+	}
+	if r.code != code || r.body != body {
+		t.Errorf("reply: got %d %q, want %d %q", r.code, r.body, code, body)
+	}
+}
+
+// wantRefused checks that a reply is the default error handler's, with nothing
+// beside it but the headers that webOutside sets.
+func (r webReply) wantRefused(t *testing.T, code int) {
+	t.Helper()
+	r.want(t, code, http.StatusText(code)+"\n")
+	want := http.Header{
+		"Content-Type":                {"text/plain; charset=utf-8"},
+		"X-Content-Type-Options":      {"nosniff"},
+		"Cache-Control":               {"no-store"},
+		"Content-Length":              {fmt.Sprint(len(r.body))},
+		"Access-Control-Allow-Origin": {"https://example.com"},
+		"Strict-Transport-Security":   {"max-age=60"},
+	}
+	if code == http.StatusServiceUnavailable {
+		want.Set("Retry-After", "5")
+	}
+	for name, got := range r.header {
+		if w := want[name]; name != "Date" && !slices.Equal(got, w) {
+			t.Errorf("header %s: got %q, want %q", name, got, w)
+		}
+	}
+	for name, w := range want {
+		if got := r.header[name]; !slices.Equal(got, w) {
+			t.Errorf("header %s: got %q, want %q", name, got, w)
+		}
+	}
+	if len(r.trailer) > 0 {
+		t.Errorf("trailers: got %v, want none", r.trailer)
+	}
+}
+
+// webOutside is a middleware around the session's, as for CORS and HSTS.
+func webOutside(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "https://example.com")
+		w.Header().Set("Strict-Transport-Security", "max-age=60")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// webPaths are the ways in which the final header leaves.
+var webPaths = []struct {
+	name string
+	body string
+	send func(w http.ResponseWriter) error
+}{
+	{"WriteHeader", "", func(w http.ResponseWriter) error { w.WriteHeader(http.StatusOK); return nil }},
+	{"Write", "page", func(w http.ResponseWriter) error { _, err := w.Write([]byte("page")); return err }},
+	{"WriteString", "page", func(w http.ResponseWriter) error { _, err := io.WriteString(w, "page"); return err }},
+	{"ReadFrom", "page", func(w http.ResponseWriter) error {
+		_, err := io.Copy(w, struct{ io.Reader }{strings.NewReader("page")})
+		return err
+	}},
+	{"Flusher", "", func(w http.ResponseWriter) error { w.(http.Flusher).Flush(); return nil }},
+	{"ResponseController", "", func(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() }},
+	{"WriteHeader after 103", "page", func(w http.ResponseWriter) error {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.WriteHeader(http.StatusOK)
+		_, err := w.Write([]byte("page"))
+		return err
+	}},
+	{"return", "", func(http.ResponseWriter) error { return nil }},
+}
+
+func TestWriterCommitsBeforeTheHeader(t *testing.T) {
+	for _, proto := range webHTTP {
+		for _, path := range webPaths {
+			t.Run(proto+"/"+path.name, func(t *testing.T) {
+				site := newWebSite(t)
+				srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					webName.Set(session.From(r.Context()), "ada")
+					if err := path.send(w); err != nil {
+						t.Errorf("send: got %v, want no error", err)
+					}
+					if got := site.store.count("Create"); path.name != "return" && got != 1 {
+						t.Errorf("records created when the header had left: got %d, want 1", got)
+					}
+				})))
+				reply := srv.do(t, "POST", "")
+				reply.want(t, http.StatusOK, path.body)
+				site.wantStored(t, reply.cookie(t), webName, "ada")
+				if got := reply.header["Vary"]; !slices.Equal(got, []string{"Cookie"}) {
+					t.Errorf("Vary: got %q, want Cookie", got)
+				}
+				if got := reply.header["Cache-Control"]; !slices.Equal(got, []string{"no-store"}) {
+					t.Errorf("Cache-Control: got %q, want no-store", got)
+				}
+				if got := site.store.count(""); got != 1 {
+					t.Errorf("store calls: got %d, want 1", got)
+				}
+			})
+		}
+	}
+}
+
+func TestWriterCommitsWithoutBody(t *testing.T) {
+	for _, proto := range webHTTP {
+		for _, tt := range []struct {
+			method string
+			code   int
+			body   string
+		}{
+			{"HEAD", http.StatusOK, "page"},
+			{"POST", http.StatusNoContent, ""},
+			{"POST", http.StatusNotModified, ""},
+			{"POST", http.StatusSeeOther, ""},
+		} {
+			t.Run(fmt.Sprint(proto, "/", tt.method, tt.code), func(t *testing.T) {
+				site := newWebSite(t)
+				srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					webName.Set(session.From(r.Context()), "ada")
+					w.WriteHeader(tt.code)
+					_, _ = io.WriteString(w, tt.body)
+				}))))
+				reply := srv.do(t, tt.method, "")
+				reply.want(t, tt.code, "")
+				site.wantStored(t, reply.cookie(t), webName, "ada")
+
+				site.store.fail("Create")
+				reply = srv.do(t, tt.method, "")
+				if tt.method == "HEAD" {
+					reply.want(t, http.StatusServiceUnavailable, "")
+					if reply.header.Get("Retry-After") == "" || len(reply.header["Set-Cookie"]) > 0 {
+						t.Error("HEAD in an outage: got no Retry-After or a cookie, want the error handler's header")
+					}
+					return
+				}
+				reply.wantRefused(t, http.StatusServiceUnavailable)
+			})
+		}
+	}
+}
+
+// A 1xx header leaves before the commit, without the cookie, and another way
+// round does not count as the first byte.
+func TestWriterInformationalDoesNotCommit(t *testing.T) {
+	for _, proto := range webHTTP {
+		t.Run(proto, func(t *testing.T) {
+			site := newWebSite(t)
+			cookie := site.login(t)
+			srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				webName.Set(s, "eve")
+				w.WriteHeader(http.StatusEarlyHints)
+				if got := site.store.count("Update"); got != 0 {
+					t.Errorf("updates at 103: got %d, want 0", got)
+				}
+				s.Renew() // still possible
+				w.WriteHeader(http.StatusOK)
+			})))
+			var early int
+			req, err := http.NewRequestWithContext(webTrace(t, func(code int, h http.Header) {
+				early = code
+				if len(h["Set-Cookie"]) > 0 {
+					t.Error("103: got a cookie, want none before the final header")
+				}
+			}), "POST", srv.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply := srv.send(t, req, cookie)
+			reply.want(t, http.StatusOK, "")
+			if early != http.StatusEarlyHints {
+				t.Errorf("informational: got %d, want 103", early)
+			}
+			renewed := reply.cookie(t)
+			if renewed == cookie {
+				t.Error("cookie after Renew: got the old one, want another")
+			}
+			site.wantStored(t, renewed, webName, "eve")
+		})
+	}
+}
+
+// webUses are the uses of a session that need the store, and what must fail to
+// fail them.
+var webUses = []struct {
+	name  string
+	fails string
+	known bool // with a session's cookie
+	code  int
+	use   func(s *session.Session)
+}{
+	{"load", "Load", true, 503, func(s *session.Session) { webName.Get(s) }},
+	{"create", "Create", false, 503, func(s *session.Session) { webName.Set(s, "eve") }},
+	{"save", "Update", true, 503, func(s *session.Session) { webName.Set(s, "eve") }},
+	{"renew", "Update", true, 503, func(s *session.Session) { s.Renew() }},
+	{"destroy", "Delete", true, 503, func(s *session.Session) { s.Destroy() }},
+	{"bad value", "", true, 500, func(s *session.Session) { webName.Set(s, "eve"); webBad.Set(s, func() {}) }},
+	{"reserved key", "", false, 500, func(s *session.Session) { session.Key[int]("cookie").Set(s, 1) }},
+	{"ended meanwhile", "gone", true, 409, func(s *session.Session) { webName.Set(s, "eve") }},
+}
+
+// webSpoil writes into the response header what must not reach an error answer,
+// and takes away what must stay.
+func webSpoil(h http.Header) {
+	h.Set("Content-Type", "text/html")
+	h.Set("Content-Length", "11")
+	h.Set("Content-Encoding", "br")
+	h.Set("Content-Disposition", "attachment")
+	h.Set("Etag", `"page"`)
+	h.Set("Location", "/login")
+	h.Set("Cache-Control", "public, max-age=60")
+	h.Set("CDN-Cache-Control", "max-age=60")
+	h.Set("Access-Control-Allow-Origin", "https://evil.example")
+	h.Del("Strict-Transport-Security")
+	h.Add("Vary", "Origin")
+	h.Add("Set-Cookie", "handler=1")
+	h.Set("Trailer", "X-Declared")
+}
+
+func TestWriterFailsClosed(t *testing.T) {
+	for _, proto := range webHTTP {
+		for _, path := range webPaths {
+			for _, use := range webUses {
+				t.Run(proto+"/"+path.name+"/"+use.name, func(t *testing.T) {
+					site := newWebSite(t)
+					cookie := ""
+					if use.known {
+						cookie = site.login(t)
+					}
+					site.store.fail(use.fails)
+					if use.fails == "gone" {
+						site.store.on(func(_ context.Context, op string) error {
+							if op == "Update" {
+								return session.ErrNotFound
+							}
+							return nil
+						})
+					}
+					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						webSpoil(w.Header())
+						s := session.From(r.Context())
+						use.use(s)
+						err := path.send(w)
+						if path.name == "return" {
+							w.Header().Set("X-Declared", "late")
+							w.Header().Set(http.TrailerPrefix+"X-Late", "late")
+							return
+						}
+						if path.body != "" && err == nil {
+							t.Error("send: got no error, want one")
+						}
+						w.WriteHeader(http.StatusTeapot)
+						n, err := w.Write([]byte("secret page"))
+						if n != 0 || err == nil || err != s.Err() {
+							t.Errorf("Write: got %d, %v, want 0 and Session.Err, %v", n, err, s.Err())
+						}
+						if _, err := io.WriteString(w, "secret page"); err != s.Err() {
+							t.Errorf("WriteString: got %v, want Session.Err", err)
+						}
+						if _, err := w.(io.ReaderFrom).ReadFrom(strings.NewReader("secret page")); err != s.Err() {
+							t.Errorf("ReadFrom: got %v, want Session.Err", err)
+						}
+						if err := http.NewResponseController(w).Flush(); err != s.Err() {
+							t.Errorf("Flush: got %v, want Session.Err", err)
+						}
+						w.Header().Set("X-Declared", "late")
+						w.Header().Set(http.TrailerPrefix+"X-Late", "late")
+					}))))
+					reply := srv.do(t, "POST", cookie)
+					reply.wantRefused(t, use.code)
+					if cookie != "" {
+						site.wantStored(t, cookie, webName, "ada")
+					}
+					level := slog.LevelError
+					if use.code == 409 {
+						level = slog.LevelInfo
+					}
+					if got := site.log.from(level); len(got) != 1 {
+						t.Errorf("logged: got %q, want one record", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// webHijack answers over a hijacked connection.
+func webHijack(conn net.Conn, rw *bufio.ReadWriter) error {
+	defer conn.Close()
+	_, err := rw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nhijacked")
+	if err != nil {
+		return err
+	}
+	return rw.Flush()
+}
+
+func TestWriterHijack(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		fails string
+		known bool
+		code  int
+		use   func(s *session.Session)
+		want  string // stored name of the request's session
+		calls int    // of the store
+	}{
+		{"unused", "", true, 200, func(*session.Session) {}, "ada", 0},
+		{"read", "", true, 200, func(s *session.Session) { webName.Get(s) }, "ada", 1},
+		{"new and unchanged", "", false, 200, func(s *session.Session) { webName.Get(s) }, "", 0},
+		{"changed", "", true, 200, func(s *session.Session) { webName.Set(s, "eve") }, "eve", 2},
+		{"destroyed", "", true, 200, func(s *session.Session) { s.Destroy() }, "", 1},
+		{"new", "", false, 500, func(s *session.Session) { webName.Set(s, "eve") }, "", 0},
+		{"renewed", "", true, 500, func(s *session.Session) { s.Renew() }, "ada", 1},
+		{"renewed and changed", "", true, 500, func(s *session.Session) { webName.Set(s, "eve"); s.Renew() }, "ada", 1},
+		{"load fails", "Load", true, 503, func(s *session.Session) { webName.Get(s) }, "ada", 1},
+		{"save fails", "Update", true, 503, func(s *session.Session) { webName.Set(s, "eve") }, "ada", 2},
+		{"destroy fails", "Delete", true, 503, func(s *session.Session) { s.Destroy() }, "ada", 1},
+	} {
+		for _, way := range []string{"Hijacker", "ResponseController"} {
+			t.Run(tt.name+"/"+way, func(t *testing.T) {
+				site := newWebSite(t)
+				cookie := ""
+				if tt.known {
+					cookie = site.login(t)
+				}
+				site.store.fail(tt.fails)
+				srv := webServe(t, "HTTP/1.1", webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					webSpoil(w.Header())
+					s := session.From(r.Context())
+					tt.use(s)
+					hijack := http.NewResponseController(w).Hijack
+					if way == "Hijacker" {
+						hijack = w.(http.Hijacker).Hijack
+					}
+					conn, rw, err := hijack()
+					if tt.code != 200 {
+						if err == nil || err != s.Err() {
+							t.Errorf("Hijack: got %v, want Session.Err, %v", err, s.Err())
+						}
+						if err == nil {
+							conn.Close()
+						}
+						http.Error(w, "upgrade failed", http.StatusInternalServerError) // as libraries do
+						return
+					}
+					if err != nil {
+						t.Errorf("Hijack: got %v, want no error", err)
+						return
+					}
+					if _, err := w.Write([]byte("x")); !errors.Is(err, http.ErrHijacked) {
+						t.Errorf("Write after Hijack: got %v, want ErrHijacked", err)
+					}
+					w.WriteHeader(http.StatusTeapot)
+					if err := webHijack(conn, rw); err != nil {
+						t.Errorf("answer: got %v, want no error", err)
+					}
+				}))))
+				reply := srv.do(t, "POST", cookie)
+				if tt.code == 200 {
+					reply.want(t, 200, "hijacked")
+				} else {
+					reply.wantRefused(t, tt.code)
+				}
+				site.wantStored(t, cookie, webName, tt.want)
+				if got := site.store.count(""); got != tt.calls {
+					t.Errorf("store calls: got %d, want %d", got, tt.calls)
+				}
+			})
+		}
+	}
+}
+
+// What changes after the upgrade is saved when the handler returns.
+func TestWriterHijackSavesLaterChanges(t *testing.T) {
+	site := newWebSite(t)
+	cookie := site.login(t)
+	returned := make(chan struct{})
+	srv := webServe(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(returned)
+		site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			webName.Get(s)
+			conn, rw, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Errorf("Hijack: got %v, want no error", err)
+				return
+			}
+			webName.Set(s, "eve")
+			s.Renew() // too late; and the change before it is not saved either
+			if !errors.Is(s.Err(), session.ErrHeaderSent) {
+				t.Errorf("Err after a late Renew: got %v, want ErrHeaderSent", s.Err())
+			}
+			_ = webHijack(conn, rw)
+		})).ServeHTTP(w, r)
+	}))
+	srv.do(t, "POST", cookie).want(t, 200, "hijacked")
+	<-returned
+	site.wantStored(t, cookie, webName, "ada")
+
+	returned = make(chan struct{})
+	srv = webServe(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(returned)
+		site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			conn, rw, err := w.(http.Hijacker).Hijack()
+			if err != nil {
+				t.Errorf("Hijack: got %v, want no error", err)
+				return
+			}
+			webName.Set(session.From(r.Context()), "eve")
+			_ = webHijack(conn, rw)
+		})).ServeHTTP(w, r)
+	}))
+	srv.do(t, "POST", cookie).want(t, 200, "hijacked")
+	<-returned
+	site.wantStored(t, cookie, webName, "eve")
+}
+
+// Where nothing below can hijack or flush, the writer does not pretend to.
+func TestWriterHasWhatTheChainHas(t *testing.T) {
+	site := newWebSite(t)
+	h := func(f func(w http.ResponseWriter)) http.Handler {
+		return site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { f(w) }))
+	}
+	webServe(t, "HTTP/2.0", h(func(w http.ResponseWriter) {
+		if _, ok := w.(http.Hijacker); ok {
+			t.Error("HTTP/2: got a Hijacker, want none")
+		}
+		if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Errorf("HTTP/2: Hijack: got %v, want ErrNotSupported", err)
+		}
+	})).do(t, "POST", "").want(t, 200, "")
+
+	// http.TimeoutHandler's writer can do neither.
+	webServe(t, "HTTP/1.1", http.TimeoutHandler(h(func(w http.ResponseWriter) {
+		if _, ok := w.(http.Hijacker); ok {
+			t.Error("under TimeoutHandler: got a Hijacker, want none")
+		}
+		if err := http.NewResponseController(w).Flush(); !errors.Is(err, http.ErrNotSupported) {
+			t.Errorf("under TimeoutHandler: Flush: got %v, want ErrNotSupported", err)
+		}
+	}), time.Minute, "")).do(t, "POST", "").want(t, 200, "")
+}
+
+// A Flush that goes nowhere is not the first byte.
+func TestWriterUnsupportedFlushDoesNotCommit(t *testing.T) {
+	site := newWebSite(t)
+	cookie := site.login(t)
+	srv := webServe(t, "HTTP/1.1", http.TimeoutHandler(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		w.(http.Flusher).Flush()
+		s.Renew()
+		webName.Set(s, "eve")
+	})), time.Minute, ""))
+	reply := srv.do(t, "POST", cookie)
+	reply.want(t, 200, "")
+	site.wantStored(t, reply.cookie(t), webName, "eve")
+}
+
+// webUnwrapOnly wraps a writer as a logging middleware does.
+type webUnwrapOnly struct{ w http.ResponseWriter }
+
+func (u webUnwrapOnly) Header() http.Header         { return u.w.Header() }
+func (u webUnwrapOnly) Write(b []byte) (int, error) { return u.w.Write(b) }
+func (u webUnwrapOnly) WriteHeader(code int)        { u.w.WriteHeader(code) }
+func (u webUnwrapOnly) Unwrap() http.ResponseWriter { return u.w }
+
+func webWrapped(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(webUnwrapOnly{w}, r) })
+}
+
+// Neither a middleware outside nor one inside that only unwraps lets a flush or
+// a hijacking past the commit.
+func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
+	for _, side := range []string{"outside", "inside"} {
+		around := func(site *webSite, h http.HandlerFunc) http.Handler {
+			if side == "outside" {
+				return webOutside(webWrapped(site.m.Handler(h)))
+			}
+			return webOutside(site.m.Handler(webWrapped(h)))
+		}
+		for _, proto := range webHTTP {
+			t.Run(side+"/"+proto, func(t *testing.T) {
+				site := newWebSite(t)
+				arrived := make(chan struct{})
+				srv := webServe(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
+					webName.Set(session.From(r.Context()), "ada")
+					if f, ok := w.(http.Flusher); ok {
+						f.Flush()
+					} else if err := http.NewResponseController(w).Flush(); err != nil {
+						t.Errorf("Flush: got %v, want no error", err)
+					}
+					<-arrived // the header has left while the handler still runs
+				}))
+				req, err := http.NewRequestWithContext(t.Context(), "POST", srv.url, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, err := srv.client.Do(req)
+				close(arrived)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				site.wantStored(t, webReply{header: res.Header}.cookie(t), webName, "ada")
+
+				site.store.fail("Create")
+				srv = webServe(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
+					webSpoil(w.Header())
+					s := session.From(r.Context())
+					webName.Set(s, "ada")
+					if err := http.NewResponseController(w).Flush(); err == nil || err != s.Err() {
+						t.Errorf("Flush in an outage: got %v, want Session.Err", err)
+					}
+					_, _ = w.Write([]byte("secret page"))
+				}))
+				srv.do(t, "POST", "").wantRefused(t, 503)
+			})
+		}
+		t.Run(side+"/Hijack", func(t *testing.T) {
+			site := newWebSite(t)
+			cookie := site.login(t)
+			srv := webServe(t, "HTTP/1.1", around(site, func(w http.ResponseWriter, r *http.Request) {
+				webName.Set(session.From(r.Context()), "eve")
+				conn, rw, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Errorf("Hijack: got %v, want no error", err)
+					return
+				}
+				if got := site.store.count("Update"); got != 1 {
+					t.Errorf("updates at Hijack: got %d, want 1", got)
+				}
+				_ = webHijack(conn, rw)
+			}))
+			srv.do(t, "POST", cookie).want(t, 200, "hijacked")
+			site.wantStored(t, cookie, webName, "eve")
+		})
+	}
+}
+
+func TestWriterAfterTheFirstByte(t *testing.T) {
+	set := func(s *session.Session) { webName.Set(s, "eve") }
+	gone := func(_ context.Context, op string) error {
+		if op == "Update" {
+			return session.ErrNotFound
+		}
+		return nil
+	}
+	for _, tt := range []struct {
+		name     string
+		anon     bool // without a cookie
+		late     func(s *session.Session)
+		fails    string
+		hook     func(ctx context.Context, op string) error
+		complete bool
+		err      error
+		stored   string
+		logged   int // errors
+	}{
+		{name: "change", late: set, complete: true, stored: "eve"},
+		{name: "destroy", late: (*session.Session).Destroy, complete: true},
+		{name: "idle timeout", late: func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, complete: true, stored: "ada"},
+		{name: "renew", late: (*session.Session).Renew, complete: true, err: session.ErrHeaderSent, stored: "ada", logged: 1},
+		{name: "change and renew", late: func(s *session.Session) { set(s); s.Renew() }, complete: true, err: session.ErrHeaderSent, stored: "ada", logged: 1},
+		{name: "renew and destroy", late: func(s *session.Session) { s.Renew(); s.Destroy() }, complete: true, err: session.ErrHeaderSent, logged: 1},
+		{name: "new session", anon: true, late: set, complete: true, err: session.ErrHeaderSent, logged: 1},
+		{name: "new session after destroy", late: func(s *session.Session) { s.Destroy(); set(s) }, complete: true, err: session.ErrHeaderSent, logged: 1},
+		{name: "abandoned", late: func(s *session.Session) { set(s); s.Abandon() }, fails: "Load", complete: true, err: errWebStore, stored: "ada"},
+		{name: "load fails", late: func(s *session.Session) { webName.Get(s) }, fails: "Load", err: errWebStore, stored: "ada", logged: 1},
+		{name: "save fails", late: set, fails: "Update", stored: "ada", logged: 1},
+		{name: "destroy fails", late: (*session.Session).Destroy, fails: "Delete", stored: "ada", logged: 1},
+		{name: "destroy fails after renew", late: func(s *session.Session) { s.Renew(); s.Destroy() }, fails: "Delete", err: session.ErrHeaderSent, stored: "ada", logged: 2},
+		{name: "bad value", late: func(s *session.Session) { webBad.Set(s, func() {}) }, err: session.ErrInvalid, stored: "ada", logged: 1},
+		{name: "ended meanwhile", late: set, hook: gone, stored: "ada", logged: 1},
+		{name: "late Save fails", late: func(s *session.Session) { set(s); _ = s.Save(context.Background()) }, fails: "Update", err: errWebStore, stored: "ada", logged: 1},
+	} {
+		for _, proto := range webHTTP {
+			for _, flush := range []string{"flushed", "buffered"} {
+				t.Run(tt.name+"/"+proto+"/"+flush, func(t *testing.T) {
+					site := newWebSite(t)
+					cookie := site.login(t)
+					site.store.fail(tt.fails)
+					if tt.hook != nil {
+						site.store.on(tt.hook)
+					}
+					sent := cookie
+					if tt.anon {
+						sent = ""
+					}
+					srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						s := session.From(r.Context())
+						_, _ = io.WriteString(w, "first ")
+						if flush == "flushed" {
+							w.(http.Flusher).Flush()
+						}
+						tt.late(s)
+						_, _ = io.WriteString(w, "last")
+						if got := s.Err(); !errors.Is(got, tt.err) {
+							t.Errorf("Err: got %v, want %v", got, tt.err)
+						}
+					})))
+					reply := srv.do(t, "POST", sent)
+					if tt.complete {
+						reply.want(t, 200, "first last")
+					} else if reply.err == nil {
+						t.Errorf("reply: got a complete one, %d %q, want a truncated one", reply.code, reply.body)
+					}
+					if len(reply.header["Set-Cookie"]) > 0 {
+						t.Error("Set-Cookie: got one, want none")
+					}
+					if !tt.anon {
+						site.wantStored(t, cookie, webName, tt.stored)
+					}
+					if got := site.log.from(slog.LevelError); len(got) != tt.logged {
+						t.Errorf("errors logged: got %q, want %d", got, tt.logged)
+					}
+					if tt.complete && errors.Is(tt.err, session.ErrHeaderSent) && site.store.count("Create")+site.store.count("Update") > 0 {
+						t.Error("a refused renewal or creation: got a write, want none")
+					}
+				})
+			}
+		}
+	}
+}
+
+func TestWriterErrorHandler(t *testing.T) {
+	type handler func(t *testing.T, w http.ResponseWriter, r *http.Request, err error)
+	const unavailable = "Service Unavailable\n"
+	for _, tt := range []struct {
+		name    string
+		handler handler
+		code    int
+		body    string
+		header  http.Header // among others
+		broken  bool
+	}{
+		{
+			name: "custom answer", code: 418, body: "sorry", header: http.Header{"X-Sorry": {"yes"}},
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				w.Header().Set("X-Sorry", "yes")
+				w.WriteHeader(418)
+				_, _ = io.WriteString(w, "sorry")
+			},
+		},
+		{
+			name: "its headers come back whole", code: 303, body: "", header: http.Header{"Location": {"/sorry"}, "Set-Cookie": {"sorry=1"}},
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				w.Header().Set("Location", "/sorry")
+				w.Header().Set("Set-Cookie", "sorry=1")
+				w.WriteHeader(303)
+			},
+		},
+		{
+			name: "body without a status", code: 503, body: "sorry",
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) { _, _ = io.WriteString(w, "sorry") },
+		},
+		{
+			name: "copied body without a status", code: 503, body: "sorry",
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				_, _ = io.Copy(w, struct{ io.Reader }{strings.NewReader("sorry")})
+			},
+		},
+		{
+			name: "nothing", code: 503, body: unavailable, header: http.Header{"Retry-After": {"5"}},
+			handler: func(*testing.T, http.ResponseWriter, *http.Request, error) {},
+		},
+		{
+			name: "only 103", code: 503, body: unavailable, header: http.Header{"Retry-After": {"5"}},
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(103) },
+		},
+		{
+			name: "caching", code: 500, body: "sorry",
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				w.Header().Set("Cache-Control", "public, max-age=3600")
+				w.Header().Set("CDN-Cache-Control", "max-age=3600")
+				w.Header().Set("Cloudflare-CDN-Cache-Control", "max-age=3600")
+				w.Header().Set("Surrogate-Control", "max-age=3600")
+				w.WriteHeader(500)
+				_, _ = io.WriteString(w, "sorry")
+			},
+		},
+		{
+			name: "caching by flushing first", code: 503, body: "sorry",
+			handler: func(t *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				w.Header().Set("Cache-Control", "public, max-age=3600")
+				if err := http.NewResponseController(w).Flush(); err != nil {
+					t.Errorf("Flush: got %v, want no error", err)
+				}
+				_, _ = io.WriteString(w, "sorry")
+			},
+		},
+		{
+			name: "its own trailer", code: 503, body: "sorry", header: http.Header{},
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				_, _ = io.WriteString(w, "sorry")
+				w.Header().Set(http.TrailerPrefix+"X-Sorry", "yes")
+			},
+		},
+		{
+			name: "uses the session", code: 503, body: unavailable,
+			handler: func(t *testing.T, w http.ResponseWriter, r *http.Request, err error) {
+				s := session.From(r.Context())
+				if s.Err() != err {
+					t.Errorf("Err: got %v, want what the error handler was given", s.Err())
+				}
+				webName.Get(s)
+				webCity.Get(s)
+				webCity.Set(s, "London")
+				webName.Update(s, strings.ToUpper)
+				webName.Take(s)
+				webName.Delete(s)
+				s.SetIdleTimeout(time.Hour)
+				s.Renew()
+				s.ID()
+				s.IsNew()
+				s.Keys()
+				s.Destroy()
+				for _, f := range []func(context.Context) error{s.Save, s.Reload} {
+					if f(r.Context()) != err || f(context.Background()) != err {
+						t.Error("Save and Reload: got another error, want what the error handler was given")
+					}
+				}
+			},
+		},
+		{
+			name: "panics", broken: true,
+			handler: func(*testing.T, http.ResponseWriter, *http.Request, error) { panic("sorry") },
+		},
+		{
+			name: "aborts", broken: true,
+			handler: func(*testing.T, http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		},
+		{
+			name: "aborts in its body", broken: true,
+			handler: func(_ *testing.T, w http.ResponseWriter, _ *http.Request, _ error) {
+				_, _ = io.WriteString(w, "half")
+				panic(http.ErrAbortHandler)
+			},
+		},
+	} {
+		for _, proto := range webHTTP {
+			for _, at := range []string{"Write", "return"} {
+				t.Run(tt.name+"/"+proto+"/"+at, func(t *testing.T) {
+					var calls atomic.Int32
+					var site *webSite
+					site = newWebSite(t, func(c *session.Config) {
+						c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+							calls.Add(1)
+							if !errors.Is(err, errWebStore) {
+								t.Errorf("error: got %v, want the store's", err)
+							}
+							before := site.store.count("")
+							defer func() {
+								if got := site.store.count("") - before; got != 0 {
+									t.Errorf("store calls of the error handler: got %d, want 0", got)
+								}
+							}()
+							tt.handler(t, w, r, err)
+						}
+					})
+					cookie := site.login(t)
+					site.store.fail("Update")
+					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						webSpoil(w.Header())
+						webName.Set(session.From(r.Context()), "eve")
+						if at == "Write" {
+							_, _ = w.Write([]byte("secret page"))
+							_, _ = w.Write([]byte("secret page"))
+						}
+					}))))
+					reply := srv.do(t, "POST", cookie)
+					if got := calls.Load(); got != 1 {
+						t.Errorf("calls of the error handler: got %d, want 1", got)
+					}
+					site.wantStored(t, cookie, webName, "ada")
+					if tt.broken {
+						if reply.err == nil {
+							t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.code, reply.body)
+						}
+						return
+					}
+					reply.want(t, tt.code, tt.body)
+					for name, want := range tt.header {
+						if got := reply.header[name]; !slices.Equal(got, want) {
+							t.Errorf("header %s: got %q, want %q", name, got, want)
+						}
+					}
+					if got := reply.header["Cache-Control"]; !slices.Equal(got, []string{"no-store"}) {
+						t.Errorf("Cache-Control: got %q, want no-store", got)
+					}
+					for _, name := range []string{"X-Handler", "Etag", "Content-Encoding", "Cdn-Cache-Control", "Cloudflare-Cdn-Cache-Control", "Surrogate-Control"} {
+						if got := reply.header[name]; got != nil {
+							t.Errorf("header %s: got %q, want none", name, got)
+						}
+					}
+					if got := reply.header.Get("Access-Control-Allow-Origin"); got != "https://example.com" {
+						t.Errorf("header set outside: got %q, want it back", got)
+					}
+				})
+			}
+		}
+	}
+}
+
+// An error handler that panics under a middleware that recovers must not end in
+// the empty 200 that net/http sends for a handler that has written nothing.
+func TestWriterErrorHandlerPanicRecovered(t *testing.T) {
+	for _, proto := range webHTTP {
+		t.Run(proto, func(t *testing.T) {
+			site := newWebSite(t, func(c *session.Config) {
+				c.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic("sorry") }
+			})
+			site.store.fail("Create")
+			srv := webServe(t, proto, webOutside(site.m.Handler(webRecover(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				webName.Set(session.From(r.Context()), "eve")
+				_, _ = w.Write([]byte("secret page"))
+			})))))
+			srv.do(t, "POST", "").wantRefused(t, 503)
+		})
+	}
+}
+
+// webRecover is what many applications have around their handlers.
+func webRecover(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			if recover() != nil {
+				http.Error(w, "recovered", http.StatusInternalServerError)
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// A store that panics is a store that fails: nothing passes as saved, later
+// users of the session are not stuck, the program lives on.
+func TestWriterStorePanics(t *testing.T) {
+	for _, use := range webUses {
+		if use.code != 503 {
+			continue
+		}
+		for _, proto := range webHTTP {
+			t.Run(use.name+"/"+proto, func(t *testing.T) {
+				site := newWebSite(t)
+				cookie := ""
+				if use.known {
+					cookie = site.login(t)
+				}
+				site.store.on(func(_ context.Context, op string) error {
+					if op == use.fails {
+						panic("store")
+					}
+					return nil
+				})
+				handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					use.use(session.From(r.Context()))
+					_, _ = w.Write([]byte("secret page"))
+				})
+				// Nobody recovers: net/http breaks the connection.
+				if reply := webServe(t, proto, site.m.Handler(handler)).do(t, "POST", cookie); reply.err == nil {
+					t.Errorf("reply: got %d %q, want a broken one", reply.code, reply.body)
+				}
+				refused := func(h http.HandlerFunc) {
+					t.Helper()
+					reply := webServe(t, proto, webOutside(site.m.Handler(h))).do(t, "POST", cookie)
+					if use.name != "destroy" {
+						reply.wantRefused(t, 503)
+					} else if reply.err == nil { // every commit tries, and panics, again
+						t.Errorf("reply: got %d %q, want a broken one", reply.code, reply.body)
+					}
+				}
+				// A middleware inside recovers and answers.
+				refused(func(w http.ResponseWriter, r *http.Request) {
+					s := session.From(r.Context())
+					webRecover(handler).ServeHTTP(w, r)
+					if s.Err() == nil {
+						t.Error("Err: got nil, want an error")
+					}
+					webName.Get(s)
+					_, _ = w.Write([]byte("secret page"))
+				})
+				// Save runs the store in a goroutine of its own.
+				refused(func(_ http.ResponseWriter, r *http.Request) {
+					defer func() { _ = recover() }()
+					s := session.From(r.Context())
+					use.use(s)
+					_ = s.Save(r.Context())
+				})
+				if cookie != "" {
+					site.wantStored(t, cookie, webName, "ada")
+				}
+			})
+		}
+	}
+}
+
+func TestWriterWriteHeaderTwice(t *testing.T) {
+	for _, proto := range webHTTP {
+		t.Run(proto, func(t *testing.T) {
+			site := newWebSite(t)
+			srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				webName.Set(session.From(r.Context()), "ada")
+				w.WriteHeader(http.StatusCreated)
+				w.WriteHeader(http.StatusInternalServerError)
+				w.WriteHeader(http.StatusEarlyHints)
+				_, _ = io.WriteString(w, "page")
+				w.WriteHeader(http.StatusInternalServerError)
+			})))
+			reply := srv.do(t, "POST", "")
+			reply.want(t, http.StatusCreated, "page")
+			site.wantStored(t, reply.cookie(t), webName, "ada")
+			if got := site.store.count("Create"); got != 1 {
+				t.Errorf("records created: got %d, want 1", got)
+			}
+		})
+	}
+}
+
+// net/http panics at a status code that is none, and nothing is saved then.
+func TestWriterInvalidStatus(t *testing.T) {
+	for _, proto := range webHTTP {
+		for _, code := range []int{-1, 0, 99, 1000} {
+			t.Run(fmt.Sprint(proto, "/", code), func(t *testing.T) {
+				site := newWebSite(t)
+				srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					webName.Set(session.From(r.Context()), "ada")
+					w.WriteHeader(code)
+				})))
+				if reply := srv.do(t, "POST", ""); reply.err == nil {
+					t.Errorf("reply: got %d, want a broken one", reply.code)
+				}
+				if got := site.store.count(""); got != 0 {
+					t.Errorf("store calls: got %d, want 0", got)
+				}
+			})
+		}
+	}
+}
+
+// Informational headers after a refusal carry nothing of the handler's out.
+func TestWriterInformationalAfterRefusal(t *testing.T) {
+	for _, proto := range webHTTP {
+		t.Run(proto, func(t *testing.T) {
+			site := newWebSite(t)
+			site.store.fail("Create")
+			srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				webName.Set(session.From(r.Context()), "ada")
+				w.WriteHeader(http.StatusOK)
+				w.Header().Set("Link", "</secret>")
+				w.WriteHeader(http.StatusEarlyHints)
+				w.WriteHeader(http.StatusSwitchingProtocols)
+				w.WriteHeader(0)
+			}))))
+			req, err := http.NewRequestWithContext(webTrace(t, func(code int, _ http.Header) {
+				t.Errorf("informational: got %d, want none", code)
+			}), "POST", srv.url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			srv.send(t, req, "").wantRefused(t, 503)
+		})
+	}
+	// Nor does a writer outside hear of it, however it would take it.
+	site := newWebSite(t)
+	site.store.fail("Create")
+	codes := webCodes{webNull: webNull{http.Header{}}}
+	site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		webName.Set(session.From(r.Context()), "ada")
+		for _, code := range []int{200, 103, 101, 200, 0} {
+			w.WriteHeader(code)
+		}
+	})).ServeHTTP(&codes, httptest.NewRequest("POST", "/", nil))
+	if !slices.Equal(codes.got, []int{503}) {
+		t.Errorf("headers: got %v, want [503]", codes.got)
+	}
+}
+
+// webCodes is a ResponseWriter that notes the headers written to it.
+type webCodes struct {
+	webNull
+	got []int
+}
+
+func (w *webCodes) WriteHeader(code int) { w.got = append(w.got, code) }
+
+// webTrace returns a context that reports informational responses.
+func webTrace(t *testing.T, got func(code int, h http.Header)) context.Context {
+	return httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, h textproto.MIMEHeader) error { got(code, http.Header(h)); return nil },
+	})
+}
