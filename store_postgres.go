@@ -21,8 +21,8 @@ import (
 // TimeZone. So it is never bound nor scanned, only computed from now() and read
 // as an epoch.
 //
-// Parameters are cast, for pgx says the value in its error where a column that
-// has been given another type could not take it.
+// Parameters are cast, so that a column that has been given another type is an
+// error about types, not one that quotes the value.
 const (
 	sqlLoad = `SELECT sess::text, extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8
 		FROM %[1]s WHERE sid = $1::text AND expire >= now()`
@@ -183,6 +183,8 @@ func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 	if s.shared == nil {
 		return s.loadOne(ctx, id)
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	rec, err := s.shared.loads.Do(ctx, id)
 	if errors.Is(err, errAlone) {
 		return s.loadOne(ctx, id)
@@ -214,6 +216,8 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 	if s.shared == nil || c.NewID != "" || c.Shorten {
 		return s.updateOne(ctx, id, c)
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	_, err := s.shared.saves.Do(ctx, save{id: id, old: string(c.Old), new: string(c.New), ttl: c.TTL})
 	switch {
 	case errors.Is(err, errAlone):
@@ -248,6 +252,8 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 	if s.shared == nil {
 		return one()
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	_, err := s.shared.touches.Do(ctx, touch{id, ttl})
 	if errors.Is(err, errAlone) {
 		return s.alone(ctx, id, one)
@@ -261,6 +267,8 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 	if s.shared == nil {
 		return one()
 	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	_, err := s.shared.deletes.Do(ctx, id)
 	if errors.Is(err, errAlone) {
 		return s.alone(ctx, id, one)
@@ -339,14 +347,19 @@ var (
 	once       = repetition{} // ErrUncertain
 )
 
+// bounded gives a context without a deadline the default one.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, DefaultStoreTimeout)
+}
+
 // run runs f on a connection, again where that is safe, until the context's
 // deadline.
 func (s *PostgresStore) run(ctx context.Context, r repetition, f func(context.Context, *pgx.Conn) error) error {
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, DefaultStoreTimeout)
-		defer cancel()
-	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
 	var last error // why the attempt before failed
 	for try := 0; ; try++ {
 		sent, dead, err := s.attempt(ctx, f)
@@ -366,13 +379,13 @@ func (s *PostgresStore) run(ctx context.Context, r repetition, f func(context.Co
 				continue
 			}
 		case rolledBack:
-			if r.shared {
+			if r.shared && sqlState(err) != "25006" { // no member has caused that
 				return err
 			}
 			last = err
 		}
-		if pause(ctx, min(try, 6)) != nil {
-			return describe(err)
+		if end := pause(ctx, min(try, 6)); end != nil {
+			return describe(fmt.Errorf("no success in time: %w; before that: %w", end, err))
 		}
 	}
 }

@@ -305,6 +305,7 @@ func TestPostgresStore(t *testing.T) {
 		{name: "hash-partitioned", sid: "varchar", sess: "json", expire: "timestamp(6)", after: "PARTITION BY HASH (sid)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			opts := session.PostgresOptions{Schema: tt.name, Logger: slog.New(slog.DiscardHandler)}
 			if tt.sid != "" {
 				schema := pgx.Identifier{tt.name}.Sanitize()
@@ -337,6 +338,7 @@ func TestPostgresStoreInEveryQueryMode(t *testing.T) {
 		pgx.QueryExecModeDescribeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 	} {
 		t.Run(mode.String(), func(t *testing.T) {
+			t.Parallel()
 			store := pgStore(t, pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
@@ -563,6 +565,7 @@ func TestPostgresDeadlines(t *testing.T) {
 			t.Fatal(err)
 		}
 		calls := pgCalls(single, id)
+		var inTime atomic.Int64
 		noneLost(t, func() {
 			unlock := pgLock(t, admin, id)
 			defer unlock()
@@ -572,7 +575,11 @@ func TestPostgresDeadlines(t *testing.T) {
 					defer cancel()
 					c := calls[1+i%3]
 					start := time.Now()
-					check(t, c.name, c.call(ctx), time.Since(start), limit)
+					err := c.call(ctx)
+					check(t, c.name, err, time.Since(start), limit)
+					if ctx.Err() == nil {
+						inTime.Add(1)
+					}
 					// What was cancelled is the late statement, never the next.
 					if err := calls[0].call(t.Context()); err != nil {
 						t.Errorf("Load after %s: got %v, want no error", c.name, err)
@@ -580,6 +587,9 @@ func TestPostgresDeadlines(t *testing.T) {
 				})
 			}
 		})
+		if inTime.Load() == 0 {
+			t.Errorf("back before the deadline: got none of the calls, want nearly all")
+		}
 		for _, c := range calls[:3] {
 			if err := c.call(t.Context()); err != nil {
 				t.Errorf("%s after it: got %v, want no error", c.name, err)
@@ -923,7 +933,7 @@ func TestPostgresReadOnly(t *testing.T) {
 	url := pgtest.URL(t)
 	admin := pgOpen(t, url)
 	tracer := &pgTracer{}
-	pool := pgOpen(t, url, pgMaxConns(3), tracer.use)
+	pool := pgOpen(t, url, pgMaxConns(6), tracer.use)
 	store := pgStore(t, pool)
 	id := pgCreate(t, store, `{"a":1}`)
 	readOnly := func(value string) {
@@ -961,7 +971,7 @@ func TestPostgresReadOnly(t *testing.T) {
 // Errors and logs hold neither a session ID nor data, whatever shape the table
 // has been given since the start.
 func TestPostgresErrorsAreDiscreet(t *testing.T) {
-	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol}
+	modes := []pgx.QueryExecMode{pgx.QueryExecModeCacheStatement, pgx.QueryExecModeSimpleProtocol}
 	var pools []*pgxpool.Pool
 	for _, mode := range modes {
 		pools = append(pools, pgtest.Pool(t, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
@@ -977,6 +987,9 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 		{"expire is a number", "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE int USING 1"},
 		{"no unique index", "ALTER TABLE schema_system.session DROP CONSTRAINT session_pkey"},
 		{"one data for all", "DELETE FROM schema_system.session; ALTER TABLE schema_system.session ADD COLUMN more text GENERATED ALWAYS AS ('same') STORED UNIQUE"},
+		{"a trigger that quotes", `CREATE OR REPLACE FUNCTION public.quotes() RETURNS trigger LANGUAGE plpgsql AS $$
+			BEGIN RAISE EXCEPTION 'refused: "%"', NEW USING ERRCODE = '22P02', DETAIL = NEW; END $$;
+			CREATE TRIGGER quotes BEFORE INSERT OR UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.quotes()`},
 		{"no table", "DROP TABLE schema_system.session"},
 		{"no schema", "DROP SCHEMA schema_system CASCADE"},
 		{"sid is an enum", "DELETE FROM schema_system.session; CREATE TYPE e AS ENUM ('x'); ALTER TABLE schema_system.session ALTER COLUMN sid TYPE e USING 'x'::e"},
@@ -990,6 +1003,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				m := pgManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
 				cookie, sid := pgLogin(t, m)
 				pgExec(t, pool, tt.ddl)
+				pool.Reset() // so that the statements are prepared anew
 				var text strings.Builder
 				note := func(err error) {
 					if err != nil {
@@ -1120,30 +1134,37 @@ func TestPostgresRestarts(t *testing.T) {
 			for i := range cookies {
 				cookies[i], _ = pgLogin(t, managers[0])
 			}
+			// All but the reads have loaded their sessions before and save them
+			// afterwards, so that it is the saves that meet dead connections.
+			var slow []func() *http.Response
+			for i, c := range cookies[each:] {
+				use := pgIncrement
+				if i >= each {
+					use = func(s *session.Session) { s.Renew(); pgIncrement(s) }
+				}
+				slow = append(slow, pgSlow(managers[i%programs], c, use))
+			}
 			warm()
 			tt.act(t)
 			pgTogether(len(cookies), func(i int) {
-				m := managers[i%programs]
-				switch i / each {
-				case 0:
-					if got := pgCounted(t, m, cookies[i]); got != 0 {
+				if i < each {
+					if got := pgCounted(t, managers[i%programs], cookies[i]); got != 0 {
 						t.Errorf("a read: got count %d, want 0: no outage is a logout", got)
 					}
-				case 1:
-					if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
-						t.Errorf("a save: got status %d, want 200", resp.StatusCode)
-					}
-				case 2:
-					resp := pgUse(m, cookies[i], func(s *session.Session) { s.Renew(); pgIncrement(s) })
-					renewed := pgSetCookie(resp)
-					if resp.StatusCode != http.StatusOK || renewed == nil {
-						t.Errorf("a renewal: got status %d and cookie %t, want 200 and one", resp.StatusCode, renewed != nil)
-						return
-					}
-					if got := pgCounted(t, m, cookies[i]); got != -1 {
-						t.Error("the old ID: got a record, want none")
-					}
-					cookies[i] = renewed
+					return
+				}
+				resp := slow[i-each]()
+				if resp.StatusCode != http.StatusOK {
+					t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+				}
+				if i < 2*each {
+					return
+				}
+				if pgCounted(t, managers[0], cookies[i]) != -1 {
+					t.Error("the old ID: got a record, want none")
+				}
+				if cookies[i] = pgSetCookie(resp); cookies[i] == nil {
+					t.Error("a renewal: got no cookie, want one")
 				}
 			})
 			for i, c := range cookies {
@@ -1153,10 +1174,14 @@ func TestPostgresRestarts(t *testing.T) {
 			}
 
 			if tt.said { // many requests change the same key
+				slow = nil
+				for i := range 3 * each {
+					slow = append(slow, pgSlow(managers[i%programs], cookies[0], pgIncrement))
+				}
 				warm()
 				tt.act(t)
 				pgTogether(3*each, func(i int) {
-					if resp := pgUse(managers[i%programs], cookies[0], pgIncrement); resp.StatusCode != http.StatusOK {
+					if resp := slow[i](); resp.StatusCode != http.StatusOK {
 						t.Errorf("a shared save: got status %d, want 200", resp.StatusCode)
 					}
 				})

@@ -229,7 +229,7 @@ func failed[A any](answers []batch.Answer[A], err error) []batch.Answer[A] {
 	if err == nil {
 		return answers
 	}
-	if state := sqlState(err); errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain) {
+	if state := sqlState(err); !errors.Is(err, context.DeadlineExceeded) && (errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain)) {
 		err = errAlone
 	}
 	for i := range answers {

@@ -1,0 +1,209 @@
+package session_test
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+// pgPrograms returns managers that share a database, each with a pool of its own.
+func pgPrograms(t *testing.T, n int) ([]*session.Manager, *pgxpool.Pool) {
+	t.Helper()
+	url := pgtest.URL(t)
+	var managers []*session.Manager
+	for range n {
+		managers = append(managers, pgManager(t, pgStore(t, pgOpen(t, url, pgMaxConns(8)))))
+	}
+	return managers, pgOpen(t, url)
+}
+
+// pgSlow starts a request that uses its session with f and then stays in its
+// handler until finish lets it go on; finish returns its response.
+func pgSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) (finish func() *http.Response) {
+	used, gate, done := make(chan struct{}), make(chan struct{}), make(chan *http.Response, 1)
+	go func() {
+		done <- pgUse(m, cookie, func(s *session.Session) {
+			f(s)
+			close(used)
+			<-gate
+		})
+	}()
+	<-used
+	return func() *http.Response {
+		close(gate)
+		return <-done
+	}
+}
+
+const pgTrials = 200
+
+// pgEachTrial runs the trials, a few at a time.
+func pgEachTrial(trials int, f func(trial int)) {
+	const at = 8
+	var wg sync.WaitGroup
+	for i := range at {
+		wg.Go(func() {
+			for trial := i; trial < trials; trial += at {
+				f(trial)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// The slow request has loaded the session before the other begins, and saves
+// after it has ended.
+func TestPostgresOverlappingRequestsKeepBothKeys(t *testing.T) {
+	m, admin := pgPrograms(t, 2)
+	a, b := session.Key[int]("a"), session.Key[int]("b")
+	pgEachTrial(pgTrials, func(trial int) {
+		cookie, _ := pgLogin(t, m[0])
+		finish := pgSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); pgIncrement(s) })
+		pgUse(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); pgIncrement(s) })
+		if resp := finish(); resp.StatusCode != http.StatusOK {
+			t.Errorf("trial %d: got status %d, want 200", trial, resp.StatusCode)
+		}
+		pgUse(m[0], cookie, func(s *session.Session) {
+			va, _ := a.Get(s)
+			vb, _ := b.Get(s)
+			n, _ := pgCount.Get(s)
+			if va != 1 || vb != 2 || n != 2 {
+				t.Errorf("trial %d: got a=%d b=%d count=%d, want 1, 2, 2", trial, va, vb, n)
+			}
+		})
+	})
+	if got := m[0].Stats().Conflicts; got != pgTrials {
+		t.Errorf("conflicts merged: got %d, want %d", got, pgTrials)
+	}
+	if got := pgRows(t, admin); got != pgTrials {
+		t.Errorf("records: got %d, want %d", got, pgTrials)
+	}
+}
+
+// What has ended while a slow request ran stays ended.
+func TestPostgresGoneStaysGone(t *testing.T) {
+	m, admin := pgPrograms(t, 2)
+	for _, tt := range []struct {
+		name string
+		end  func(t *testing.T, cookie *http.Cookie, id string) (fresh *http.Cookie)
+	}{
+		{"logout", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
+			pgUse(m[1], cookie, func(s *session.Session) { s.Destroy() })
+			return nil
+		}},
+		{"renewal", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
+			return pgSetCookie(pgUse(m[1], cookie, func(s *session.Session) { s.Renew() }))
+		}},
+		{"expiry", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
+			pgExec(t, admin, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", id)
+			return nil
+		}},
+		{"pruning", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
+			pgExec(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid = $1", id)
+			if _, err := m[1].Prune(t.Context()); err != nil {
+				t.Errorf("Prune: got %v, want no error", err)
+			}
+			return nil
+		}},
+	} {
+		for _, request := range []struct {
+			name   string
+			use    func(*session.Session)
+			trials int
+			want   int
+		}{
+			{"mutating", pgIncrement, pgTrials, http.StatusConflict},
+			{"touch only", func(s *session.Session) { pgCount.Get(s) }, pgTrials, http.StatusOK},
+			{"renewing", func(s *session.Session) { s.Renew() }, pgTrials / 10, http.StatusConflict},
+			{"new idle timeout", func(s *session.Session) { s.SetIdleTimeout(pgPatience) }, pgTrials / 10, http.StatusConflict},
+		} {
+			t.Run(tt.name+", "+request.name, func(t *testing.T) {
+				pgEachTrial(request.trials, func(trial int) {
+					cookie, id := pgLogin(t, m[0])
+					// Make a touch due.
+					pgExec(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid = $1", id)
+					finish := pgSlow(m[0], cookie, request.use)
+					fresh := tt.end(t, cookie, id)
+					resp := finish()
+					if resp.StatusCode != request.want || len(resp.Cookies()) != 0 {
+						t.Errorf("trial %d: got status %d and %d cookies, want %d and none", trial, resp.StatusCode, len(resp.Cookies()), request.want)
+					}
+					if got := pgCounted(t, m[0], cookie); got != -1 {
+						t.Errorf("trial %d: the session lives again", trial)
+					}
+					if fresh != nil {
+						if got := pgCounted(t, m[0], fresh); got != 0 {
+							t.Errorf("trial %d: the renewed session: got count %d, want 0", trial, got)
+						}
+						pgUse(m[1], fresh, func(s *session.Session) { s.Destroy() })
+					}
+				})
+				if got := pgGet[int](t, admin, "SELECT count(*) FROM schema_system.session WHERE expire >= now()"); got != 0 {
+					t.Errorf("live records: got %d, want 0", got)
+				}
+			})
+		}
+	}
+}
+
+// All 64 requests have loaded the session before the first saves it.
+func TestPostgresOverlappingIncrements(t *testing.T) {
+	const programs, requests = 4, 64
+	m, _ := pgPrograms(t, programs)
+	for _, tt := range []struct {
+		name  string
+		renew bool // one of them gives the session a new ID, and others may end with it
+	}{
+		{name: "one session"},
+		{name: "and a renewal", renew: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			cookie, _ := pgLogin(t, m[0])
+			var at sync.WaitGroup
+			at.Add(requests)
+			responses := make([]*http.Response, requests)
+			pgTogether(requests, func(i int) {
+				responses[i] = pgUse(m[i%programs], cookie, func(s *session.Session) {
+					pgIncrement(s)
+					if tt.renew && i == requests/2 {
+						s.Renew()
+					}
+					at.Done()
+					at.Wait()
+				})
+			})
+			want := 0
+			for i, resp := range responses {
+				switch resp.StatusCode {
+				case http.StatusOK:
+					want++
+				case http.StatusConflict:
+				default:
+					t.Errorf("status: got %d, want 200 or 409", resp.StatusCode)
+				}
+				if tt.renew && i == requests/2 {
+					cookie = pgSetCookie(resp)
+				}
+			}
+			if !tt.renew && want != requests {
+				t.Errorf("answered with 200: got %d, want %d", want, requests)
+			}
+			if cookie == nil {
+				t.Fatal("the renewal: got no cookie")
+			}
+			if got := pgCounted(t, m[0], cookie); got != want {
+				t.Errorf("count: got %d, want %d", got, want)
+			}
+			var conflicts uint64
+			for _, m := range m {
+				conflicts += m.Stats().Conflicts
+			}
+			t.Logf("%d saves met others", conflicts)
+		})
+	}
+}
