@@ -47,7 +47,8 @@ type Config struct {
 
 	// IdleTimeout ends a session this long after the last request that used
 	// it. Default 24 h, at most 400 days. Session.SetIdleTimeout changes it for
-	// one session.
+	// one session. A record keeps the idle timeout it was created with, as in
+	// Express: a new value is for new sessions.
 	IdleTimeout time.Duration
 
 	// AbsoluteTimeout ends a session this long after its creation, however

@@ -75,7 +75,7 @@ type Stats struct {
 	Destroys    uint64 // records deleted at an application's wish
 	Pruned      uint64 // expired records deleted
 	BadCookies  uint64 // session cookies that did not verify
-	StoreErrors uint64 // failures of the store, those that a retry mended included
+	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
 }
 
 // Stats returns the counts so far. It is safe for concurrent use, and suits

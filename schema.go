@@ -186,6 +186,7 @@ func (s *PostgresStore) ddl() string {
 			"'schema_system.session'", quote(s.table()),
 			"schema_system.session", s.table(),
 			"'schema_system'", quote(s.opts.Schema),
+			"'session'", quote(s.opts.Table),
 			"schema_system", id(s.opts.Schema),
 			"idx_session_expire", id("idx_"+s.opts.Table+"_expire"),
 			"$do$", tag,

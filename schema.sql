@@ -16,13 +16,30 @@ BEGIN
 END
 $do$;
 
--- The fill factor leaves room in each page, so that an update that moves no
--- indexed column stays there (heap-only) and the table does not grow by it.
-CREATE TABLE IF NOT EXISTS schema_system.session (
-  sid    VARCHAR      NOT NULL PRIMARY KEY,
-  sess   JSON         NOT NULL,
-  expire TIMESTAMP(6) NOT NULL
-) WITH (fillfactor = 90);
+DO $do$
+BEGIN
+  IF NOT EXISTS (
+    SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'schema_system' AND c.relname = 'session'
+  ) THEN
+    -- The fill factor leaves room in each page, so that an update that moves no
+    -- indexed column stays there (heap-only) and the table does not grow by it.
+    CREATE TABLE schema_system.session (
+      sid    VARCHAR      NOT NULL PRIMARY KEY,
+      sess   JSON         NOT NULL,
+      expire TIMESTAMP(6) NOT NULL
+    ) WITH (fillfactor = 90);
+    -- Data over 2 KB is compressed at each save; lz4 is the fastest at it.
+    IF current_setting('server_version_num')::int >= 140000 THEN
+      BEGIN
+        ALTER TABLE schema_system.session ALTER COLUMN sess SET COMPRESSION lz4;
+      EXCEPTION WHEN feature_not_supported THEN
+        NULL; -- a server that was built without it
+      END;
+    END IF;
+  END IF;
+END
+$do$;
 
 -- For pruning. connect-pg-simple calls its own "IDX_session_expire".
 DO $do$
