@@ -1,8 +1,9 @@
 // Package batch lets calls that come while others are under way share one piece
 // of work, such as a statement.
 //
-// There are a few slots. A call that finds one free goes at once and alone.
-// While all are taken, calls gather; a slot that becomes free takes all that
+// There are a few slots. A call that finds one free goes at once, alone or with
+// those that were ready to run at the same moment. While all are taken, calls
+// gather; a slot that becomes free takes all that
 // wait, up to a maximum. So nothing ever waits for company, there are no timers,
 // and the more load there is the more is shared.
 package batch
@@ -10,6 +11,8 @@ package batch
 import (
 	"context"
 	"errors"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -48,6 +51,10 @@ type call[Q, A any] struct {
 	done     chan struct{}
 }
 
+func newCall[Q, A any](ctx context.Context, question Q) *call[Q, A] {
+	return &call[Q, A]{ctx: ctx, question: question, done: make(chan struct{})}
+}
+
 // New returns a Group with slots slots, whose shared calls have most members at
 // most; both are at least 1. alone does one call, shared several: it returns
 // the members' answers in their order. alone runs on the caller's context,
@@ -68,15 +75,29 @@ func (g *Group[Q, A]) Do(ctx context.Context, question Q) (A, error) {
 	}
 	g.idle.Add(1)
 	defer g.idle.Done()
+	var c *call[Q, A]
 	if g.free > 0 {
 		g.free--
 		g.mu.Unlock()
-		defer g.next()
-		return g.alone(ctx, question)
+		// Whoever is ready to run may be about to ask as well: the members of the
+		// call before were all woken at the same moment. Where nobody is, this
+		// costs nothing.
+		runtime.Gosched()
+		g.mu.Lock()
+		if len(g.waiting) == 0 {
+			g.mu.Unlock()
+			defer g.next()
+			return g.alone(ctx, question)
+		}
+		c = newCall[Q, A](ctx, question)
+		g.waiting = slices.Insert(g.waiting, 0, c)
+		g.mu.Unlock()
+		g.next()
+	} else {
+		c = newCall[Q, A](ctx, question)
+		g.waiting = append(g.waiting, c)
+		g.mu.Unlock()
 	}
-	c := &call[Q, A]{ctx: ctx, question: question, done: make(chan struct{})}
-	g.waiting = append(g.waiting, c)
-	g.mu.Unlock()
 	select {
 	case <-c.done:
 		if c.panicked != nil {

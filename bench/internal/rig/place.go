@@ -1,0 +1,38 @@
+package rig
+
+import (
+	"os"
+	"path/filepath"
+)
+
+// Place is where results go.
+type Place struct {
+	Out  string // directory
+	Docs string // document whose tables are replaced; empty: none
+}
+
+// Places fills the gaps: the repository's own places, or temporary ones with short,
+// whose figures mean nothing.
+func Places(module, out, docs string, short bool) (p Place, err error) {
+	p = Place{Out: out, Docs: docs}
+	switch {
+	case docs == "none", docs == "" && short:
+		p.Docs = ""
+	case docs == "":
+		p.Docs = filepath.Join(filepath.Dir(module), "docs", "performance.md")
+	}
+	switch {
+	case out == "" && short:
+		p.Out, err = os.MkdirTemp("", "bench-results-")
+	case out == "":
+		p.Out = filepath.Join(module, "results")
+	}
+	if err != nil {
+		return p, err
+	}
+	// Programs that this one starts work somewhere else.
+	if p.Out, err = filepath.Abs(p.Out); err == nil && p.Docs != "" {
+		p.Docs, err = filepath.Abs(p.Docs)
+	}
+	return p, err
+}

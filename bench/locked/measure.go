@@ -1,0 +1,269 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgsession/session/bench/internal/rig"
+)
+
+// Report is everything that was measured; locked.json holds it.
+type Report struct {
+	When     time.Time   `json:"when"`
+	Machine  rig.Machine `json:"machine"`
+	Go       string      `json:"go"`
+	Postgres string      `json:"postgresql"`
+	Seconds  float64     `json:"lockedSeconds"`
+	Conns    int         `json:"savers"`
+	Blocked  int         `json:"saversOfTheLockedSession"`
+	Pool     int         `json:"pool"`
+	Results  []*Result   `json:"results"`
+}
+
+// Result is one server.
+type Result struct {
+	Variant string  `json:"variant"`
+	Free    []Run   `json:"unlocked"` // rounds
+	Locked  []Run   `json:"locked"`
+	Late    float64 `json:"lateMs"` // the latest neighbour, beyond the usual time
+	Ratio   float64 `json:"ratio"`  // of all savers' throughput
+}
+
+// Run is one measurement; times in milliseconds, those of the neighbours.
+type Run struct {
+	All        float64 `json:"perSecond"`           // answers of all savers
+	Neighbours float64 `json:"neighboursPerSecond"` // of those on other sessions
+	P50        float64 `json:"p50"`
+	P99        float64 `json:"p99"`
+	Max        float64 `json:"max"`
+	Waited     int     `json:"blockedAnswers"` // of savers of the locked session, all of them right
+}
+
+// savers is a Script: the first connections all write to one session, the others to
+// sessions of their own.
+type savers struct {
+	*rig.Visits // the neighbours' part
+	blocked     int
+	request     []byte
+	merges      bool         // every number must come once
+	seen        map[int]bool // answers of the shared session
+
+	neighbours rig.Hist
+	inTime     int
+	waited     int
+}
+
+// Next implements rig.Script.
+func (s *savers) Next(conn int) (int, []byte) {
+	if conn < s.blocked {
+		return 0, s.request
+	}
+	return s.Visits.Next(conn - s.blocked)
+}
+
+// Done implements rig.Script.
+func (s *savers) Done(conn, tag int, a rig.Answer) error {
+	if conn >= s.blocked {
+		s.neighbours.Add(a.Latency)
+		if !a.Late {
+			s.inTime++
+		}
+		return s.Visits.Done(conn-s.blocked, tag, a)
+	}
+	s.waited++
+	n, err := strconv.Atoi(string(a.Body))
+	if a.Status != http.StatusOK || err != nil {
+		return fmt.Errorf("the locked session: got %d %q, want 200 and a number", a.Status, a.Body)
+	}
+	if s.merges && s.seen[n] {
+		return fmt.Errorf("the locked session: got %d twice, want every number once", n)
+	}
+	s.seen[n] = true
+	return nil
+}
+
+// stand is one server with its users.
+type stand struct {
+	options
+	server *rig.Server
+	users  *rig.Users
+	shared string // cookie of the session that is locked
+	seen   map[int]bool
+	db     *pgx.Conn
+}
+
+func measure(ctx context.Context, module string, o options) (*Report, error) {
+	stage, err := rig.NewStage(ctx, module, o.pool, nil, "./server", "./peers/selectupdate")
+	if err != nil {
+		return nil, err
+	}
+	defer stage.Close()
+	r := &Report{
+		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(), Postgres: stage.Postgres.Version,
+		Seconds: o.duration.Seconds(), Conns: o.conns, Blocked: o.blocked, Pool: o.pool,
+	}
+	for _, name := range o.variants {
+		rig.Log("measuring %s", name)
+		s, err := newStand(ctx, stage, o, name)
+		if err != nil {
+			return nil, err
+		}
+		result, err := s.measure(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		r.Results = append(r.Results, result)
+	}
+	return r, nil
+}
+
+const lockedUser = "locked"
+
+func newStand(ctx context.Context, stage *rig.Stage, o options, name string) (*stand, error) {
+	v := rig.FindVariant(name)
+	s := &stand{options: o, seen: make(map[int]bool)}
+	var err error
+	if s.server, err = stage.Enter(ctx, v); err != nil {
+		return nil, err
+	}
+	if s.users, err = rig.LoginUsers(s.server, o.users); err != nil {
+		return nil, err
+	}
+	if s.shared, err = s.server.Login(http.DefaultClient, lockedUser); err != nil {
+		return nil, err
+	}
+	if s.db, err = stage.Postgres.Connect(ctx, v.Database()); err != nil {
+		return nil, err
+	}
+	stage.OnClose(func() { _ = s.db.Close(context.Background()) })
+	return s, nil
+}
+
+func (s *stand) measure(ctx context.Context) (*Result, error) {
+	result := &Result{Variant: s.server.Variant.Name}
+	if _, err := s.run(ctx, s.duration/3); err != nil { // warms up
+		return nil, err
+	}
+	var late, ratio []float64
+	for range s.rounds {
+		free, err := s.run(ctx, s.duration)
+		if err != nil {
+			return nil, fmt.Errorf("without a lock: %w", err)
+		}
+		locked, err := s.lockedRun(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("with a lock: %w", err)
+		}
+		result.Free, result.Locked = append(result.Free, free), append(result.Locked, locked)
+		late = append(late, locked.Max-free.P50)
+		ratio = append(ratio, locked.All/max(free.All, 1e-9))
+	}
+	result.Late, result.Ratio = maximum(late), rig.Median(ratio)
+	return result, nil
+}
+
+// lockedRun locks the row for the whole duration.
+func (s *stand) lockedRun(ctx context.Context) (run Run, err error) {
+	tx, err := s.db.Begin(ctx)
+	if err != nil {
+		return run, err
+	}
+	tag, err := tx.Exec(ctx, "SELECT 1 FROM schema_system.session WHERE sess->>'user_id' = $1 FOR UPDATE", lockedUser)
+	if err == nil && tag.RowsAffected() != 1 {
+		err = fmt.Errorf("%d rows of the user to lock, want 1", tag.RowsAffected())
+	}
+	if err != nil {
+		return run, errors.Join(err, tx.Rollback(ctx))
+	}
+	committed := make(chan error, 1)
+	go func() {
+		select {
+		case <-time.After(s.duration):
+		case <-ctx.Done():
+		}
+		committed <- tx.Commit(context.WithoutCancel(ctx))
+	}()
+	run, err = s.run(ctx, s.duration)
+	return run, errors.Join(err, <-committed)
+}
+
+func (s *stand) run(ctx context.Context, d time.Duration) (Run, error) {
+	script := &savers{
+		Visits:  rig.NewVisits(s.server.Variant, rig.Write, s.users, s.conns-s.blocked, 0),
+		blocked: s.blocked, request: rig.Request(rig.Write, s.shared), merges: s.server.Variant.Ours, seen: s.seen,
+	}
+	result, err := rig.Load{Addrs: []string{s.server.Addr}, Conns: s.conns, Duration: d, Script: script}.Run(ctx)
+	if err != nil {
+		return Run{}, err
+	}
+	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+	h := &script.neighbours
+	return Run{
+		All: result.PerSecond(), Neighbours: float64(script.inTime) / d.Seconds(),
+		P50: ms(h.Quantile(0.5)), P99: ms(h.Quantile(0.99)), Max: ms(h.Max()), Waited: script.waited,
+	}, nil
+}
+
+func maximum(v []float64) (m float64) {
+	for _, x := range v {
+		m = max(m, x)
+	}
+	return m
+}
+
+func median(runs []Run, figure func(Run) float64) float64 {
+	var v []float64
+	for _, r := range runs {
+		v = append(v, figure(r))
+	}
+	return rig.Median(v)
+}
+
+func (r *Report) table() string {
+	t := rig.Table{Head: []string{"server", "all savers/s", "locked", "ratio", "neighbours/s", "locked", "p99 ms", "locked", "max ms", "locked", "latest by ms"}}
+	for _, x := range r.Results {
+		row := []string{rig.FindVariant(x.Variant).Label}
+		for _, f := range []func(Run) float64{func(r Run) float64 { return r.All }, func(r Run) float64 { return r.Neighbours }} {
+			row = append(row, rig.Int(median(x.Free, f)), rig.Int(median(x.Locked, f)))
+			if len(row) == 3 {
+				row = append(row, rig.Fixed(x.Ratio, 2))
+			}
+		}
+		for _, f := range []func(Run) float64{func(r Run) float64 { return r.P99 }, func(r Run) float64 { return r.Max }} {
+			row = append(row, rig.Fixed(median(x.Free, f), 1), rig.Fixed(median(x.Locked, f), 1))
+		}
+		t.Add(append(row, rig.Fixed(x.Late, 1))...)
+	}
+	return t.String()
+}
+
+func (r *Report) part() string {
+	return fmt.Sprintf("%d savers, %d of them on a session whose row another transaction holds for %s s; %d database connections; PostgreSQL %s, %s.\n\n",
+		r.Conns, r.Blocked, strconv.FormatFloat(r.Seconds, 'f', -1, 64), r.Pool, r.Postgres, r.When.Format("2 January 2006")) + r.table()
+}
+
+func (r *Report) write(where rig.Place) error {
+	var s strings.Builder
+	fmt.Fprintf(&s, "# One locked row\n\nWritten by `go run ./locked` in `bench`.\n\n%s", r.part())
+	if err := rig.WriteFile(filepath.Join(where.Out, "locked.md"), s.String()); err != nil {
+		return err
+	}
+	if err := rig.WriteJSON(filepath.Join(where.Out, "locked.json"), r); err != nil {
+		return err
+	}
+	fmt.Print(s.String())
+	rig.Log("written to %s", where.Out)
+	if where.Docs == "" {
+		return nil
+	}
+	return rig.Insert(where.Docs, map[string]string{"locked": r.part()})
+}
