@@ -333,13 +333,13 @@ func TestPostgresStore(t *testing.T) {
 }
 
 func TestPostgresStoreInEveryQueryMode(t *testing.T) {
-	url := pgtest.URL(t)
 	for _, mode := range []pgx.QueryExecMode{
 		pgx.QueryExecModeDescribeExec, pgx.QueryExecModeCacheDescribe, pgx.QueryExecModeExec, pgx.QueryExecModeSimpleProtocol,
 	} {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
-			store := pgStore(t, pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
+			// A database of its own, for the suite prunes.
+			store := pgStore(t, pgOpen(t, pgtest.URL(t), func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
