@@ -1,0 +1,232 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// updating is one Update with its merges.
+type updating struct {
+	m       *Manager
+	p       *snapshot
+	rec     loaded
+	changes []change
+	guess   bool // rec is what an earlier request wrote, not what was loaded
+	newID   string
+	doubt   *document // what an attempt without an answer started from
+	tried   document  // what that attempt wrote
+}
+
+// run writes, and merges until that succeeds. wrote is false where nothing had
+// to be written.
+func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error) {
+	m := u.m
+	for try := 0; ; try++ {
+		next, c, err := u.change(try > 0 || u.guess)
+		if u.guess && (err != nil || c.New == nil) {
+			// The store compares what is written. Nothing else may rest on a
+			// guess: the session may have ended since.
+			u.rec = u.p.rec
+			next, c, err = u.change(false)
+		}
+		u.guess = false
+		if err != nil {
+			return false, err
+		}
+		if c.New == nil { // every change is there already
+			out.rec = u.rec
+			return false, m.touch(ctx, u.p.id, &u.rec, out)
+		}
+		err = m.store.Update(ctx, u.p.id, c)
+		switch {
+		case err == nil:
+			u.done(out, next, c)
+			return true, nil
+		case errors.Is(err, ErrNotFound):
+			if u.doubt == nil {
+				return false, ErrDestroyed
+			}
+		case errors.Is(err, ErrExists):
+			if u.newID, err = m.newID(); err != nil {
+				return false, err
+			}
+		case errors.Is(err, ErrUncertain):
+			_ = m.storeError(err)
+			from := u.rec.document
+			u.doubt, u.tried = &from, next.document
+		case errors.Is(err, ErrConflict):
+			m.stats.conflicts.Add(1)
+		default:
+			return false, m.storeError(err)
+		}
+		if perr := pause(ctx, try); perr != nil {
+			return false, errors.Join(err, perr)
+		}
+		if happened, err := u.look(ctx); err != nil {
+			return false, err
+		} else if happened {
+			u.done(out, u.rec, c)
+			return true, nil
+		}
+	}
+}
+
+// look loads the record again after a conflict or a missing answer. happened
+// says that an attempt without an answer had been carried out.
+func (u *updating) look(ctx context.Context) (happened bool, err error) {
+	rec, err := u.m.fetch(ctx, u.p.id)
+	if errors.Is(err, ErrNotFound) {
+		if u.doubt != nil && u.p.renew {
+			if rec, err = u.m.fetch(ctx, u.newID); err == nil {
+				u.rec = rec
+				return true, nil
+			}
+		}
+		if errors.Is(err, ErrNotFound) {
+			return false, ErrDestroyed
+		}
+	}
+	if err != nil {
+		if u.doubt != nil {
+			err = fmt.Errorf("%w: %w", ErrUncertain, err)
+		}
+		return false, err
+	}
+	if u.doubt != nil {
+		if !u.p.renew && bytes.Equal(rec.raw, u.tried.raw) {
+			u.rec = rec
+			return true, nil
+		}
+		// A key that no longer has the value it was loaded with has been
+		// written since: by our own attempt, or by somebody after it.
+		var kept []change
+		for _, c := range u.changes {
+			if sameJSON(rec.get(c.name), u.doubt.get(c.name)) {
+				kept = append(kept, c)
+			}
+		}
+		u.changes = kept
+		if !bytes.Equal(rec.raw, u.doubt.raw) {
+			u.doubt = nil // the attempt has happened or no longer can
+		}
+	}
+	u.rec = rec
+	return false, nil
+}
+
+// change makes the changes on the record as it is known. again runs the
+// functions of Key.Update anew. c.New is nil if nothing would change.
+func (u *updating) change(again bool) (next loaded, c Change, err error) {
+	m, p := u.m, u.p
+	d := u.rec.clone()
+	dirty := false
+	for _, ch := range u.changes {
+		value := ch.value
+		old := d.get(ch.name)
+		if again && ch.update != nil {
+			if value, err = ch.update(old); err != nil {
+				return next, c, err
+			}
+		}
+		if !bytes.Equal(value, old) {
+			dirty = true
+			d.set(ch.name, value)
+		}
+	}
+	now := time.Now()
+	if u.rec.newborn {
+		dirty = true
+		d.setCreated(now)
+	}
+	cookie, healthy := d.healthyCookie()
+	if !healthy {
+		cookie = m.newCookie(p.r)
+	}
+	left := u.rec.left - now.Sub(u.rec.asOf)
+	if p.idle != nil {
+		dirty = true
+		d.setLifetime(cookie, *p.idle, now)
+		c.Shorten = true
+		c.TTL = m.target(&d, now)
+		d.setLifetime(cookie, *p.idle, now.Add(c.TTL))
+	} else if ttl := m.target(&d, now); m.touchDue(&d, ttl, left) {
+		c.TTL = ttl
+	}
+	if !dirty && u.newID == "" {
+		return u.rec, Change{}, nil
+	}
+	dirty = dirty || !healthy // a row that is written anyway is mended
+	c.Old, c.New, c.NewID = u.rec.raw, u.rec.raw, u.newID
+	if dirty {
+		u.lifetime(&d, cookie, healthy, c.TTL, now)
+	}
+	if dirty || m.cfg.Encrypt { // a new ID has another key
+		id := p.id
+		if u.newID != "" {
+			id = u.newID
+		}
+		if c.New, err = m.encode(id, &d); err != nil {
+			return next, c, err
+		}
+		if err := m.checkSize(c.New, len(c.Old)); err != nil {
+			return next, c, err
+		}
+	}
+	d.raw = c.New
+	next = loaded{document: d, left: left, asOf: now}
+	if c.TTL > 0 {
+		next.left = c.TTL
+	}
+	return next, c, nil
+}
+
+// lifetime brings the cookie object of a record that is written anyway up to
+// date, and replaces one that Express could not use; a timeout in it is kept.
+func (u *updating) lifetime(d *document, cookie document, healthy bool, ttl time.Duration, now time.Time) {
+	own, ok := d.maxAge()
+	switch {
+	case u.p.idle != nil: // done
+	case !healthy:
+		idle := u.m.cfg.IdleTimeout
+		if u.m.cfg.Cookie.BrowserSession {
+			idle = 0
+		}
+		if ok && own > 0 {
+			idle = own
+		}
+		d.setLifetime(cookie, idle, now.Add(idle))
+	case ok && own > 0 && ttl > 0:
+		cookie.setExpires(now.Add(ttl))
+		d.set(memberCookie, cookie.encode())
+	}
+}
+
+// done notes what has been written.
+func (u *updating) done(out *outcome, rec loaded, c Change) {
+	u.m.stats.saves.Add(1)
+	out.rec = rec
+	if c.NewID != "" {
+		u.m.stats.renewals.Add(1)
+		out.id = c.NewID
+	}
+	_, own := rec.maxAge()
+	moved := c.TTL > 0 && (own || !u.m.cfg.Cookie.BrowserSession)
+	out.cookie.send = c.NewID != "" || u.p.idle != nil || moved
+	out.cookie.only = !u.p.asked()
+}
+
+// pause waits a random moment, longer after more tries.
+func pause(ctx context.Context, try int) error {
+	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6)))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
