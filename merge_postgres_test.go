@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"log/slog"
 	"net/http"
 	"sync"
 	"testing"
@@ -12,14 +13,28 @@ import (
 )
 
 // pgPrograms returns managers that share a database, each with a pool of its own.
-func pgPrograms(t *testing.T, n int) ([]*session.Manager, *pgxpool.Pool) {
+func pgPrograms(t *testing.T, n int, opts session.PostgresOptions) ([]*session.Manager, *pgxpool.Pool) {
 	t.Helper()
 	url := pgtest.URL(t)
+	opts.Logger = slog.New(slog.DiscardHandler)
 	var managers []*session.Manager
 	for range n {
-		managers = append(managers, pgManager(t, pgStore(t, pgOpen(t, url, pgMaxConns(8)))))
+		store, err := session.NewPostgresStore(t.Context(), pgOpen(t, url, pgMaxConns(8)), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		managers = append(managers, pgManager(t, store))
 	}
 	return managers, pgOpen(t, url)
+}
+
+// pgEachSharing runs a test with shared statements as they are by default, forced
+// to batches of several sizes, and without.
+func pgEachSharing(t *testing.T, test func(*testing.T, session.PostgresOptions)) {
+	t.Run("default", func(t *testing.T) { test(t, session.PostgresOptions{}) })
+	for _, v := range sharingVariants {
+		t.Run(v.name, func(t *testing.T) { test(t, v.opts) })
+	}
 }
 
 // pgSlow starts a request that uses its session with f and then stays in its
@@ -59,7 +74,11 @@ func pgEachTrial(trials int, f func(trial int)) {
 // The slow request has loaded the session before the other begins, and saves
 // after it has ended.
 func TestPostgresOverlappingRequestsKeepBothKeys(t *testing.T) {
-	m, admin := pgPrograms(t, 2)
+	pgEachSharing(t, pgTestOverlappingRequestsKeepBothKeys)
+}
+
+func pgTestOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOptions) {
+	m, admin := pgPrograms(t, 2, opts)
 	a, b := session.Key[int]("a"), session.Key[int]("b")
 	pgEachTrial(pgTrials, func(trial int) {
 		cookie, _ := pgLogin(t, m[0])
@@ -87,7 +106,11 @@ func TestPostgresOverlappingRequestsKeepBothKeys(t *testing.T) {
 
 // What has ended while a slow request ran stays ended.
 func TestPostgresGoneStaysGone(t *testing.T) {
-	m, admin := pgPrograms(t, 2)
+	pgEachSharing(t, pgTestGoneStaysGone)
+}
+
+func pgTestGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
+	m, admin := pgPrograms(t, 2, opts)
 	for _, tt := range []struct {
 		name string
 		end  func(t *testing.T, cookie *http.Cookie, id string) (fresh *http.Cookie)
@@ -153,8 +176,12 @@ func TestPostgresGoneStaysGone(t *testing.T) {
 
 // All 64 requests have loaded the session before the first saves it.
 func TestPostgresOverlappingIncrements(t *testing.T) {
+	pgEachSharing(t, pgTestOverlappingIncrements)
+}
+
+func pgTestOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 	const programs, requests = 4, 64
-	m, _ := pgPrograms(t, programs)
+	m, _ := pgPrograms(t, programs, opts)
 	for _, tt := range []struct {
 		name  string
 		renew bool // one of them gives the session a new ID, and others may end with it
