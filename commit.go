@@ -120,11 +120,10 @@ type snapshot struct {
 
 // outcome is what a commit has made of it.
 type outcome struct {
-	id      string // "" without a record
-	rec     loaded
-	cookie  cookieState
-	created bool
-	gone    bool
+	id     string // "" without a record
+	rec    loaded
+	cookie cookieState
+	gone   bool
 }
 
 // commit saves what has changed since the last one. final is the one before
@@ -296,7 +295,7 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 		return &opError{"create", err}
 	}
 	m.stats.creates.Add(1)
-	out.id, out.rec, out.created = id, loaded{document: d, left: ttl, asOf: now}, true
+	out.id, out.rec = id, loaded{document: d, left: ttl, asOf: now}
 	out.cookie.send = true
 	return nil
 }

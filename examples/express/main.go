@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 )
 
 // shutdownTimeout is what requests under way get to finish in after Ctrl-C.
@@ -61,7 +62,7 @@ func run(ctx context.Context, moved string) (err error) {
 		return fmt.Errorf("listen on PORT: %w", err)
 	}
 	defer ln.Close()
-	if err := ensureSecret(); err != nil {
+	if err := pgtest.EnsureSecret("express"); err != nil {
 		return err
 	}
 	if err := node.install(ctx); err != nil {

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 )
 
 // shutdownTimeout is what requests under way get to finish in after Ctrl-C.
@@ -47,7 +48,7 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("listen on PORT: %w", err)
 	}
 	defer ln.Close()
-	if err := ensureSecret(); err != nil {
+	if err := pgtest.EnsureSecret("quickstart"); err != nil {
 		return err
 	}
 	db, err := openDatabase(ctx)
