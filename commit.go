@@ -262,6 +262,9 @@ func (m *Manager) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	default:
 		err = m.update(ctx, p, &out)
 	}
+	if err == nil && m.cfg.MaxPerUser > 0 && out.id != "" {
+		m.limit(ctx, p, &out)
+	}
 	return out, err
 }
 
@@ -287,7 +290,7 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 	}
 	cookie := m.newCookie(p.r)
 	d.setLifetime(cookie, idle, now)
-	d.setCreated(now)
+	d.setTime(memberCreated, now)
 	ttl := m.target(&d, now)
 	d.setLifetime(cookie, idle, now.Add(ttl))
 	id, err := m.insert(ctx, &d, ttl)

@@ -91,11 +91,23 @@ type Config struct {
 	// under a key derived from Secret and the session ID: a copy of the table
 	// then shows no data, and data moved to another row does not open. The
 	// record's cookie object stays readable. Express cannot read such a session,
-	// and SQL cannot search its keys. Plain records are still read, and sealed
+	// and SQL cannot search its keys; see UserKey. Plain records are still read, and sealed
 	// when they are next saved; OldSecrets still open what they sealed. A record
 	// that does not open is an error (503), never an empty session. Default
 	// false.
 	Encrypt bool
+
+	// UserKey is the key that says whose session it is, such as "userId". It is
+	// needed for MaxPerUser, and with Encrypt to find sessions by it: a keyed
+	// hash of its value is then kept beside the sealed data, which tells equal
+	// users from different ones and nothing else. Default none.
+	UserKey string
+
+	// MaxPerUser is how many sessions a user may have. A login over that
+	// destroys the user's sessions that were renewed longest ago. Without an
+	// index on UserKey ([PostgresOptions.IndexKeys]) each login reads the whole
+	// table. Default 0: no limit.
+	MaxPerUser int
 
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved, instead of the handler; nothing that the handler had prepared is

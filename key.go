@@ -131,7 +131,7 @@ func (k Key[T]) Delete(s *Session) {
 func (k Key[T]) op() string { return fmt.Sprintf("Key(%q)", string(k)) }
 
 func (k Key[T]) check() error {
-	if reservedKeys[string(k)] || !utf8.ValidString(string(k)) {
+	if reserved(string(k)) || !utf8.ValidString(string(k)) {
 		return invalid(k.op(), "the name is empty, not UTF-8, or reserved by Express or this package; use another")
 	}
 	return nil

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,7 +141,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	now := time.Now()
 	if u.rec.newborn {
 		dirty = true
-		d.setCreated(now)
+		d.setTime(memberCreated, now)
 	}
 	cookie, healthy := d.healthyCookie()
 	if !healthy {
@@ -156,22 +157,20 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	} else if ttl := m.target(&d, now); m.touchDue(&d, ttl, left) {
 		c.TTL = ttl
 	}
-	if !dirty && u.newID == "" {
+	if u.newID != "" {
+		dirty = true
+		d.setTime(memberRenewed, now)
+	}
+	if !dirty {
 		return u.rec, Change{}, nil
 	}
-	dirty = dirty || !healthy // a row that is written anyway is mended
-	c.Old, c.New, c.NewID = u.rec.raw, u.rec.raw, u.newID
-	if dirty {
-		u.lifetime(&d, cookie, healthy, c.TTL, now)
+	// A row that is written anyway is mended.
+	u.lifetime(&d, cookie, healthy, c.TTL, now)
+	c.Old, c.NewID = u.rec.raw, u.newID
+	if c.New, err = m.encode(cmp.Or(u.newID, p.id), &d); err != nil { // a new ID has another key
+		return next, c, err
 	}
-	if dirty || m.cfg.Encrypt { // a new ID has another key
-		id := p.id
-		if u.newID != "" {
-			id = u.newID
-		}
-		if c.New, err = m.encode(id, &d); err != nil {
-			return next, c, err
-		}
+	if len(u.changes) > 0 { // a renewal alone must not fail for our bookkeeping
 		if err := m.checkSize(c.New, len(c.Old)); err != nil {
 			return next, c, err
 		}

@@ -58,7 +58,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if store == nil {
 		err = errors.Join(errors.New("session: store is nil: use NewPostgresStore or NewMemoryStore"), err)
 	}
-	if err = errors.Join(err, fitsExpress(store, &cfg)); err != nil {
+	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
 	codec, err := newCodec(&cfg)
@@ -91,7 +91,7 @@ func (m *Manager) logSettings() {
 		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
 		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
-		"oldSecrets", len(c.OldSecrets))
+		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser)
 }
 
 // Close stops pruning after the batch under way and waits for it, at most

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -14,6 +15,8 @@ import (
 const (
 	memberCookie  = "cookie"    // Express's: lifetime and cookie attributes
 	memberCreated = "__created" // ours: creation, in milliseconds since 1970
+	memberRenewed = "__renewed" // ours: the last renewal, likewise
+	prefixFind    = "__find_"   // ours: the keyed hash of an encrypted value
 )
 
 // maxLifetime bounds every duration read from a record, so that sums of
@@ -31,7 +34,12 @@ var reservedKeys = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	memberCreated: true, memberSealed: true, "": true,
+	memberCreated: true, memberRenewed: true, memberSealed: true, "": true,
+}
+
+// reserved reports whether an application cannot use a key.
+func reserved(name string) bool {
+	return reservedKeys[name] || strings.HasPrefix(name, prefixFind)
 }
 
 // document is a JSON object taken apart at its top level only. Members that
@@ -305,12 +313,17 @@ func (d *document) names() []string {
 	names := make([]string, 0, len(d.members))
 	seen := make(map[string]bool, len(d.members))
 	for i := range d.members {
-		if n := d.members[i].name(); n != memberCookie && n != memberCreated && !seen[n] {
+		if n := d.members[i].name(); !bookkeeping(n) && !seen[n] {
 			seen[n] = true
 			names = append(names, n)
 		}
 	}
 	return names
+}
+
+// bookkeeping reports whether a member is no key of the application.
+func bookkeeping(name string) bool {
+	return name == memberCookie || name == memberCreated || name == memberRenewed
 }
 
 // clone returns a document whose members can be changed without changing d.
@@ -428,16 +441,28 @@ func duration(raw []byte) (d time.Duration, ok bool) {
 
 // created returns when the session was created, by the clock of the program
 // that created it.
-func (d *document) created() (time.Time, bool) {
-	ms, err := strconv.ParseInt(string(d.get(memberCreated)), 10, 64)
+func (d *document) created() (time.Time, bool) { return d.time(memberCreated) }
+
+// renewed returns when the session was last renewed, else when it was created,
+// zero if neither is known.
+func (d *document) renewed() time.Time {
+	t, ok := d.time(memberRenewed)
+	if !ok {
+		t, _ = d.created()
+	}
+	return t
+}
+
+func (d *document) time(name string) (time.Time, bool) {
+	ms, err := strconv.ParseInt(string(d.get(name)), 10, 64)
 	if err != nil {
 		return time.Time{}, false
 	}
 	return time.UnixMilli(ms), true
 }
 
-func (d *document) setCreated(t time.Time) {
-	d.set(memberCreated, strconv.AppendInt(nil, t.UnixMilli(), 10))
+func (d *document) setTime(name string, t time.Time) {
+	d.set(name, strconv.AppendInt(nil, t.UnixMilli(), 10))
 }
 
 // cookie returns the record's cookie object, taken apart; ok is false if the

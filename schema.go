@@ -24,7 +24,8 @@ var schemaSQL string
 const (
 	sqlServer = `SELECT current_setting('server_version'), current_setting('TimeZone'), current_user::text,
 		(SELECT count(DISTINCT extract(timezone FROM make_timestamptz(extract(year FROM now())::int, m, 15, 12, 0, 0))) > 1
-			FROM generate_series(1, 12) m)`
+			FROM generate_series(1, 12) m),
+		pg_backend_pid(), EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name LIKE 'stmtcache%')`
 
 	sqlTable = `SELECT c.oid::bigint, c.relkind::text, c.relpersistence::text,
 			has_schema_privilege(n.oid, 'USAGE'),
@@ -56,6 +57,7 @@ const (
 // shape is what the statements have to know of the table.
 type shape struct {
 	sessType, expireType string
+	kind                 string // p: partitioned
 }
 
 // tableInfo is what the catalogs say of it.
@@ -69,6 +71,8 @@ type tableInfo struct {
 	uniqueSid, indexed, primary  bool
 	version, timeZone, user      string
 	summerTime                   bool
+	pid                          int64 // of the server process
+	prepared                     bool  // it has a statement by the name that pgx gave
 	deferrable                   string
 }
 
@@ -86,7 +90,7 @@ func (s *PostgresStore) setup(ctx context.Context) (shape, error) {
 	}
 	defer conn.Release()
 	var t tableInfo
-	if err := conn.QueryRow(ctx, sqlServer).Scan(&t.version, &t.timeZone, &t.user, &t.summerTime); err != nil {
+	if err := conn.QueryRow(ctx, sqlServer).Scan(&t.version, &t.timeZone, &t.user, &t.summerTime, &t.pid, &t.prepared); err != nil {
 		return shape{}, s.connectError(err)
 	}
 	answered := time.Since(start)
@@ -99,7 +103,7 @@ func (s *PostgresStore) setup(ctx context.Context) (shape, error) {
 		err = s.inspect(ctx, conn.Conn(), &t)
 	}
 	if err != nil {
-		return shape{}, fmt.Errorf("session: looking at the table %s: %w", s.table(), err)
+		return shape{}, fmt.Errorf("session: looking at the table %s: %w", s.table(), describe(err))
 	}
 	if err := s.check(&t); err != nil {
 		return shape{}, err
@@ -108,8 +112,9 @@ func (s *PostgresStore) setup(ctx context.Context) (shape, error) {
 	s.opts.Logger.Info("session: database answered", "host", host, "port", port, "database", database, "user", t.user,
 		"table", s.opts.Schema+"."+s.opts.Table, "version", t.version, "timeZone", t.timeZone, "tookMs", answered.Milliseconds())
 	s.warn(&t)
+	s.warnPooler(conn.Conn(), &t)
 	s.checkZone(ctx, conn.Conn(), t.types["expire"])
-	return shape{sessType: t.types["sess"], expireType: t.types["expire"]}, nil
+	return shape{sessType: t.types["sess"], expireType: t.types["expire"], kind: t.kind}, nil
 }
 
 // target says where the pool connects to.
@@ -131,6 +136,8 @@ func (s *PostgresStore) connectError(err error) error {
 		hint = "the server has no connection left: lower the pool's MaxConns or raise max_connections"
 	case "57P03": // cannot_connect_now
 		hint = "the server is starting up or shutting down"
+	case "42P05", "26000": // duplicate or missing prepared statement
+		return fmt.Errorf("session: %w", describe(err))
 	}
 	return fmt.Errorf("session: PostgreSQL at %s, database %q, user %q does not answer: %s: %w",
 		net.JoinHostPort(host, strconv.Itoa(port)), database, user, hint, err)
@@ -242,8 +249,8 @@ func (s *PostgresStore) check(t *tableInfo) error {
 			fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;", name, s.table(), is, want, s.table(), name, typ, using)
 		}
 	}
-	sid := t.types["sid"]
-	column("sid", fmt.Sprintf("varchar or text of %d characters or more", idLen), "varchar", "", sid == "text" || sid == "character varying" && (t.sidLength == 0 || t.sidLength >= idLen))
+	sid, length := t.types["sid"], len(s.sid(strings.Repeat("x", idLen)))
+	column("sid", fmt.Sprintf("varchar or text of %d characters or more", length), "varchar", "", sid == "text" || sid == "character varying" && (t.sidLength == 0 || t.sidLength >= length))
 	sess := t.types["sess"]
 	column("sess", "json or jsonb", "json", " USING sess::text::json", sess == "json" || sess == "jsonb")
 	column("expire", "timestamp or timestamptz", "timestamp(6)", " USING expire::timestamp(6)", timestampType.MatchString(t.types["expire"]))
@@ -281,5 +288,15 @@ func (s *PostgresStore) warn(t *tableInfo) {
 	}
 	if t.persistence == "u" {
 		log.Warn("session: the table is UNLOGGED: a crash of the database logs everybody out", table, slog.String("run", "ALTER TABLE "+s.table()+" SET LOGGED"))
+	}
+}
+
+// warnPooler logs that a pooler answers which may mix up what pgx has prepared: the
+// process ID that it gave at login is its own invention, and it does not keep
+// statements under names of its own. Whether it is in session mode, where all is
+// well, cannot be asked for.
+func (s *PostgresStore) warnPooler(c *pgx.Conn, t *tableInfo) {
+	if c.Config().DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && int64(c.PgConn().PID()) != t.pid && t.prepared {
+		s.opts.Logger.Warn("session: a pooler is between here and PostgreSQL. Unless its mode is session, set DefaultQueryExecMode of the pool's ConnConfig to pgx.QueryExecModeCacheDescribe")
 	}
 }

@@ -186,6 +186,47 @@ func (s *Session) ID() string {
 	return s.id
 }
 
+// Handle names the session without giving access to it, "" until there is a
+// record: for audit logs, and to tell one's own in a list ([Info.Handle]). It is
+// a hash of the ID, and changes with it.
+func (s *Session) Handle() string {
+	id := s.ID()
+	if id == "" {
+		return ""
+	}
+	if f, ok := s.m.store.(Finder); ok {
+		return f.Handle(id)
+	}
+	return handleOf(id)
+}
+
+// CreatedAt returns when the record was created, by the clock of the program
+// that did it. It is zero without a record and where Express created it.
+func (s *Session) CreatedAt() time.Time {
+	s.use()
+	defer s.mu.Unlock()
+	t, _ := s.base.created()
+	return t
+}
+
+// RenewedAt returns when the session was last renewed, else when it was
+// created, zero if that is not known. A program that calls [Session.Renew] at
+// login and whenever a password was asked for again can demand a recent one
+// before what must not be done with a browser left alone (step-up
+// authentication, OWASP ASVS 5.0, 7.5):
+//
+//	if time.Since(s.RenewedAt()) > 10*time.Minute { … ask for the password … }
+//
+// After Renew it is now.
+func (s *Session) RenewedAt() time.Time {
+	s.use()
+	defer s.mu.Unlock()
+	if s.renew {
+		return time.Now()
+	}
+	return s.base.renewed()
+}
+
 // IsNew reports whether there was no record when the request began.
 func (s *Session) IsNew() bool {
 	s.use()
@@ -212,7 +253,7 @@ func (s *Session) get(name string) []byte {
 			return s.changes[i].value
 		}
 	}
-	if name == memberCookie || name == memberCreated {
+	if bookkeeping(name) {
 		return nil
 	}
 	return s.base.get(name)

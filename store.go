@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"time"
 )
 
@@ -84,3 +86,60 @@ type Pruner interface {
 	// with a nil error.
 	Prune(ctx context.Context, within time.Duration) (int64, error)
 }
+
+// Finder is implemented by stores that can find sessions by the value of a key.
+// Without it [Manager.Sessions], [Manager.Revoke] and [Config.MaxPerUser] do not
+// work.
+type Finder interface {
+	// Find returns the live records that q names, the latest expiry first.
+	Find(ctx context.Context, q Query) ([]Found, error)
+
+	// DeleteFound deletes all records that q names, whatever q.Limit says,
+	// expired ones included, and returns how many were live. A record that is
+	// changed or renewed meanwhile does not escape if q names it by a value.
+	DeleteFound(ctx context.Context, q Query) (int64, error)
+
+	// Handle returns the handle of the record of id: a hash from which the ID
+	// cannot be told. It does no I/O.
+	Handle(id string) string
+}
+
+// Query names records, for a [Finder]. A record must meet every condition that
+// is set; without any it is all of them.
+type Query struct {
+	_ struct{}
+
+	// Key and Values ask for the records in whose data the key has one of
+	// these values, as text. A member called "__find_" and the key's name, if
+	// there is one, counts instead: the hash of an encrypted value.
+	Key    string
+	Values []string
+
+	// Handle asks for the record of this handle.
+	Handle string
+
+	// Except is the ID of a record to leave out.
+	Except string
+
+	// Limit bounds the number of records that Find returns.
+	Limit int
+}
+
+// Found is a record that a [Finder] has found.
+type Found struct {
+	Record
+
+	// ID is the record's ID, empty where the store does not know it.
+	ID string
+
+	// Handle is the record's handle.
+	Handle string
+}
+
+// handleOf hashes an ID, or what a store keeps in its place.
+func handleOf(sid string) string {
+	sum := sha256.Sum256([]byte(labelHandle + sid))
+	return hex.EncodeToString(sum[:16])
+}
+
+const labelHandle = "pgsession handle v1:"

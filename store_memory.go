@@ -2,8 +2,10 @@ package session
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -25,6 +27,7 @@ type MemoryStore struct {
 var (
 	_ Store          = (*MemoryStore)(nil)
 	_ Pruner         = (*MemoryStore)(nil)
+	_ Finder         = (*MemoryStore)(nil)
 	_ slog.LogValuer = (*MemoryStore)(nil)
 )
 
@@ -154,6 +157,68 @@ func (s *MemoryStore) Prune(ctx context.Context, within time.Duration) (int64, e
 		}
 	}
 	return pruned, nil
+}
+
+// Find implements [Finder].
+func (s *MemoryStore) Find(ctx context.Context, q Query) ([]Found, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var found []Found
+	for id, r := range s.records {
+		if !r.expiresAt.Before(now) && s.matches(id, r, &q) {
+			found = append(found, Found{ID: id, Handle: s.Handle(id), Record: Record{Data: r.data, TTL: r.expiresAt.Sub(now)}})
+		}
+	}
+	slices.SortFunc(found, func(a, b Found) int { return cmp.Compare(b.TTL, a.TTL) })
+	return found[:min(len(found), max(q.Limit, 0))], nil
+}
+
+// DeleteFound implements [Finder].
+func (s *MemoryStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	var live int64
+	for id, r := range s.records {
+		if s.matches(id, r, &q) {
+			delete(s.records, id)
+			if !r.expiresAt.Before(now) {
+				live++
+			}
+		}
+	}
+	return live, nil
+}
+
+// Handle implements [Finder].
+func (s *MemoryStore) Handle(id string) string { return handleOf(id) }
+
+func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
+	if id == q.Except && id != "" || q.Handle != "" && q.Handle != s.Handle(id) {
+		return false
+	}
+	if q.Key == "" {
+		return true
+	}
+	d, err := parseDocument(r.data)
+	if err != nil {
+		return false
+	}
+	raw := d.get(prefixFind + q.Key)
+	if raw == nil {
+		raw = d.get(q.Key)
+	}
+	text, ok := jsonText(raw)
+	return ok && slices.Contains(q.Values, text)
 }
 
 // LogValue implements [slog.LogValuer]: a MemoryStore logs as "memory".

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -93,6 +95,20 @@ type PostgresOptions struct {
 	// poolers that send a statement where its one key lives.
 	DisableSharing bool
 
+	// HashIDs keeps the SHA-256 of a session ID in sid instead of the ID, so
+	// that whoever reads the table or a backup cannot use what is in it, even
+	// with the secret. Express does not know how to look for it, so New refuses
+	// it with the [Express] format. Sessions from before are not found any more,
+	// unless their rows are converted (docs/operations.md). Default false.
+	HashIDs bool
+
+	// IndexKeys are keys to index for [Manager.Sessions], [Manager.Revoke] and
+	// [Config.MaxPerUser], with Encrypt too. A missing index is made at start,
+	// without blocking others (CREATE INDEX CONCURRENTLY), or a warning says
+	// what its owner should run. It has a price: a save is no longer heap-only.
+	// Default none.
+	IndexKeys []string
+
 	// Logger gets what was found at start. Default [slog.Default].
 	Logger *slog.Logger
 }
@@ -110,6 +126,7 @@ type PostgresStore struct {
 	opts     PostgresOptions
 	sql      struct{ load, create, update, renew, touch, delete, prune, loadMany, updateMany, touchMany, deleteMany string }
 
+	sessType    string   // json or jsonb
 	shared      *sharing // nil: a statement for each request
 	foreignZone error    // why Express cannot share the rows; nil if it can
 }
@@ -138,10 +155,22 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
+	opts.IndexKeys = slices.Clone(opts.IndexKeys)
+	for _, key := range opts.IndexKeys {
+		if reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
+			return nil, fmt.Errorf("session: PostgresOptions.IndexKeys: %q is no key: empty, reserved, or not UTF-8", key)
+		}
+	}
 	s := &PostgresStore{pool: pool, maxConns: int(pool.Config().MaxConns), opts: opts}
 	shape, err := s.setup(ctx)
 	if err != nil {
 		return nil, err
+	}
+	s.sessType = shape.sessType
+	if len(opts.IndexKeys) > 0 {
+		if err := s.makeIndexes(ctx, shape.kind); err != nil {
+			return nil, err
+		}
 	}
 	for _, q := range []struct {
 		dst *string
@@ -175,11 +204,13 @@ func (s *PostgresStore) table() string {
 
 // LogValue names the kind of store and the table, for the log at start.
 func (s *PostgresStore) LogValue() slog.Value {
-	return slog.GroupValue(slog.String("kind", "postgres"), slog.String("table", s.opts.Schema+"."+s.opts.Table))
+	return slog.GroupValue(slog.String("kind", "postgres"), slog.String("table", s.opts.Schema+"."+s.opts.Table),
+		slog.Bool("hashIDs", s.opts.HashIDs))
 }
 
 // Load implements [Store].
 func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
+	id = s.sid(id)
 	if s.shared == nil {
 		return s.loadOne(ctx, id)
 	}
@@ -208,11 +239,12 @@ func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) 
 // Create implements [Store]. It is never shared: one ID that exists already
 // would fail all.
 func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
-	return s.exec(ctx, once, ErrExists, s.sql.create, id, r.Data, r.TTL.Seconds())
+	return s.exec(ctx, once, ErrExists, s.sql.create, s.sid(id), r.Data, r.TTL.Seconds())
 }
 
 // Update implements [Store].
 func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
+	id, c.NewID = s.sid(id), s.sid(c.NewID)
 	if s.shared == nil || c.NewID != "" || c.Shorten {
 		return s.updateOne(ctx, id, c)
 	}
@@ -248,6 +280,7 @@ func (s *PostgresStore) updateOne(ctx context.Context, id string, c Change) erro
 
 // Touch implements [Store].
 func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
+	id = s.sid(id)
 	one := func() error { return s.exec(ctx, repeatable, ErrNotFound, s.sql.touch, id, ttl.Seconds()) }
 	if s.shared == nil {
 		return one()
@@ -263,6 +296,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 
 // Delete implements [Store].
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	id = s.sid(id)
 	one := func() error { return s.exec(ctx, repeatable, nil, s.sql.delete, id) }
 	if s.shared == nil {
 		return one()

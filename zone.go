@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -67,8 +68,11 @@ func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
 // fitsExpress refuses a store that cannot share its rows with Express.
 func fitsExpress(store Store, cfg *Config) error {
 	s, ok := store.(*PostgresStore)
-	if !ok || s == nil || cfg.Cookie.Format != Express || s.foreignZone == nil {
+	switch {
+	case !ok || s == nil || cfg.Cookie.Format != Express:
 		return nil
+	case s.opts.HashIDs:
+		return errors.New("session: PostgresOptions.HashIDs does not go with the Express format: Express looks for the ID itself")
 	}
 	return s.foreignZone
 }

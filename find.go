@@ -1,0 +1,279 @@
+package session
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// maxFound is how many sessions Manager.Sessions returns at most.
+	maxFound = 1000
+
+	// maxFindBytes bounds a value that sessions are found by. Longer ones are
+	// cut off in the index, at more than this.
+	maxFindBytes = 200
+
+	// revokeTimeout bounds Manager.Revoke(Everyone()), where the caller's
+	// context does not: a million rows take seconds.
+	revokeTimeout = time.Hour
+)
+
+// Filter says which sessions [Manager.Sessions] lists and [Manager.Revoke]
+// destroys: those of a user ([Key.Is]) or all ([Everyone]). The zero Filter is
+// an error, so that a mistake logs nobody out.
+type Filter struct {
+	key      string
+	value    []byte // JSON
+	everyone bool
+	handle   string
+	except   *Session
+	err      error
+}
+
+// Is names the sessions in which k has the value v: a string, a number or a
+// boolean of at most 200 bytes. The number 42 and the string "42" are the same
+// to it. With [Config.Encrypt] k must be [Config.UserKey].
+func (k Key[T]) Is(v T) Filter {
+	raw, err := k.encode(v)
+	f := Filter{key: string(k), value: raw, err: err}
+	if text, ok := jsonText(raw); err == nil && (!ok || len(text) > maxFindBytes) {
+		f.err = invalid(k.op(), "Is needs a string, a number or a boolean of at most %d bytes", maxFindBytes)
+	}
+	return f
+}
+
+// Everyone names all sessions, those of Express included.
+func Everyone() Filter { return Filter{everyone: true} }
+
+// Except leaves s out: "log out everywhere else", after a password change. A
+// session without a record leaves out nothing.
+func (f Filter) Except(s *Session) Filter {
+	f.except = s
+	return f
+}
+
+// Handle keeps only the session of this [Info.Handle], so that
+//
+//	userID.Is(42).Handle(r.FormValue("handle"))
+//
+// is one of user 42's own sessions or none. An empty handle is an error.
+func (f Filter) Handle(handle string) Filter {
+	if f.handle = handle; handle == "" {
+		f.err = invalid("Filter", "the handle is empty")
+	}
+	return f
+}
+
+// Info describes a session to people who may not know its ID.
+type Info struct {
+	_ struct{}
+
+	// Handle names the session without giving access to it: for pages, forms
+	// and logs. A renewal changes it, as it changes the ID. See
+	// [Session.Handle] for one's own.
+	Handle string
+
+	// CreatedAt is when the session was created, RenewedAt when it was last
+	// renewed, by the clock of the program that did it. Both are zero where
+	// Express created it.
+	CreatedAt, RenewedAt time.Time
+
+	// LastSeenAt is when a request last moved the session's expiry: up to
+	// [Config.TouchInterval] before its last use, and longer once an absolute
+	// timeout is all that is left of its life.
+	LastSeenAt time.Time
+
+	// ExpiresAt is when the session ends unless it is used.
+	ExpiresAt time.Time
+
+	document document
+}
+
+// Of returns the value of k in a listed session, as [Key.Get] does. ok is also
+// false where the data cannot be read: that of an encrypted session with
+// [PostgresOptions.HashIDs].
+func (k Key[T]) Of(i Info) (value T, ok bool) {
+	value, ok, err := decode[T](i.document.get(string(k)))
+	return value, ok && err == nil
+}
+
+// Sessions lists the live sessions that f names, the last seen first, a
+// thousand at most. Without an index on the key ([PostgresOptions.IndexKeys])
+// it reads the whole table. It is bounded by [Config.StoreTimeout] and by ctx.
+func (m *Manager) Sessions(ctx context.Context, f Filter) ([]Info, error) {
+	finder, q, err := m.query(f)
+	if err != nil {
+		return nil, &opError{"Sessions", err}
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.StoreTimeout)
+	defer cancel()
+	found, err := finder.Find(ctx, q)
+	if err != nil {
+		return nil, &opError{"Sessions", m.storeError(err)}
+	}
+	now := time.Now()
+	infos := make([]Info, 0, len(found))
+	for _, r := range found {
+		infos = append(infos, m.info(&r, now))
+	}
+	return infos, nil
+}
+
+// Revoke destroys the sessions that f names and returns how many were live.
+// Requests under way do not bring them back. It is bounded by
+// [Config.StoreTimeout], with [Everyone] only by ctx, and not cut by a browser
+// that goes away.
+//
+// A login under way may create its session a moment later: change the password
+// first, then revoke. A request's own session is destroyed with the others
+// unless [Filter.Except] names it; its cookie is expired by [Session.Destroy].
+func (m *Manager) Revoke(ctx context.Context, f Filter) (int64, error) {
+	finder, q, err := m.query(f)
+	if err != nil {
+		return 0, &opError{"Revoke", err}
+	}
+	var cancel context.CancelFunc
+	switch _, bounded := ctx.Deadline(); {
+	case f.everyone && !bounded:
+		ctx, cancel = context.WithTimeout(ctx, revokeTimeout)
+	case f.everyone:
+		cancel = func() {}
+	default:
+		ctx, cancel = m.storeContext(ctx)
+	}
+	defer cancel()
+	n, err := finder.DeleteFound(ctx, q)
+	m.stats.destroys.Add(uint64(n))
+	if err != nil {
+		return n, &opError{"Revoke", m.storeError(err)}
+	}
+	return n, nil
+}
+
+// query translates f for the store.
+func (m *Manager) query(f Filter) (Finder, Query, error) {
+	q := Query{Handle: f.handle, Limit: maxFound}
+	finder, ok := m.store.(Finder)
+	switch {
+	case !ok:
+		return nil, q, errors.New("the store cannot find sessions: it is no Finder")
+	case f.err != nil:
+		return nil, q, f.err
+	case f.key == "" && !f.everyone:
+		return nil, q, invalid("Filter", "names no sessions: use Key.Is or Everyone")
+	case f.key != "" && m.cfg.Encrypt && f.key != m.cfg.UserKey:
+		return nil, q, invalid("Filter", "the key %q is encrypted: only Config.UserKey can be searched", f.key)
+	}
+	if q.Key = f.key; q.Key != "" {
+		text, _ := jsonText(f.value)
+		var err error
+		if q.Values, err = m.sealer.findValues(f.key, text); err != nil {
+			return nil, q, err
+		}
+	}
+	if f.except != nil {
+		q.Except = f.except.ID()
+		if err := f.except.Err(); err != nil && q.Except == "" {
+			return nil, q, err // it is not known which session that is
+		}
+	}
+	return finder, q, nil
+}
+
+func (m *Manager) info(r *Found, now time.Time) Info {
+	i := Info{Handle: r.Handle, ExpiresAt: now.Add(min(r.TTL, maxLifetime))}
+	d, err := parseDocument(r.Data)
+	if err != nil {
+		return i // no session of ours; revoking it is all one can do
+	}
+	i.CreatedAt, _ = d.time(memberCreated)
+	i.RenewedAt = d.renewed()
+	i.LastSeenAt = i.ExpiresAt.Add(-m.idleTimeout(&d))
+	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
+		i.LastSeenAt = i.CreatedAt
+	}
+	if m.sealer.open(r.ID, &d) == nil {
+		i.document = d
+	}
+	return i
+}
+
+// limit destroys a user's oldest sessions once a commit has given the user one
+// more than Config.MaxPerUser. It runs after the commit, so of two logins at
+// once the later sees both.
+func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
+	user := out.rec.get(m.cfg.UserKey)
+	text, ok := jsonText(user)
+	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.get(m.cfg.UserKey)) {
+		return
+	}
+	if err := m.removeOldest(ctx, text, out.id); err != nil {
+		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: the user's sessions over Config.MaxPerUser could not be destroyed, the next login tries again", slog.Any("error", err))
+	}
+}
+
+func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
+	finder := m.store.(Finder) // New has checked
+	values, err := m.sealer.findValues(m.cfg.UserKey, user)
+	if err != nil {
+		return err
+	}
+	q := Query{Key: m.cfg.UserKey, Values: values, Except: own, Limit: maxFound}
+	found, err := finder.Find(ctx, q)
+	if err != nil {
+		return m.storeError(err)
+	}
+	others := make([]Info, 0, len(found))
+	for _, r := range found {
+		others = append(others, m.info(&r, time.Now()))
+	}
+	// Newest first: by login, for a session may have been anonymous for long.
+	slices.SortStableFunc(others, func(a, b Info) int { return cmp.Compare(b.RenewedAt.UnixMilli(), a.RenewedAt.UnixMilli()) })
+	for _, i := range others[min(len(others), m.cfg.MaxPerUser-1):] {
+		q.Handle = i.Handle
+		n, err := finder.DeleteFound(ctx, q)
+		m.stats.destroys.Add(uint64(n))
+		if err != nil {
+			return m.storeError(err)
+		}
+	}
+	return nil
+}
+
+// checkFinding returns the faults of what needs a store that can find.
+func (cfg *Config) checkFinding(store Store) error {
+	var errs []error
+	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) {
+		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
+	}
+	switch _, ok := store.(Finder); {
+	case cfg.MaxPerUser < 0:
+		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative; 0 means no limit", cfg.MaxPerUser))
+	case cfg.MaxPerUser > 0 && cfg.UserKey == "":
+		errs = append(errs, errors.New("session: Config.MaxPerUser needs Config.UserKey, the key that says whose session it is"))
+	case cfg.MaxPerUser > 0 && store != nil && !ok:
+		errs = append(errs, errors.New("session: Config.MaxPerUser needs a store that can find sessions, a Finder"))
+	}
+	return errors.Join(errs...)
+}
+
+// jsonText returns a JSON string, number or boolean as text, as PostgreSQL's ->>
+// does.
+func jsonText(raw []byte) (string, bool) {
+	if len(raw) == 0 || raw[0] == '{' || raw[0] == '[' || raw[0] == 'n' {
+		return "", false
+	}
+	if raw[0] != '"' {
+		return string(raw), true
+	}
+	var s string
+	err := json.Unmarshal(raw, &s)
+	return s, err == nil
+}

@@ -1,0 +1,492 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+const (
+	findUser  = session.Key[int]("userId")
+	findName  = session.Key[string]("device")
+	findOther = session.Key[string]("tenant")
+)
+
+// findStores are the stores that can find sessions, in the ways they can keep
+// them.
+func findStores(t *testing.T, test func(t *testing.T, store session.Store, cfg session.Config)) {
+	pool := pgtest.Pool(t)
+	postgres := func(schema string, opts session.PostgresOptions) func(*testing.T) session.Store {
+		return func(t *testing.T) session.Store {
+			opts.Schema, opts.Logger = schema, slog.New(slog.DiscardHandler)
+			store, err := session.NewPostgresStore(t.Context(), pool, opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return store
+		}
+	}
+	memory := func(*testing.T) session.Store { return session.NewMemoryStore() }
+	for _, c := range []struct {
+		name    string
+		store   func(*testing.T) session.Store
+		encrypt bool
+	}{
+		{"memory", memory, false},
+		{"memory, encrypted", memory, true},
+		{"postgres", postgres("plain", session.PostgresOptions{}), false},
+		{"postgres, indexed", postgres("indexed", session.PostgresOptions{IndexKeys: []string{"userId", "tenant"}}), false},
+		{"postgres, encrypted", postgres("encrypted", session.PostgresOptions{IndexKeys: []string{"userId"}}), true},
+		{"postgres, hashed", postgres("hashed", session.PostgresOptions{HashIDs: true}), false},
+		{"postgres, hashed and encrypted", postgres("both", session.PostgresOptions{HashIDs: true, IndexKeys: []string{"userId"}}), true},
+		{"postgres, unshared", postgres("unshared", session.PostgresOptions{DisableSharing: true, HashIDs: true}), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			test(t, c.store(t), session.Config{
+				Secret: pgSecret, Encrypt: c.encrypt, UserKey: "userId", DisablePrune: true, StoreTimeout: pgPatience,
+				Logger: slog.New(slog.DiscardHandler),
+			})
+		})
+	}
+}
+
+func findManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
+	t.Helper()
+	m, err := session.New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// findLogin logs a user in and returns the cookie and the session's handle.
+func findLogin(t testing.TB, m *session.Manager, user int, device string) (cookie *http.Cookie, handle string) {
+	t.Helper()
+	resp := pgUse(m, nil, func(s *session.Session) {
+		findUser.Set(s, user)
+		findName.Set(s, device)
+		if err := s.Save(t.Context()); err != nil {
+			t.Errorf("login: got %v, want no error", err)
+		}
+		handle = s.Handle()
+	})
+	if cookie = pgSetCookie(resp); cookie == nil || handle == "" {
+		t.Fatal("login: got no session")
+	}
+	return cookie, handle
+}
+
+// findIn reports which user a browser is.
+func findIn(m *session.Manager, cookie *http.Cookie) (user int) {
+	pgUse(m, cookie, func(s *session.Session) { user, _ = findUser.Get(s) })
+	return user
+}
+
+func findHandles(t testing.TB, m *session.Manager, f session.Filter) []string {
+	t.Helper()
+	infos, err := m.Sessions(t.Context(), f)
+	if err != nil {
+		t.Fatalf("Sessions: got %v, want no error", err)
+	}
+	handles := []string{}
+	for _, i := range infos {
+		handles = append(handles, i.Handle)
+	}
+	slices.Sort(handles)
+	return handles
+}
+
+func sorted(s ...string) []string {
+	slices.Sort(s)
+	return s
+}
+
+func TestSessionsAreListed(t *testing.T) {
+	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+		m := findManager(t, store, cfg)
+		before := time.Now().Truncate(time.Millisecond)
+		laptop, laptopHandle := findLogin(t, m, 1, "laptop")
+		_, phoneHandle := findLogin(t, m, 1, "phone")
+		_, otherHandle := findLogin(t, m, 11, "tablet")
+		pgLogin(t, m) // nobody's
+
+		if got, want := findHandles(t, m, findUser.Is(1)), sorted(laptopHandle, phoneHandle); !slices.Equal(got, want) {
+			t.Errorf("user 1: got %d sessions, want exactly the %d of this user", len(got), len(want))
+		}
+		if got := findHandles(t, m, session.Key[string]("userId").Is("11")); !slices.Equal(got, []string{otherHandle}) {
+			t.Errorf("user 11, as a string: got %d sessions, want exactly this user's", len(got))
+		}
+		if got := findHandles(t, m, session.Everyone()); len(got) != 4 {
+			t.Errorf("everyone: got %d sessions, want 4", len(got))
+		}
+		if got := findHandles(t, m, findUser.Is(1).Handle(otherHandle)); len(got) != 0 {
+			t.Errorf("another's handle: got %d sessions, want none", len(got))
+		}
+		if got := findHandles(t, m, findUser.Is(2)); len(got) != 0 {
+			t.Errorf("an unknown user: got %d sessions, want none", len(got))
+		}
+
+		var id string
+		pgUse(m, laptop, func(s *session.Session) {
+			id = s.ID()
+			if s.Handle() != laptopHandle {
+				t.Error("Session.Handle: got another handle in a later request, want the same")
+			}
+			if got := findHandles(t, m, findUser.Is(1).Except(s)); !slices.Equal(got, []string{phoneHandle}) {
+				t.Errorf("all but this one: got %d sessions, want the other", len(got))
+			}
+		})
+		infos, err := m.Sessions(t.Context(), findUser.Is(1).Handle(laptopHandle))
+		if err != nil || len(infos) != 1 {
+			t.Fatalf("by handle: got %d sessions, %v, want 1, no error", len(infos), err)
+		}
+		i := infos[0]
+		after := time.Now()
+		for name, at := range map[string]time.Time{"CreatedAt": i.CreatedAt, "RenewedAt": i.RenewedAt, "LastSeenAt": i.LastSeenAt} {
+			if at.Before(before) || at.After(after.Add(time.Second)) {
+				t.Errorf("%s: got %v, want between %v and %v", name, at, before, after)
+			}
+		}
+		if left := i.ExpiresAt.Sub(after); left < 23*time.Hour || left > 25*time.Hour {
+			t.Errorf("ExpiresAt: got %v from now, want about a day", left)
+		}
+		readable := "laptop"
+		if ps, ok := store.(*session.PostgresStore); ok && cfg.Encrypt && strings.Contains(ps.LogValue().String(), "hashIDs=true") {
+			readable = "" // the key to the data is the ID, which nobody has
+		}
+		if device, _ := findName.Of(i); device != readable {
+			t.Errorf("a key of a listed session: got %q, want %q", device, readable)
+		}
+		if strings.Contains(i.Handle, id) || len(i.Handle) != 32 {
+			t.Error("Handle: got something that is no hash of the ID")
+		}
+	})
+}
+
+func TestSessionsAreRevoked(t *testing.T) {
+	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+		m := findManager(t, store, cfg)
+		revoke := func(what string, f session.Filter, want int64) {
+			t.Helper()
+			if n, err := m.Revoke(t.Context(), f); n != want || err != nil {
+				t.Errorf("%s: got %d, %v, want %d, no error", what, n, err, want)
+			}
+		}
+		in := func(what string, cookie *http.Cookie, want int) {
+			t.Helper()
+			if got := findIn(m, cookie); got != want {
+				t.Errorf("%s: got user %d, want %d", what, got, want)
+			}
+		}
+		a, _ := findLogin(t, m, 1, "a")
+		b, bHandle := findLogin(t, m, 1, "b")
+		c, _ := findLogin(t, m, 1, "c")
+		other, _ := findLogin(t, m, 2, "other")
+
+		revoke("one of another user's", findUser.Is(2).Handle(bHandle), 0)
+		in("b, asked for as another's", b, 1)
+		revoke("one of one's own", findUser.Is(1).Handle(bHandle), 1)
+		in("b, revoked", b, 0)
+		pgUse(m, a, func(s *session.Session) { revoke("all but this", findUser.Is(1).Except(s), 1) })
+		in("a, left out", a, 1)
+		in("c, revoked with the others", c, 0)
+		revoke("all of a user", findUser.Is(1), 1)
+		in("a, revoked", a, 0)
+		in("another user", other, 2)
+		_, _ = findLogin(t, m, 3, "third")
+		pgUse(m, other, func(s *session.Session) { revoke("everyone but this", session.Everyone().Except(s), 1) })
+		in("left out of everyone", other, 2)
+		revoke("everyone", session.Everyone(), 1)
+		in("everyone", other, 0)
+		if got := m.Stats().Destroys; got != 5 {
+			t.Errorf("Stats.Destroys: got %d, want the 5 that were live", got)
+		}
+	})
+}
+
+// A password is changed while the thief's request runs.
+func TestRevokedStaysRevoked(t *testing.T) {
+	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+		m := findManager(t, store, cfg)
+		for _, change := range []struct {
+			name string
+			do   func(*session.Session)
+		}{
+			{"set", func(s *session.Session) { findName.Set(s, "thief") }},
+			{"renewal", func(s *session.Session) { s.Renew() }},
+			{"both", func(s *session.Session) { s.Renew(); findName.Set(s, "thief") }},
+		} {
+			cookie, _ := findLogin(t, m, 7, "victim")
+			resp := pgUse(m, cookie, func(s *session.Session) {
+				findUser.Get(s) // loaded
+				change.do(s)
+				if n, err := m.Revoke(t.Context(), findUser.Is(7)); n != 1 || err != nil {
+					t.Errorf("Revoke: got %d, %v, want 1, no error", n, err)
+				}
+			})
+			if resp.StatusCode != http.StatusConflict || pgSetCookie(resp) != nil {
+				t.Errorf("%s: got status %d, cookie %t, want 409 and no cookie", change.name, resp.StatusCode, pgSetCookie(resp) != nil)
+			}
+			if got := findHandles(t, m, session.Everyone()); len(got) != 0 {
+				t.Errorf("%s: got %d sessions afterwards, want none", change.name, len(got))
+			}
+		}
+	})
+}
+
+// The row's ID changes while the statement that deletes it waits for its lock.
+func TestARenewalDoesNotEscapeRevoke(t *testing.T) {
+	pool := pgtest.Pool(t)
+	m := pgManager(t, pgStore(t, pool))
+	cookie, _ := findLogin(t, m, 1, "a")
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "UPDATE schema_system.session SET sid = reverse(sid)"); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan int64)
+	go func() {
+		n, err := m.Revoke(context.Background(), findUser.Is(1))
+		if err != nil {
+			t.Errorf("Revoke: got %v, want no error", err)
+		}
+		done <- n
+	}()
+	pgAwait(t, pool, "Revoke waits for the row", pgBlocked, 1)
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-done; n != 1 || pgRows(t, pool) != 0 {
+		t.Errorf("got %d revoked and %d rows, want 1 and none", n, pgRows(t, pool))
+	}
+	if user := findIn(m, cookie); user != 0 {
+		t.Errorf("got user %d, want nobody", user)
+	}
+}
+
+type storeWithoutFind struct{ session.Store }
+
+func TestFilterRefusals(t *testing.T) {
+	m := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	sealed := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Encrypt: true, UserKey: "userId", Logger: slog.New(slog.DiscardHandler)})
+	blind := findManager(t, storeWithoutFind{session.NewMemoryStore()}, session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	broken := findManager(t, lateBroken{session.NewMemoryStore()}, session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	cookie, _ := findLogin(t, m, 1, "a")
+	for _, c := range []struct {
+		name string
+		m    *session.Manager
+		f    session.Filter
+		want string
+	}{
+		{"zero", m, session.Filter{}, "names no sessions"},
+		{"zero but one", m, session.Filter{}.Except(nil), "names no sessions"},
+		{"empty handle", m, session.Everyone().Handle(""), "handle is empty"},
+		{"empty handle of a user", m, findUser.Is(1).Handle(""), "handle is empty"},
+		{"object", m, session.Key[map[string]int]("userId").Is(map[string]int{"a": 1}), "string, a number or a boolean"},
+		{"null", m, session.Key[*int]("userId").Is(nil), "string, a number or a boolean"},
+		{"long", m, findOther.Is(strings.Repeat("x", 201)), "at most 200 bytes"},
+		{"reserved", m, session.Key[string]("cookie").Is("x"), "reserved"},
+		{"sealed key", sealed, findOther.Is("x"), "only Config.UserKey can be searched"},
+		{"store that cannot find", blind, findUser.Is(1), "no Finder"},
+	} {
+		_, listed := c.m.Sessions(t.Context(), c.f)
+		n, revoked := c.m.Revoke(t.Context(), c.f)
+		for what, err := range map[string]error{"Sessions": listed, "Revoke": revoked} {
+			if err == nil || !strings.Contains(err.Error(), c.want) || n != 0 {
+				t.Errorf("%s: %s: got %d, %v, want an error with %q", c.name, what, n, err, c.want)
+			}
+		}
+		if c.m != blind && !errors.Is(listed, session.ErrInvalid) {
+			t.Errorf("%s: got %v, want ErrInvalid", c.name, listed)
+		}
+	}
+	if user := findIn(m, cookie); user != 1 {
+		t.Errorf("after the refusals: got user %d, want 1", user)
+	}
+	// Whoever cannot say which session is to be left out would end it too.
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.AddCookie(cookie)
+	broken.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if n, err := m.Revoke(t.Context(), session.Everyone().Except(session.From(r.Context()))); err == nil || n != 0 {
+			t.Errorf("Except of a session that could not be loaded: got %d, %v, want an error", n, err)
+		}
+	})).ServeHTTP(w, r)
+	if user := findIn(m, cookie); user != 1 {
+		t.Errorf("after a failed Except: got user %d, want 1", user)
+	}
+}
+
+func TestMaxPerUser(t *testing.T) {
+	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+		cfg.MaxPerUser = 2
+		m := findManager(t, store, cfg)
+		anonymous, _ := pgLogin(t, m) // older than all, logs in last
+		a, _ := findLogin(t, m, 1, "a")
+		other, _ := findLogin(t, m, 2, "other")
+		awaitNextMillisecond()
+		b, _ := findLogin(t, m, 1, "b")
+		awaitNextMillisecond()
+		resp := pgUse(m, anonymous, func(s *session.Session) { s.Renew(); findUser.Set(s, 1) })
+		c := pgSetCookie(resp)
+		for _, want := range []struct {
+			name   string
+			cookie *http.Cookie
+			user   int
+		}{{"the oldest", a, 0}, {"the newer", b, 1}, {"the one logged in last", c, 1}, {"another user's", other, 2}} {
+			if got := findIn(m, want.cookie); got != want.user {
+				t.Errorf("%s: got user %d, want %d", want.name, got, want.user)
+			}
+		}
+		// A save of a user who is in already is no login.
+		pgUse(m, b, func(s *session.Session) { findName.Set(s, "renamed") })
+		if got := len(findHandles(t, m, findUser.Is(1))); got != 2 {
+			t.Errorf("sessions of the user: got %d, want 2", got)
+		}
+
+		var start, done sync.WaitGroup // together
+		start.Add(8)
+		for range 8 {
+			done.Go(func() {
+				pgUse(m, nil, func(s *session.Session) {
+					findUser.Set(s, 5)
+					start.Done()
+					start.Wait()
+				})
+			})
+		}
+		done.Wait()
+		if got := len(findHandles(t, m, findUser.Is(5))); got > 2 || got == 0 {
+			t.Errorf("after 8 logins at once: got %d sessions, want 1 or 2", got)
+		}
+	})
+}
+
+// awaitNextMillisecond makes the next login a later one, by the clock that is
+// stored.
+func awaitNextMillisecond() {
+	for now := time.Now().UnixMilli(); time.Now().UnixMilli() <= now; {
+	}
+}
+
+func TestMaxPerUserNeedsAKeyAndAFinder(t *testing.T) {
+	for _, c := range []struct {
+		store session.Store
+		cfg   session.Config
+		want  string
+	}{
+		{session.NewMemoryStore(), session.Config{MaxPerUser: 1}, "needs Config.UserKey"},
+		{session.NewMemoryStore(), session.Config{MaxPerUser: -1, UserKey: "u"}, "must not be negative"},
+		{storeWithoutFind{session.NewMemoryStore()}, session.Config{MaxPerUser: 1, UserKey: "u"}, "a Finder"},
+		{session.NewMemoryStore(), session.Config{UserKey: "cookie"}, "reserved"},
+		{session.NewMemoryStore(), session.Config{UserKey: "__find_x"}, "reserved"},
+		{session.NewMemoryStore(), session.Config{UserKey: "\xff"}, "not UTF-8"},
+	} {
+		c.cfg.Secret, c.cfg.Logger = pgSecret, slog.New(slog.DiscardHandler)
+		if _, err := session.New(c.store, c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want an error with %q", err, c.want)
+		}
+	}
+}
+
+// A failing limit is no failing login.
+func TestMaxPerUserInAnOutage(t *testing.T) {
+	log := new(pgLog)
+	m := findManager(t, findingFails{session.NewMemoryStore()}, session.Config{
+		Secret: pgSecret, UserKey: "userId", MaxPerUser: 1, DisablePrune: true, Logger: log.logger(),
+	})
+	cookie, _ := findLogin(t, m, 1, "a")
+	if user := findIn(m, cookie); user != 1 {
+		t.Errorf("got user %d, want 1", user)
+	}
+	if got := log.String(); !strings.Contains(got, "Config.MaxPerUser could not be destroyed") || m.Stats().StoreErrors != 1 {
+		t.Errorf("got %d store errors, want one, and logged", m.Stats().StoreErrors)
+	}
+}
+
+type findingFails struct{ *session.MemoryStore }
+
+func (findingFails) Find(context.Context, session.Query) ([]session.Found, error) {
+	return nil, errors.New("no answer")
+}
+
+// NIST SP 800-63B-4, section 2.2.3, AAL2: reauthentication after 24 hours, or one
+// hour of inactivity.
+func TestAAL2(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := semManager(t, session.NewMemoryStore(), session.Config{IdleTimeout: time.Hour, AbsoluteTimeout: 24 * time.Hour})
+		idle, busy := semLogin(t, m), semLogin(t, m)
+		pass(time.Hour + time.Millisecond)
+		if got := idle.user(); got != "" {
+			t.Errorf("an hour without use: got user %q, want nobody", got)
+		}
+		busy = semLogin(t, m)
+		for at := time.Duration(0); at < 24*time.Hour-30*time.Minute; at += 30 * time.Minute {
+			pass(30 * time.Minute)
+			if at == 12*time.Hour {
+				busy.visit(func(s *session.Session) { s.Renew() })
+			}
+			if got := busy.user(); got != "ada" {
+				t.Fatalf("in use, after %v: got user %q, want ada", at, got)
+			}
+		}
+		pass(30*time.Minute + time.Millisecond)
+		if got := busy.user(); got != "" {
+			t.Errorf("in use for 24 hours, renewed once: got user %q, want nobody", got)
+		}
+	})
+}
+
+func TestStepUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := semManager(t, session.NewMemoryStore(), session.Config{})
+		b := semLogin(t, m)
+		login := time.Now().Truncate(time.Millisecond)
+		ages := func() (created, renewed time.Duration) {
+			b.visit(func(s *session.Session) { created, renewed = time.Since(s.CreatedAt()), time.Since(s.RenewedAt()) })
+			return created, renewed
+		}
+		pass(20 * time.Minute)
+		if created, renewed := ages(); created != renewed || created != time.Since(login) {
+			t.Errorf("before a renewal: got %v and %v, want both %v", created, renewed, time.Since(login))
+		}
+		b.visit(func(s *session.Session) {
+			s.Renew() // the password was asked for again
+			if age := time.Since(s.RenewedAt()); age != 0 {
+				t.Errorf("in the request that renews: got %v, want 0", age)
+			}
+		})
+		pass(5 * time.Minute)
+		b.visit(func(s *session.Session) { semA.Set(s, "kept in the record") })
+		if created, renewed := ages(); created != 25*time.Minute || renewed != 5*time.Minute {
+			t.Errorf("after a renewal: got %v and %v, want 25m and 5m", created, renewed)
+		}
+		b.visit(func(s *session.Session) {
+			if keys := s.Keys(); slices.ContainsFunc(keys, func(k string) bool { return strings.HasPrefix(k, "__") }) {
+				t.Errorf("Keys: got %v, want the application's only", keys)
+			}
+			if _, ok := session.Key[int64]("__renewed").Get(s); ok {
+				t.Error("Get of the bookkeeping: got a value, want none")
+			}
+		})
+		nobody := semBrowser{m: m}
+		nobody.visit(func(s *session.Session) {
+			if !s.CreatedAt().IsZero() || !s.RenewedAt().IsZero() || s.Handle() != "" {
+				t.Error("without a record: got times or a handle, want none")
+			}
+		})
+	})
+}
