@@ -25,6 +25,9 @@ type broken struct {
 	touch  func(ctx context.Context, id string, ttl time.Duration) error
 	delete func(ctx context.Context, id string) error
 	prune  func(ctx context.Context, within time.Duration) (int64, error)
+	find   func(ctx context.Context, q session.Query) ([]session.Found, error)
+	remove func(ctx context.Context, q session.Query) (int64, error)
+	handle func(id string) string
 
 	// stored is the last data of each record that was not deleted or renewed,
 	// whether it has expired or not.
@@ -37,6 +40,7 @@ func newBroken() *broken {
 	return &broken{
 		MemoryStore: s,
 		load:        s.Load, create: s.Create, update: s.Update, touch: s.Touch, delete: s.Delete, prune: s.Prune,
+		find: s.Find, remove: s.DeleteFound, handle: s.Handle,
 		stored: make(map[string][]byte),
 	}
 }
@@ -78,6 +82,16 @@ func (s *broken) Delete(ctx context.Context, id string) error {
 func (s *broken) Prune(ctx context.Context, within time.Duration) (int64, error) {
 	return s.prune(ctx, within)
 }
+
+func (s *broken) Find(ctx context.Context, q session.Query) ([]session.Found, error) {
+	return s.find(ctx, q)
+}
+
+func (s *broken) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
+	return s.remove(ctx, q)
+}
+
+func (s *broken) Handle(id string) string { return s.handle(id) }
 
 func (s *broken) note(id string, data []byte) {
 	s.mu.Lock()
@@ -917,6 +931,101 @@ var faults = []struct {
 		},
 		fails: []string{"Prune/Prune whose context has ended returns without an error"},
 	},
+	{
+		name: "finds by the first value only", inject: findsWith(func(q *session.Query) { q.Values = q.Values[:min(1, len(q.Values))] }, asFound),
+		fails: []string{"Find/Find returns the live records whose key has one of the values"},
+	},
+	{
+		name: "finds in every key", inject: findsWith(func(q *session.Query) {
+			if strings.HasSuffix(q.Key, "x") {
+				q.Key = q.Key[:len(q.Key)-1]
+			}
+		}, asFound),
+		fails: []string{"Find/Find returns the live records whose key has one of the values"},
+	},
+	{
+		name: "finds empty records", inject: findsWith(asAsked, func(found []session.Found) []session.Found {
+			for i := range found {
+				found[i].Data = []byte(`{}`)
+			}
+			return found
+		}),
+		fails: []string{"Find/Find returns the records as Load does"},
+	},
+	{
+		name: "finds in the wrong order", inject: findsWith(asAsked, func(found []session.Found) []session.Found {
+			slices.Reverse(found)
+			return found
+		}),
+		fails: []string{"Find/Find returns the latest expiry first and at most the limit"},
+	},
+	{
+		name: "finds without a limit", inject: findsWith(func(q *session.Query) { q.Limit = 1000 }, asFound),
+		fails: []string{"Find/Find returns the latest expiry first and at most the limit"},
+	},
+	{
+		name: "ignores handles", inject: findsWith(func(q *session.Query) { q.Handle = "" }, asFound),
+		fails: []string{"Find/A handle names one record and tells nothing of its session ID"},
+	},
+	{
+		name: "shows the ID as the handle", inject: func(s *broken) {
+			s.handle = func(id string) string { return id }
+			s.find = func(ctx context.Context, q session.Query) ([]session.Found, error) {
+				if q.Handle != "" {
+					q.Handle = s.MemoryStore.Handle(q.Handle)
+				}
+				found, err := s.MemoryStore.Find(ctx, q)
+				for i := range found {
+					found[i].Handle = found[i].ID
+				}
+				return found, err
+			}
+			s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+				if q.Handle != "" {
+					q.Handle = s.MemoryStore.Handle(q.Handle)
+				}
+				return s.MemoryStore.DeleteFound(ctx, q)
+			}
+		},
+		fails: []string{"Find/A handle names one record and tells nothing of its session ID"},
+	},
+	{
+		name: "finds the excepted", inject: findsWith(func(q *session.Query) { q.Except = "" }, asFound),
+		fails: []string{"Find/Find and DeleteFound leave out the excepted record"},
+	},
+	{
+		name: "deletes the excepted", inject: deletesWith(func(q *session.Query) { q.Except = "" }),
+		fails: []string{"Find/Find and DeleteFound leave out the excepted record"},
+	},
+	{
+		name: "stumbles over odd records", inject: func(s *broken) {
+			s.find = func(ctx context.Context, q session.Query) ([]session.Found, error) {
+				for _, id := range s.notedIDs() {
+					if has(s.noted(id), `\u0000"}`) {
+						return nil, errors.New("unsupported Unicode escape sequence")
+					}
+				}
+				return s.MemoryStore.Find(ctx, q)
+			}
+		},
+		fails: []string{"Find/An odd record keeps no other from being found"},
+	},
+	{
+		name: "DeleteFound ignores the handle", inject: deletesWith(func(q *session.Query) { q.Handle = "" }),
+		fails: []string{"Find/DeleteFound deletes what it was asked to and counts the live ones"},
+	},
+	{
+		name: "DeleteFound counts expired records", inject: func(s *broken) {
+			s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+				n, err := s.MemoryStore.DeleteFound(ctx, q)
+				if slices.Equal(q.Values, []string{"42"}) && n > 0 {
+					n++
+				}
+				return n, err
+			}
+		},
+		fails: []string{"Find/DeleteFound deletes what it was asked to and counts the live ones"},
+	},
 }
 
 // likeJSONB makes a store write JSON anew, as a jsonb column does, and refuse
@@ -971,5 +1080,42 @@ func mapIDs(f func(string) string) func(*broken) {
 			return s.MemoryStore.Touch(ctx, f(id), ttl)
 		}
 		s.delete = func(ctx context.Context, id string) error { return s.MemoryStore.Delete(ctx, f(id)) }
+		s.find = func(ctx context.Context, q session.Query) ([]session.Found, error) {
+			q.Except = f(q.Except)
+			found, err := s.MemoryStore.Find(ctx, q)
+			for i := range found {
+				found[i].ID = ""
+			}
+			return found, err
+		}
+		s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+			q.Except = f(q.Except)
+			return s.MemoryStore.DeleteFound(ctx, q)
+		}
+		s.handle = func(id string) string { return s.MemoryStore.Handle(f(id)) }
 	}
 }
+
+// findsWith makes a store find something else than it was asked for.
+func findsWith(ask func(q *session.Query), answer func([]session.Found) []session.Found) func(*broken) {
+	return func(s *broken) {
+		s.find = func(ctx context.Context, q session.Query) ([]session.Found, error) {
+			ask(&q)
+			found, err := s.MemoryStore.Find(ctx, q)
+			return answer(found), err
+		}
+	}
+}
+
+func deletesWith(ask func(q *session.Query)) func(*broken) {
+	return func(s *broken) {
+		s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+			ask(&q)
+			return s.MemoryStore.DeleteFound(ctx, q)
+		}
+	}
+}
+
+func asAsked(*session.Query) {}
+
+func asFound(found []session.Found) []session.Found { return found }

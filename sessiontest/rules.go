@@ -62,6 +62,7 @@ var rules = []struct {
 	{"A Delete beats Updates and Touches under way", deleteRace},
 
 	{"Prune", prune},
+	{"Find", find},
 }
 
 // texts are data that a store must keep byte for byte. A store for [SameJSON]

@@ -17,7 +17,7 @@ import (
 )
 
 // TestStore tests that a store keeps the rules of [session.Store] and, if the
-// store has a Prune method, of [session.Pruner]. Each rule is a subtest whose
+// store has their methods, of [session.Pruner] and [session.Finder]. Each rule is a subtest whose
 // name is the rule. All together wait about a tenth of a second for records to
 // expire, longer only if the store rounds expiries up.
 //
