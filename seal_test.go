@@ -3,11 +3,14 @@ package session_test
 import (
 	"bytes"
 	"context"
+	"crypto/fips140"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -269,5 +272,34 @@ func TestEncryptedRecordKeepsItsAbsoluteTimeout(t *testing.T) {
 	}
 	if _, v := rig.note(); v != sealValue {
 		t.Error("not read back")
+	}
+}
+
+// Go's FIPS 140-3 mode refuses what is not approved, with a panic or an error.
+func TestEncryptInFIPSMode(t *testing.T) {
+	const mark = "SESSION_TEST_FIPS"
+	if os.Getenv(mark) != "" {
+		if !fips140.Enabled() {
+			t.Fatal("not in FIPS mode")
+		}
+		rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, OldSecrets: []string{sealSecretOld}, Encrypt: true, UserKey: "note", MaxPerUser: 2})
+		rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+		rig.do(func(s *session.Session) { s.Renew() })
+		if status, v := rig.note(); status != http.StatusOK || v != sealValue {
+			t.Errorf("got status %d, want 200 and the value", status)
+		}
+		if n, err := rig.m.Revoke(t.Context(), sealKey.Is(sealValue)); n != 1 || err != nil {
+			t.Errorf("Revoke: got %d, %v, want 1, no error", n, err)
+		}
+		return
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestEncryptInFIPSMode$", "-test.v")
+	cmd.Env = append(os.Environ(), mark+"=1", "GODEBUG=fips140=only")
+	if out, err := cmd.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: TestEncryptInFIPSMode")) {
+		t.Errorf("with GODEBUG=fips140=only: got %v\n%s", err, out)
 	}
 }
