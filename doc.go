@@ -56,6 +56,14 @@
 // Statements run on contexts of their own, bounded by [Config.StoreTimeout]:
 // a browser that goes away neither loses its save nor kills a connection.
 //
+// # Ending sessions
+//
+// [Manager.Revoke] destroys the sessions in which a key has a value: all of a
+// user, all but this one after a password change, or everyone's.
+// [Manager.Sessions] lists them for a page "your devices", by a handle that gives
+// no access, and [Config.MaxPerUser] limits them. [Session.RenewedAt] tells how
+// long ago the user logged in, for what wants the password again.
+//
 // # Words
 //
 // The session ID is the random value that names a session: 24 random bytes, 32
@@ -68,6 +76,7 @@
 // # Limits
 //
 // The cookie is a bearer token: who steals it has the session until it ends.
-// Data is stored in the clear unless [Config.Encrypt] is set. Absolute timeouts are measured by the programs'
-// clocks; everything else by the database's.
+// Data is stored in the clear unless [Config.Encrypt] is set, and session IDs
+// unless [PostgresOptions.HashIDs] is. Absolute timeouts are measured by the
+// programs' clocks; everything else by the database's.
 package session
