@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -120,4 +121,50 @@ func TestUnusedSessionAllocations(t *testing.T) {
 	if got := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); got > 3 {
 		t.Errorf("allocations: got %v, want at most 3", got)
 	}
+}
+
+// A handler that streams and looks at no error must not hold back the 503.
+func TestARefusedStreamIsAnsweredAtOnce(t *testing.T) {
+	m := lateManager(t, creatingFails{session.NewMemoryStore()})
+	release := make(chan struct{})
+	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lateKey.Set(session.From(r.Context()), 1)
+		for range 3 {
+			_, _ = io.WriteString(w, "event")
+			_ = http.NewResponseController(w).Flush()
+		}
+		<-release
+	})))
+	defer server.Close()
+	defer close(release)
+	resp, err := server.Client().Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got status %d, want 503", resp.StatusCode)
+	}
+}
+
+type creatingFails struct{ session.Store }
+
+func (creatingFails) Create(context.Context, string, session.Record) error {
+	return errors.New("no answer")
+}
+
+// Gin's Context.Stream asserts http.CloseNotifier.
+func TestCloseNotify(t *testing.T) {
+	m := lateManager(t, session.NewMemoryStore())
+	ctx, leave := context.WithCancel(t.Context())
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
+		select {
+		case <-gone:
+			t.Error("got a notice, want none while the browser is there")
+		default:
+		}
+		leave()
+		<-gone
+	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx))
 }

@@ -122,7 +122,7 @@ type contextKey struct{}
 func From(ctx context.Context) *Session {
 	s, ok := ctx.Value(contextKey{}).(*Session)
 	if !ok {
-		panic("session: From: no session in this context: wrap the handler with Manager.Handler")
+		panic("session: From: no session in this context: wrap the handler with Manager.Handler, and give From the request's context (in Gin c.Request.Context())")
 	}
 	return s
 }
@@ -132,7 +132,7 @@ func From(ctx context.Context) *Session {
 func (m *Manager) From(ctx context.Context) *Session {
 	s, ok := ctx.Value(m).(*Session)
 	if !ok {
-		panic("session: Manager.From: no session of this manager in this context: wrap the handler with its Handler")
+		panic("session: Manager.From: no session of this manager in this context: wrap the handler with its Handler, and give From the request's context (in Gin c.Request.Context())")
 	}
 	return s
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -111,9 +112,20 @@ func (w *writer) FlushError() error {
 		return http.ErrNotSupported
 	}
 	if err := w.commit(); err != nil {
+		// The error handler's answer leaves, or it would wait until a handler that
+		// streams and looks at no error has ended.
+		_ = http.NewResponseController(w.raw).Flush()
 		return err
 	}
 	return http.NewResponseController(w.raw).Flush()
+}
+
+// CloseNotify is for those who still ask for it, as Gin's Context.Stream does
+// without looking whether it is there.
+func (w *writer) CloseNotify() <-chan bool {
+	gone := make(chan bool, 1)
+	context.AfterFunc(w.r.Context(), func() { gone <- true })
+	return gone
 }
 
 // Hijack commits, then takes over the connection. A cookie that is due cannot
