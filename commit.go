@@ -204,10 +204,10 @@ func (s *Session) nothingDue() bool {
 func (s *Session) settle() error {
 	s.mu.Lock()
 	nothing := len(s.changes) == 0 && len(s.doomed) == 0 && s.idle == nil
-	err, abandoned := s.err, s.abandoned
+	err, settled := s.err, s.abandoned || nothing && s.told
 	s.mu.Unlock()
 	switch {
-	case abandoned:
+	case settled:
 		return nil
 	case nothing:
 		return err

@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/pgsession/session"
 )
@@ -167,4 +169,67 @@ func TestCloseNotify(t *testing.T) {
 		leave()
 		<-gone
 	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil).WithContext(ctx))
+}
+
+// A stream that was told of a logout by Reload ends as usual; one that has lost
+// something must not look complete.
+func TestStreamEndsAfterReload(t *testing.T) {
+	for _, tc := range []struct {
+		name          string
+		before, after func(*session.Session)
+		complete      bool
+	}{
+		{"nothing changed", func(*session.Session) {}, func(*session.Session) {}, true},
+		{"read afterwards", func(*session.Session) {}, func(s *session.Session) { lateKey.Get(s) }, true},
+		{"a change before", func(s *session.Session) { lateKey.Set(s, 2) }, func(*session.Session) {}, false},
+		{"an idle timeout before", func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, func(*session.Session) {}, false},
+		{"a change afterwards", func(*session.Session) {}, func(s *session.Session) { lateKey.Set(s, 2) }, false},
+		{"a failed save", func(s *session.Session) {
+			lateKey.Set(s, 2)
+			if err := s.Save(context.Background()); !errors.Is(err, session.ErrDestroyed) {
+				t.Errorf("Save: got %v, want ErrDestroyed", err)
+			}
+		}, func(*session.Session) {}, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			store := session.NewMemoryStore()
+			m := lateManager(t, store)
+			mux := http.NewServeMux()
+			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { lateKey.Set(session.From(r.Context()), 1) })
+			mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				lateKey.Get(s)
+				_, _ = io.WriteString(w, "begun ")
+				_ = http.NewResponseController(w).Flush()
+				if err := store.Delete(r.Context(), s.ID()); err != nil {
+					t.Error(err)
+				}
+				tc.before(s)
+				if err := s.Reload(r.Context()); !errors.Is(err, session.ErrDestroyed) {
+					t.Errorf("Reload: got %v, want ErrDestroyed", err)
+				}
+				tc.after(s)
+				_, _ = io.WriteString(w, "bye")
+			})
+			server := httptest.NewServer(m.Handler(mux))
+			defer server.Close()
+			jar, err := cookiejar.New(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			client := server.Client()
+			client.Jar = jar
+			for _, path := range []string{"/login", "/stream"} {
+				resp, err := client.Get(server.URL + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				body, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if path == "/stream" && (err == nil && string(body) == "begun bye") != tc.complete {
+					t.Errorf("got %q, %v, want complete %t", body, err, tc.complete)
+				}
+			}
+		})
+	}
 }

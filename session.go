@@ -57,6 +57,7 @@ type Session struct {
 	offline    bool // in the error handler, or finished: no more I/O
 	finished   bool
 	err        error
+	told       bool // err is a Reload's, which had nothing to save
 }
 
 // change is one change of a key, in the order they were made.
@@ -144,7 +145,7 @@ func (s *Session) present() {
 	}
 	var bad int
 	s.presented, s.resign, bad = s.m.codec.find(lines, s.m.cfg.Cookie.Name)
-	s.m.stats.badCookies.Add(uint64(bad))
+	s.m.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
 // writable locks s for a change, or reports false, unlocked, if changes are
@@ -161,6 +162,7 @@ func (s *Session) writable() bool {
 // refuses reports whether a change comes too late; it is called with s.mu
 // locked.
 func (s *Session) refuses() bool {
+	s.told = false
 	if s.finished {
 		if s.err == nil {
 			s.err = ErrFinished
@@ -400,7 +402,8 @@ func (s *Session) Save(ctx context.Context) error {
 // Reload fetches the record again, keeping changes that are not committed yet:
 // for streams and sockets that outlive other requests. It returns
 // [ErrDestroyed] if the session has ended or been renewed meanwhile; from then
-// on it is empty and refuses changes. Any other error leaves the session as it
+// on it is empty and refuses changes. A response that has begun may then end as
+// usual, unless something was lost that was to be saved. Any other error leaves the session as it
 // was and does not stick. Reload does not extend the session's life; a commit
 // does. Without a record it does nothing.
 //
@@ -431,6 +434,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case s.epoch != epoch: // destroyed by this request itself
 		return nil
 	case errors.Is(err, ErrNotFound):
+		s.told = s.err == nil && len(s.changes) == 0 && s.idle == nil && !s.renew
 		s.forget()
 		s.fail(&opError{"Reload", ErrDestroyed})
 		return s.err
