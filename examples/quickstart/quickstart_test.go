@@ -1,21 +1,16 @@
 package main_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,54 +18,25 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/exampletest"
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-const (
-	testSecret = "a secret of the tests, forty bytes long!"
-	deadline   = 60 * time.Second
-)
+func TestMain(m *testing.M) { exampletest.Main(m) }
 
-// binary is the program under test, built once.
-var binary string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "quickstart-test-")
-	if err == nil {
-		binary = filepath.Join(dir, "quickstart.exe") // Windows wants the ending, nobody else minds
-		var out []byte
-		if out, err = exec.Command("go", "build", "-o", binary, ".").CombinedOutput(); err != nil {
-			err = errors.New(string(out))
-		}
-	}
-	if err != nil {
-		panic(err)
-	}
-	pgtest.Main(cleaning{m, dir})
-}
-
-// cleaning removes the binary when the tests have run.
-type cleaning struct {
-	m   *testing.M
-	dir string
-}
-
-func (c cleaning) Run() int {
-	defer os.RemoveAll(c.dir)
-	return c.m.Run()
-}
+var must = exampletest.Must
 
 // What somebody sees who has nothing but a clone: the program brings its own
 // database and its own secret, and both outlive it.
 func TestFirstRun(t *testing.T) {
 	t.Parallel()
-	cache := cacheDir(t)
+	cache := exampletest.CacheDir(t)
 	ada := newBrowser(t)
-	p := start(t, "XDG_CACHE_HOME="+cache, "HOME="+cache)
+	p := exampletest.Start(t, "SESSION_SECRET=", "XDG_CACHE_HOME="+cache, "HOME="+cache)
 	ada.login(p, "ada", false)
-	ada.get(p, "/")
+	ada.Get(p.URL + "/")
 	ada.wantMe(p, "ada", 2)
-	p.wantLog("kept server of our own", "SESSION_SECRET is not set", "schema_system.session", "psql -h 127.0.0.1")
+	p.WantLog("kept server of our own", "SESSION_SECRET is not set", "schema_system.session", "psql -h 127.0.0.1")
 
 	// The server that the program keeps is found in the same place.
 	server, err := pgtest.Find(t.Context(), pgtest.Options{
@@ -89,31 +55,31 @@ func TestFirstRun(t *testing.T) {
 	}
 	b, err := os.ReadFile(secret)
 	must(t, err)
-	p.wantNotInLog(string(b))
+	p.WantNotInLog(string(b))
 	must(t, server.Close())
 
-	p.interrupt(os.Interrupt)
-	gone(t, pid)
+	p.Interrupt(os.Interrupt)
+	exampletest.Gone(t, pid)
 
-	p = start(t, "XDG_CACHE_HOME="+cache, "HOME="+cache)
+	p = exampletest.Start(t, "SESSION_SECRET=", "XDG_CACHE_HOME="+cache, "HOME="+cache)
 	ada.wantMe(p, "ada", 2)
-	p.interrupt(syscall.SIGTERM)
+	p.Interrupt(syscall.SIGTERM)
 }
 
 func TestALoginIsARowAndOutlivesTheProgram(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
 	ada := newBrowser(t)
-	p := start(t, "DATABASE_URL="+dsn)
+	p := exampletest.Start(t, "DATABASE_URL="+dsn)
 	ada.login(p, "ada", false)
 	rows := sessions(t, dsn)
 	if len(rows) != 1 || !rows[0].live {
 		t.Fatalf("got %d rows, want one live one", len(rows))
 	}
-	p.wantNotInLog(rows[0].sid, ada.cookie(p), testSecret, password(t, dsn))
-	p.interrupt(os.Interrupt)
+	p.WantNotInLog(rows[0].sid, ada.Cookie(), exampletest.Secret, exampletest.Password(t, dsn))
+	p.Interrupt(os.Interrupt)
 
-	p = start(t, "DATABASE_URL="+dsn)
+	p = exampletest.Start(t, "DATABASE_URL="+dsn)
 	ada.wantMe(p, "ada", 1)
 }
 
@@ -121,7 +87,7 @@ func TestALoginOutlivesTheDatabase(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgtest.Options{})
 	ada := newBrowser(t)
-	p := start(t, "DATABASE_URL="+server.URL())
+	p := exampletest.Start(t, "DATABASE_URL="+server.URL())
 	ada.login(p, "ada", false)
 	for _, mode := range []string{"fast", "immediate"} {
 		must(t, server.Restart(t.Context(), mode))
@@ -134,14 +100,14 @@ func TestAnOutageIsNoLogout(t *testing.T) {
 	t.Parallel()
 	server := pgtest.Own(t, pgtest.Options{})
 	ada := newBrowser(t)
-	p := start(t, "DATABASE_URL="+server.URL())
+	p := exampletest.Start(t, "DATABASE_URL="+server.URL())
 	ada.login(p, "ada", false)
 	must(t, server.Stop(t.Context(), "fast"))
-	if res := ada.get(p, "/"); res.code != http.StatusServiceUnavailable || res.header.Get("Set-Cookie") != "" {
-		t.Errorf("/: got %d, with Set-Cookie: %t, want 503 and no cookie", res.code, res.header.Get("Set-Cookie") != "")
+	if res := ada.Get(p.URL + "/"); res.Code != http.StatusServiceUnavailable || res.Header.Get("Set-Cookie") != "" {
+		t.Errorf("/: got %d, with Set-Cookie: %t, want 503 and no cookie", res.Code, res.Header.Get("Set-Cookie") != "")
 	}
-	if res := ada.get(p, "/public"); res.code != http.StatusOK {
-		t.Errorf("/public: got %d, want 200", res.code)
+	if res := ada.Get(p.URL + "/public"); res.Code != http.StatusOK {
+		t.Errorf("/public: got %d, want 200", res.Code)
 	}
 	must(t, server.Start(t.Context()))
 	ada.wantMe(p, "ada", 1)
@@ -150,17 +116,17 @@ func TestAnOutageIsNoLogout(t *testing.T) {
 func TestTwoProgramsShareTheLogin(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
-	one, two := start(t, "DATABASE_URL="+dsn), start(t, "DATABASE_URL="+dsn)
+	one, two := exampletest.Start(t, "DATABASE_URL="+dsn), exampletest.Start(t, "DATABASE_URL="+dsn)
 	ada := newBrowser(t)
 	ada.login(one, "ada", false)
-	ada.get(two, "/")
+	ada.Get(two.URL + "/")
 	ada.wantMe(one, "ada", 2)
 	ada.wantMe(two, "ada", 2)
 
-	kept := ada.cookie(one) // a logout is more than a cookie taken away
-	ada.post(two, "/logout", nil)
+	kept := ada.Cookie() // a logout is more than a cookie taken away
+	ada.Post(two.URL+"/logout", nil)
 	ada.wantLoggedOut(one)
-	ada.setCookie(one, kept)
+	ada.SetCookie(kept)
 	ada.wantLoggedOut(one)
 	ada.wantLoggedOut(two)
 	if rows := sessions(t, dsn); len(rows) != 0 {
@@ -172,7 +138,7 @@ func TestAnExpiredRowIsRefusedAndThenPruned(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
 	ada := newBrowser(t)
-	p := start(t, "DATABASE_URL="+dsn)
+	p := exampletest.Start(t, "DATABASE_URL="+dsn)
 	ada.login(p, "ada", false)
 
 	pool, err := pgxpool.New(t.Context(), dsn)
@@ -187,7 +153,7 @@ func TestAnExpiredRowIsRefusedAndThenPruned(t *testing.T) {
 
 	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
-	m, err := session.New(store, session.Config{Secret: testSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	m, err := session.New(store, session.Config{Secret: exampletest.Secret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	defer m.Close()
 	if n, err := m.Prune(t.Context()); n != 1 || err != nil {
@@ -201,7 +167,7 @@ func TestAnExpiredRowIsRefusedAndThenPruned(t *testing.T) {
 func TestRememberMeIsALongerIdleTimeout(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
-	p := start(t, "DATABASE_URL="+dsn)
+	p := exampletest.Start(t, "DATABASE_URL="+dsn)
 	ada := newBrowser(t)
 	for _, tt := range []struct {
 		remember bool
@@ -224,25 +190,25 @@ func TestRememberMeIsALongerIdleTimeout(t *testing.T) {
 
 func TestThePage(t *testing.T) {
 	t.Parallel()
-	p := start(t, "DATABASE_URL="+pgtest.URL(t))
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
 	ada := newBrowser(t)
 
-	res := ada.get(p, "/")
-	res.want(t, 200, `name="user"`, `name="remember"`, `method="post"`, "Log in")
-	if res.header.Get("Set-Cookie") != "" {
+	res := ada.Get(p.URL + "/")
+	res.Want(t, 200, `name="user"`, `name="remember"`, `method="post"`, "Log in")
+	if res.Header.Get("Set-Cookie") != "" {
 		t.Error("a visitor who has not logged in got a cookie")
 	}
 
-	ada.login(p, `<b>ada</b>`, false).want(t, 200, "&lt;b&gt;ada&lt;/b&gt;", "You are logged in.", "<strong>1</strong>", "Log out")
-	again := ada.get(p, "/")
-	again.want(t, 200, "<strong>2</strong>")
-	if strings.Contains(again.body, "You are logged in.") {
+	ada.login(p, `<b>ada</b>`, false).Want(t, 200, "&lt;b&gt;ada&lt;/b&gt;", "You are logged in.", "<strong>1</strong>", "Log out")
+	again := ada.Get(p.URL + "/")
+	again.Want(t, 200, "<strong>2</strong>")
+	if strings.Contains(again.Body, "You are logged in.") {
 		t.Error("the flash message was shown twice")
 	}
-	if strings.Contains(again.body, "<script") || strings.Contains(again.body, "<b>ada") {
+	if strings.Contains(again.Body, "<script") || strings.Contains(again.Body, "<b>ada") {
 		t.Error("the page has markup that is not ours")
 	}
-	ada.post(p, "/logout", nil).want(t, 200, `name="user"`)
+	ada.Post(p.URL+"/logout", nil).Want(t, 200, `name="user"`)
 
 	for _, tt := range []struct {
 		name, user string
@@ -257,7 +223,7 @@ func TestThePage(t *testing.T) {
 		{"huge", strings.Repeat("x", 1<<20), 400, "could not be read"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			newBrowser(t).post(p, "/login", url.Values{"user": {tt.user}}).want(t, tt.code, tt.want)
+			newBrowser(t).Post(p.URL+"/login", url.Values{"user": {tt.user}}).Want(t, tt.code, tt.want)
 		})
 	}
 }
@@ -265,26 +231,26 @@ func TestThePage(t *testing.T) {
 // The session of one who logs in is renewed, and is not the next user's.
 func TestALoginRenews(t *testing.T) {
 	t.Parallel()
-	p := start(t, "DATABASE_URL="+pgtest.URL(t))
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
 	ada := newBrowser(t)
 	ada.login(p, "ada", false)
-	ada.get(p, "/")
-	before := ada.cookie(p)
+	ada.Get(p.URL + "/")
+	before := ada.Cookie()
 	ada.login(p, "ada", false)
 	ada.wantMe(p, "ada", 3)
 	ada.login(p, "bob", false)
 	ada.wantMe(p, "bob", 1)
 
 	thief := newBrowser(t)
-	thief.setCookie(p, before)
+	thief.SetCookie(before)
 	thief.wantLoggedOut(p)
 }
 
 func TestWithoutACookie(t *testing.T) {
 	t.Parallel()
-	p := start(t, "DATABASE_URL="+pgtest.URL(t))
-	curl := func(method, path string, header ...string) response {
-		req, err := http.NewRequestWithContext(t.Context(), method, p.url+path, strings.NewReader("user=ada"))
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
+	curl := func(method, path string, header ...string) exampletest.Response {
+		req, err := http.NewRequestWithContext(t.Context(), method, p.URL+path, strings.NewReader("user=ada"))
 		must(t, err)
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 		for i := 0; i < len(header); i += 2 {
@@ -292,7 +258,7 @@ func TestWithoutACookie(t *testing.T) {
 		}
 		res, err := http.DefaultTransport.RoundTrip(req)
 		must(t, err)
-		return read(t, res)
+		return exampletest.Read(t, res)
 	}
 	for _, tt := range []struct {
 		name, method, path string
@@ -312,13 +278,13 @@ func TestWithoutACookie(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			res := curl(tt.method, tt.path, tt.header...)
-			if res.code != tt.code {
-				t.Errorf("got %d, want %d", res.code, tt.code)
+			if res.Code != tt.code {
+				t.Errorf("got %d, want %d", res.Code, tt.code)
 			}
-			if got := res.header.Get("Set-Cookie") != ""; got != tt.cookie {
+			if got := res.Header.Get("Set-Cookie") != ""; got != tt.cookie {
 				t.Errorf("Set-Cookie: got %v, want %v", got, tt.cookie)
 			}
-			if got := res.header.Get("Vary") != ""; got != tt.vary {
+			if got := res.Header.Get("Vary") != ""; got != tt.vary {
 				t.Errorf("Vary: got %v, want %v", got, tt.vary)
 			}
 		})
@@ -328,54 +294,44 @@ func TestWithoutACookie(t *testing.T) {
 func TestTheLogSaysWhatIsInUse(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
-	p := start(t, "DATABASE_URL="+dsn, "SESSION_TIMEOUT=1800000")
+	p := exampletest.Start(t, "DATABASE_URL="+dsn, "SESSION_TIMEOUT=1800000")
 	newBrowser(t).login(p, "ada", false)
-	p.wantLog("postgres", "schema_system.session", "database answered", "secure=auto", "sameSite=lax", "1800000", "trustProxy=false", "level=INFO")
-	p.wantNotInLog(testSecret, password(t, dsn), sessions(t, dsn)[0].sid)
+	p.WantLog("postgres", "schema_system.session", "database answered", "secure=auto", "sameSite=lax", "1800000", "trustProxy=false", "level=INFO")
+	p.WantNotInLog(exampletest.Secret, exampletest.Password(t, dsn), sessions(t, dsn)[0].sid)
 }
 
 func TestNoPostgreSQLIsAWarning(t *testing.T) {
 	t.Parallel()
-	empty, cache := t.TempDir(), cacheDir(t)
-	p := start(t, "PATH="+empty, "PGTEST_BINDIR="+empty, "DOCKER_HOST=unix://"+empty+"/none",
-		"XDG_CACHE_HOME="+cache, "HOME="+cache)
-	p.wantLog("level=WARN", "sessions are kept in memory", "DATABASE_URL=postgres://", "memory store")
+	empty, cache := t.TempDir(), exampletest.CacheDir(t)
+	p := exampletest.Start(t, "PATH="+empty, "PGTEST_BINDIR="+empty, "DOCKER_HOST=unix://"+empty+"/none",
+		"SESSION_SECRET=", "XDG_CACHE_HOME="+cache, "HOME="+cache)
+	p.WantLog("level=WARN", "sessions are kept in memory", "DATABASE_URL=postgres://", "memory store")
 	ada := newBrowser(t)
-	ada.login(p, "ada", true).want(t, 200, "memory")
+	ada.login(p, "ada", true).Want(t, 200, "memory")
 	ada.wantMe(p, "ada", 1)
-	ada.post(p, "/logout", nil)
+	ada.Post(p.URL+"/logout", nil)
 	ada.wantLoggedOut(p)
-	p.interrupt(os.Interrupt)
+	p.Interrupt(os.Interrupt)
 }
 
 func TestADatabaseThatDoesNotAnswerIsAnErrorWithoutThePassword(t *testing.T) {
 	t.Parallel()
-	cmd, log := command(t, "DATABASE_URL=postgres://ada:hush-hush@127.0.0.1:1/shop")
-	err := cmd.Run()
-	if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("got %v, want exit code 1", err)
-	}
-	for _, want := range []string{"host 127.0.0.1", "port 1", "database shop", "user ada"} {
-		if !strings.Contains(log.String(), want) {
-			t.Errorf("got %q, want it to contain %q", log, want)
-		}
-	}
-	if strings.Contains(log.String(), "hush") {
-		t.Error("the log has the password in it")
-	}
+	p := exampletest.Command(t, "DATABASE_URL=postgres://ada:hush-hush@127.0.0.1:1/shop")
+	p.WantFailure("host 127.0.0.1", "port 1", "database shop", "user ada")
+	p.WantNotInLog("hush")
 }
 
 // Requests that are under way when the program is told to end get their answer.
 func TestShutdownIsGraceful(t *testing.T) {
 	t.Parallel()
-	p := start(t, "DATABASE_URL="+pgtest.URL(t))
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
 	body, send := io.Pipe()
-	req, err := http.NewRequestWithContext(t.Context(), "POST", p.url+"/login", body)
+	req, err := http.NewRequestWithContext(t.Context(), "POST", p.URL+"/login", body)
 	must(t, err)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Expect", "100-continue")
 	arrived := make(chan struct{})
-	transport := &http.Transport{ExpectContinueTimeout: deadline}
+	transport := &http.Transport{ExpectContinueTimeout: exampletest.Deadline}
 	done := make(chan error, 1)
 	go func() {
 		res, err := transport.RoundTrip(req)
@@ -392,242 +348,47 @@ func TestShutdownIsGraceful(t *testing.T) {
 		close(arrived)
 	}()
 	<-arrived
-	must(t, p.cmd.Process.Signal(os.Interrupt))
-	p.waitLog("shutting down")
+	must(t, p.Process.Signal(os.Interrupt))
+	p.WaitLog("shutting down")
 	_, err = send.Write([]byte("ada"))
 	must(t, errors.Join(err, send.Close()))
 	must(t, <-done)
-	p.wantExit()
+	must(t, p.Wait())
 }
 
-// program is a running quickstart.
-type program struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	log  *syncBuffer
-	url  string
-	exit chan error
-}
+// browser knows the pages of this application.
+type browser struct{ *exampletest.Browser }
 
-var listening = regexp.MustCompile(`msg=listening url=(\S+)`)
-
-// command is a quickstart with none of our own environment's sessions and databases.
-func command(t *testing.T, env ...string) (*exec.Cmd, *syncBuffer) {
-	t.Helper()
-	cmd := exec.Command(binary)
-	for _, v := range os.Environ() {
-		if name, _, _ := strings.Cut(v, "="); !strings.HasPrefix(name, "DB_") && !strings.HasPrefix(name, "SESSION_") && name != "DATABASE_URL" {
-			cmd.Env = append(cmd.Env, v)
-		}
-	}
-	cmd.Env = append(cmd.Env, "PORT=0")
-	if strings.HasPrefix(env[0], "DATABASE_URL=") {
-		cmd.Env = append(cmd.Env, "SESSION_SECRET="+testSecret)
-	}
-	cmd.Env = append(cmd.Env, env...)
-	log := &syncBuffer{grown: make(chan struct{}, 1)}
-	cmd.Stderr = log
-	return cmd, log
-}
-
-func start(t *testing.T, env ...string) *program {
-	t.Helper()
-	cmd, log := command(t, env...)
-	p := &program{t: t, cmd: cmd, log: log, exit: make(chan error, 1)}
-	must(t, cmd.Start())
-	ended := make(chan struct{})
-	go func() {
-		p.exit <- cmd.Wait()
-		close(ended)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		select {
-		case <-ended:
-		case <-time.After(deadline):
-			_ = cmd.Process.Kill()
-			t.Error("the program does not end")
-		}
-	})
-	p.waitLog("msg=listening")
-	p.url = listening.FindStringSubmatch(log.String())[1]
-	return p
-}
-
-// interrupt ends the program with a signal and wants exit code 0.
-func (p *program) interrupt(sig os.Signal) {
-	p.t.Helper()
-	must(p.t, p.cmd.Process.Signal(sig))
-	p.wantExit()
-}
-
-func (p *program) wantExit() {
-	p.t.Helper()
-	select {
-	case err := <-p.exit:
-		if err != nil {
-			p.t.Errorf("the program ended with %v, want 0\n%s", err, p.log)
-		}
-	case <-time.After(deadline):
-		p.t.Fatalf("the program does not end\n%s", p.log)
-	}
-}
-
-// waitLog waits until the log has text in it.
-func (p *program) waitLog(text string) {
-	p.t.Helper()
-	timeout := time.After(deadline)
-	for !strings.Contains(p.log.String(), text) {
-		select {
-		case <-p.log.grown:
-		case err := <-p.exit:
-			p.t.Fatalf("the program ended: %v\n%s", err, p.log)
-		case <-timeout:
-			p.t.Fatalf("the log has no %q\n%s", text, p.log)
-		}
-	}
-}
-
-func (p *program) wantLog(texts ...string) {
-	p.t.Helper()
-	for _, text := range texts {
-		if !strings.Contains(p.log.String(), text) {
-			p.t.Errorf("the log has no %q\n%s", text, p.log)
-		}
-	}
-}
-
-// wantNotInLog does not show what it looks for, nor the log.
-func (p *program) wantNotInLog(texts ...string) {
-	p.t.Helper()
-	for i, text := range texts {
-		if text == "" || strings.Contains(p.log.String(), text) {
-			p.t.Errorf("text %d of %d must be known, and not in the log", i+1, len(texts))
-		}
-	}
-}
-
-// syncBuffer takes a program's log and tells when it has grown.
-type syncBuffer struct {
-	mu    sync.Mutex
-	b     bytes.Buffer
-	grown chan struct{}
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	select {
-	case b.grown <- struct{}{}:
-	default:
-	}
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-// browser keeps cookies and follows redirects. Cookies do not know about ports, so
-// it takes one program's to another, as a real one does on localhost.
-type browser struct {
-	t      *testing.T
-	client *http.Client
-}
-
-type response struct {
-	code   int
-	header http.Header
-	body   string
-}
-
-func newBrowser(t *testing.T) *browser {
-	jar, err := cookiejar.New(nil)
-	must(t, err)
-	return &browser{t, &http.Client{Jar: jar, Timeout: deadline}}
-}
-
-func (b *browser) get(p *program, path string) response {
-	b.t.Helper()
-	res, err := b.client.Get(p.url + path)
-	must(b.t, err)
-	return read(b.t, res)
-}
-
-func (b *browser) post(p *program, path string, form url.Values) response {
-	b.t.Helper()
-	res, err := b.client.PostForm(p.url+path, form)
-	must(b.t, err)
-	return read(b.t, res)
-}
+func newBrowser(t *testing.T) browser { return browser{exampletest.NewBrowser(t, "session")} }
 
 // login logs in and gives the page that follows.
-func (b *browser) login(p *program, user string, remember bool) response {
-	b.t.Helper()
+func (b browser) login(p *exampletest.Program, user string, remember bool) exampletest.Response {
+	b.T.Helper()
 	form := url.Values{"user": {user}}
 	if remember {
 		form.Set("remember", "yes")
 	}
-	res := b.post(p, "/login", form)
-	res.want(b.t, 200, "Log out")
+	res := b.Post(p.URL+"/login", form)
+	res.Want(b.T, 200, "Log out")
 	return res
 }
 
-func (b *browser) wantMe(p *program, user string, visits int) {
-	b.t.Helper()
-	res := b.get(p, "/me")
+func (b browser) wantMe(p *exampletest.Program, user string, visits int) {
+	b.T.Helper()
+	res := b.Get(p.URL + "/me")
 	var me struct {
 		User   string
 		Visits int
 	}
-	if err := json.Unmarshal([]byte(res.body), &me); err != nil || res.code != 200 || me.User != user || me.Visits != visits {
-		b.t.Errorf("/me: got %d %s, want %s with %d visits", res.code, res.body, user, visits)
+	if err := json.Unmarshal([]byte(res.Body), &me); err != nil || res.Code != 200 || me.User != user || me.Visits != visits {
+		b.T.Errorf("/me: got %d %s, want %s with %d visits", res.Code, res.Body, user, visits)
 	}
 }
 
-func (b *browser) wantLoggedOut(p *program) {
-	b.t.Helper()
-	if res := b.get(p, "/me"); res.code != http.StatusUnauthorized {
-		b.t.Errorf("/me: got %d, want 401", res.code)
-	}
-}
-
-func (b *browser) cookie(p *program) string {
-	u, err := url.Parse(p.url)
-	must(b.t, err)
-	for _, c := range b.client.Jar.Cookies(u) {
-		if c.Name == "session" {
-			return c.Value
-		}
-	}
-	return ""
-}
-
-func (b *browser) setCookie(p *program, value string) {
-	u, err := url.Parse(p.url)
-	must(b.t, err)
-	b.client.Jar.SetCookies(u, []*http.Cookie{{Name: "session", Value: value, Path: "/"}})
-}
-
-func read(t *testing.T, res *http.Response) response {
-	t.Helper()
-	defer res.Body.Close()
-	body, err := io.ReadAll(res.Body)
-	must(t, err)
-	return response{res.StatusCode, res.Header, string(body)}
-}
-
-func (r response) want(t *testing.T, code int, texts ...string) {
-	t.Helper()
-	if r.code != code {
-		t.Errorf("got %d, want %d", r.code, code)
-	}
-	for _, text := range texts {
-		if !strings.Contains(r.body, text) {
-			t.Errorf("the page has no %q", text)
-		}
+func (b browser) wantLoggedOut(p *exampletest.Program) {
+	b.T.Helper()
+	if res := b.Get(p.URL + "/me"); res.Code != http.StatusUnauthorized {
+		b.T.Errorf("/me: got %d, want 401", res.Code)
 	}
 }
 
@@ -654,49 +415,4 @@ func sessions(t *testing.T, dsn string) []row {
 	})
 	must(t, err)
 	return all
-}
-
-func password(t *testing.T, dsn string) string {
-	t.Helper()
-	cfg, err := pgx.ParseConfig(dsn)
-	must(t, err)
-	return cfg.Password
-}
-
-// cacheDir is one that the account that runs servers in root's place can reach.
-func cacheDir(t *testing.T) string {
-	t.Helper()
-	base := ""
-	if os.Geteuid() == 0 {
-		base = "/var/tmp"
-	}
-	dir, err := os.MkdirTemp(base, "quickstart-cache-")
-	must(t, err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-	if os.Geteuid() == 0 {
-		must(t, os.Chmod(dir, 0o711))
-	}
-	return dir
-}
-
-// gone waits until there is no process pid.
-func gone(t *testing.T, pid int) {
-	t.Helper()
-	timeout := time.After(deadline)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for pgtest.Running(pid) {
-		select {
-		case <-timeout:
-			t.Fatalf("process %d is still there", pid)
-		case <-tick.C:
-		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
