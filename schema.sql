@@ -32,7 +32,8 @@ BEGIN
     -- Data over 2 KB is compressed at each save; lz4 is the fastest at it.
     IF current_setting('server_version_num')::int >= 140000 THEN
       BEGIN
-        ALTER TABLE schema_system.session ALTER COLUMN sess SET COMPRESSION lz4;
+        -- As a string: an older server cannot even parse it.
+        EXECUTE 'ALTER TABLE ' || 'schema_system.session'::regclass || ' ALTER COLUMN sess SET COMPRESSION lz4';
       EXCEPTION WHEN feature_not_supported THEN
         NULL; -- a server that was built without it
       END;

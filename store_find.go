@@ -21,7 +21,7 @@ const (
 	// length keeps a long value from being too long for the index.
 	sqlValue = `left(COALESCE(` + sqlReadable + `->>%[5]s, ` + sqlReadable + `->>%[4]s), 255)`
 
-	sqlReadable = `(CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess
+	sqlReadable = `(CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::%[2]s
 		ELSE regexp_replace(sess::text, E'\\\\u(0000|[dD][89a-fA-F]..)', E'\\\\u0020', 'g')::%[2]s END)`
 
 	sqlHandle = `left(encode(sha256(convert_to('` + labelHandle + `' || sid, 'UTF8')), 'hex'), 32)`

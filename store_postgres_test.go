@@ -838,7 +838,7 @@ func TestPostgresRolledBackStatements(t *testing.T) {
 	} {
 		t.Run(tt.name+" "+tt.state, func(t *testing.T) {
 			id := pgCreate(t, store, `{"a":1}`)
-			pgExec(t, pool, fmt.Sprintf(`ALTER SEQUENCE public.calls RESTART; CREATE OR REPLACE TRIGGER fails BEFORE %s ON schema_system.session
+			pgExec(t, pool, fmt.Sprintf(`ALTER SEQUENCE public.calls RESTART; CREATE TRIGGER fails BEFORE %s ON schema_system.session
 				FOR EACH ROW EXECUTE FUNCTION public.fails('%s', '%d')`, tt.verb, tt.state, tt.failures))
 			change := session.Change{Old: []byte(`{"a":1}`), New: []byte(`{"a":2}`)}
 			var err error
