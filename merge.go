@@ -20,6 +20,7 @@ type updating struct {
 	newID   string
 	doubt   *document // what an attempt without an answer started from
 	tried   document  // what that attempt wrote
+	tag     string    // in what it writes, if a function of Key.Update is among the changes
 }
 
 // run writes, and merges until that succeeds. wrote is false where nothing had
@@ -98,24 +99,42 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 		return false, err
 	}
 	if u.doubt != nil {
-		if !u.p.renew && bytes.Equal(rec.raw, u.tried.raw) {
-			u.rec = rec
-			return true, nil
+		if happened, err = u.resolve(&rec.document); err != nil {
+			return false, err
 		}
-		// A key that no longer has the value it was loaded with has been
-		// written since: by our own attempt, or by somebody after it.
-		var kept []change
-		for _, c := range u.changes {
-			if sameJSON(rec.get(c.name), u.doubt.get(c.name)) {
-				kept = append(kept, c)
-			}
-		}
-		u.changes = kept
 		if !bytes.Equal(rec.raw, u.doubt.raw) {
 			u.doubt = nil // the attempt has happened or no longer can
 		}
 	}
 	u.rec = rec
+	return happened, nil
+}
+
+// resolve finds out from the record as it is now whether the attempt without an
+// answer was carried out, or leaves those of the changes that it can do again.
+func (u *updating) resolve(now *document) (happened bool, err error) {
+	switch {
+	case u.p.renew: // then the record would have another ID
+		return false, nil
+	case bytes.Equal(now.raw, u.tried.raw): // also by somebody's like change, unless it is tagged
+		return true, nil
+	case u.tag != "":
+		// To run a function once more, or once less, would be wrong.
+		happened, known := now.savedBy(u.tag, u.doubt)
+		if !known {
+			return false, fmt.Errorf("%w: too many others have changed the session since", ErrUncertain)
+		}
+		return happened, nil
+	}
+	// A key that no longer has the value it was loaded with has been written
+	// since: by our own attempt, or by somebody after it.
+	var kept []change
+	for _, c := range u.changes {
+		if sameJSON(now.get(c.name), u.doubt.get(c.name)) {
+			kept = append(kept, c)
+		}
+	}
+	u.changes = kept
 	return false, nil
 }
 
@@ -124,7 +143,7 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	m, p := u.m, u.p
 	d := u.rec.clone()
-	dirty := false
+	dirty, counted := false, false
 	for _, ch := range u.changes {
 		value := ch.value
 		old := d.get(ch.name)
@@ -134,9 +153,15 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 			}
 		}
 		if !bytes.Equal(value, old) {
-			dirty = true
+			dirty, counted = true, counted || ch.update != nil
 			d.set(ch.name, value)
 		}
+	}
+	if counted {
+		if u.tag == "" {
+			u.tag = m.newTag()
+		}
+		d.addSave(u.tag)
 	}
 	now := time.Now()
 	if u.rec.newborn {
@@ -220,7 +245,7 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 
 // pause waits a random moment, longer after more tries.
 func pause(ctx context.Context, try int) error {
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6)))
+	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6))) // #nosec G404 -- no secret
 	defer t.Stop()
 	select {
 	case <-t.C:

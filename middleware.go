@@ -9,7 +9,9 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -25,6 +27,8 @@ type Manager struct {
 	rand   io.Reader
 	queue  queue
 	stats  counters
+	name   string        // of this program, in tags
+	saves  atomic.Uint64 // tagged
 
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
@@ -69,7 +73,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader}
+	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:programBytes]}
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -243,6 +247,11 @@ func (m *Manager) newID() (string, error) {
 		return "", fmt.Errorf("session: no randomness for a session ID: %w", err)
 	}
 	return base64.RawURLEncoding.EncodeToString(b[:]), nil
+}
+
+// newTag returns a tag that no other save has.
+func (m *Manager) newTag() string {
+	return m.name + strconv.FormatUint(m.saves.Add(1), 36)
 }
 
 // storeContext returns the context of one operation on the store. It keeps the

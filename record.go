@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,15 @@ const (
 	memberCreated = "__created" // ours: creation, in milliseconds since 1970
 	memberRenewed = "__renewed" // ours: the last renewal, likewise
 	prefixFind    = "__find_"   // ours: the keyed hash of an encrypted value
+)
+
+// memberSaves holds a tag of the last save by each program whose saves ran a
+// function of Key.Update, the newest at the end, of at most keptSaves programs.
+// It tells a save whose answer was lost from the like save of another program.
+const (
+	memberSaves  = "__saves"
+	keptSaves    = 8
+	programBytes = 6 // of a tag; the rest counts the program's saves
 )
 
 // maxLifetime bounds every duration read from a record, so that sums of
@@ -34,7 +44,7 @@ var reservedKeys = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	memberCreated: true, memberRenewed: true, memberSealed: true, "": true,
+	memberCreated: true, memberRenewed: true, memberSaves: true, memberSealed: true, "": true,
 }
 
 // reserved reports whether an application cannot use a key.
@@ -323,7 +333,7 @@ func (d *document) names() []string {
 
 // bookkeeping reports whether a member is no key of the application.
 func bookkeeping(name string) bool {
-	return name == memberCookie || name == memberCreated || name == memberRenewed
+	return name == memberCookie || name == memberCreated || name == memberRenewed || name == memberSaves
 }
 
 // clone returns a document whose members can be changed without changing d.
@@ -463,6 +473,32 @@ func (d *document) time(name string) (time.Time, bool) {
 
 func (d *document) setTime(name string, t time.Time) {
 	d.set(name, strconv.AppendInt(nil, t.UnixMilli(), 10))
+}
+
+// saves returns the tags in the record.
+func (d *document) saves() (tags []string) {
+	_ = json.Unmarshal(d.get(memberSaves), &tags)
+	return tags
+}
+
+// addSave puts a program's tag in the place of its last.
+func (d *document) addSave(tag string) {
+	tags := slices.DeleteFunc(d.saves(), func(old string) bool { return strings.HasPrefix(old, tag[:programBytes]) })
+	tags = append(tags, tag)
+	raw, err := encodeJSON(tags[max(0, len(tags)-keptSaves):])
+	if err == nil { // always
+		d.set(memberSaves, raw)
+	}
+}
+
+// savedBy reports whether the save of a tag is in d. It is not known where the
+// tags of more programs than are kept have come since the data was before.
+func (d *document) savedBy(tag string, before *document) (yes, known bool) {
+	tags, old := d.saves(), before.saves()
+	if slices.Contains(tags, tag) {
+		return true, true
+	}
+	return false, len(tags) < keptSaves || slices.ContainsFunc(tags, func(t string) bool { return slices.Contains(old, t) })
 }
 
 // cookie returns the record's cookie object, taken apart; ok is false if the

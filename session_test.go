@@ -1395,6 +1395,13 @@ func TestUncertainUpdate(t *testing.T) {
 			semA.Set(s, "theirs")
 			semCount.Update(s, func(n int) int { return n + 5 })
 		}, 16, "theirs", ""},
+		{"lost, then the same keys changed", "lost", func(s *session.Session) {
+			semA.Set(s, "theirs")
+			semCount.Update(s, func(n int) int { return n + 5 })
+		}, 16, "mine", ""},
+		{"applied, then the very same change", "applied", semSame, 12, "mine", ""},
+		{"lost, then the very same change", "lost", semSame, 12, "mine", ""},
+		{"late, but the very same change first", "late", semSame, 12, "mine", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			store := newSemStore()
@@ -1408,10 +1415,7 @@ func TestUncertainUpdate(t *testing.T) {
 				u.look = func() { b.with(other).visit(c.other) }
 			}
 			u.into(store)
-			resp := b.visit(func(s *session.Session) {
-				semCount.Update(s, func(n int) int { return n + 1 })
-				semA.Set(s, "mine")
-			})
+			resp := b.visit(semSame)
 			wantResponse(t, "save", resp, 200, "nothing")
 			if calls := store.took(); c.calls != "" && calls != c.calls && c.other == nil {
 				t.Errorf("got calls %q, want %q", calls, c.calls)
@@ -1427,6 +1431,44 @@ func TestUncertainUpdate(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+func semSame(s *session.Session) {
+	semCount.Update(s, func(n int) int { return n + 1 })
+	semA.Set(s, "mine")
+}
+
+// A record tells which programs have counted last. So many others that it cannot
+// tell any more: the application hears that nobody knows.
+func TestUncertainUpdateAmongMany(t *testing.T) {
+	for _, when := range []string{"applied", "lost"} {
+		for _, others := range []int{7, 8} {
+			store := newSemStore()
+			m := semManager(t, store, session.Config{})
+			b := semLogin(t, m)
+			b.visit(func(s *session.Session) { semCount.Set(s, 10) })
+			u := &semUncertain{when: when}
+			u.look = func() {
+				for range others {
+					b.with(semManager(t, store.Store, session.Config{})).visit(semSame)
+				}
+			}
+			u.into(store)
+			status, cookie, count := 200, "nothing", 11+others
+			if others == 8 {
+				status = 503
+				if when == "lost" {
+					count--
+				}
+			}
+			wantResponse(t, fmt.Sprintf("%s, then %d others", when, others), b.visit(semSame), status, cookie)
+			b.visit(func(s *session.Session) {
+				if n, _ := semCount.Get(s); n != count {
+					t.Errorf("%s, then %d others: got count %d, want %d", when, others, n, count)
+				}
+			})
+		}
 	}
 }
 
@@ -1522,6 +1564,24 @@ func TestUncertainCreate(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A renewal that has not happened is made with all its changes, whoever has
+// changed the same keys meanwhile.
+func TestUncertainRenewThenChanged(t *testing.T) {
+	store := newSemStore()
+	m := semManager(t, store, session.Config{})
+	other := semManager(t, store.Store, session.Config{})
+	b := semLogin(t, m)
+	b.visit(func(s *session.Session) { semCount.Set(s, 10) })
+	u := &semUncertain{when: "lost", look: func() { b.with(other).visit(semSame) }}
+	u.into(store)
+	wantResponse(t, "renewal", b.visit(func(s *session.Session) { s.Renew(); semSame(s) }), 200, "set")
+	b.visit(func(s *session.Session) {
+		if n, _ := semCount.Get(s); n != 12 {
+			t.Errorf("count: got %d, want 12", n)
+		}
+	})
 }
 
 // A session that ended after the write without an answer: nothing comes back.

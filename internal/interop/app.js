@@ -78,7 +78,7 @@ function app (o) {
   a.get('/state', (req, res) => {
     // A session that was found is the one that the cookie named.
     const known = (req.headers.cookie || '').includes(encodeURIComponent(req.sessionID))
-    const { cookie, __created, __renewed, ...data } = req.session
+    const { cookie, __created, __renewed, __saves, ...data } = req.session
     res.json({ id: known ? req.sessionID : '', data })
   })
   a.post('/set', (req, res) => { req.session[req.body.key] = req.body.value; ok(res) })
