@@ -397,6 +397,7 @@ func (s *PostgresStore) run(ctx context.Context, r repetition, f func(context.Co
 	var last error // why the attempt before failed
 	for try := 0; ; try++ {
 		sent, dead, err := s.attempt(ctx, f)
+		err = scrub(err)
 		if last != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w; before that: %w", err, last)
 		}

@@ -1,0 +1,398 @@
+package session_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+// discreetStore notes what is in play, and prints what is handed to a store.
+type discreetStore struct {
+	*session.PostgresStore
+	note func(v any, id string, data ...[]byte)
+}
+
+func (s discreetStore) Load(ctx context.Context, id string) (session.Record, error) {
+	rec, err := s.PostgresStore.Load(ctx, id)
+	s.note(rec, id, rec.Data)
+	return rec, err
+}
+
+func (s discreetStore) Create(ctx context.Context, id string, r session.Record) error {
+	s.note(r, id, r.Data)
+	return s.PostgresStore.Create(ctx, id, r)
+}
+
+func (s discreetStore) Update(ctx context.Context, id string, c session.Change) error {
+	s.note(c, id, c.Old, c.New)
+	s.note(c, c.NewID)
+	return s.PostgresStore.Update(ctx, id, c)
+}
+
+func (s discreetStore) Find(ctx context.Context, q session.Query) ([]session.Found, error) {
+	found, err := s.PostgresStore.Find(ctx, q)
+	s.note(q, q.Except)
+	for _, r := range found {
+		s.note(r, r.ID, r.Data)
+	}
+	return found, err
+}
+
+func (s discreetStore) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
+	s.note(q, q.Except)
+	return s.PostgresStore.DeleteFound(ctx, q)
+}
+
+// discreetRig is a program: a server over PostgreSQL whose every word is kept.
+type discreetRig struct {
+	t       *testing.T
+	o       *output
+	pool    *pgxpool.Pool // the store's
+	admin   *pgxpool.Pool
+	store   discreetStore
+	m       *session.Manager
+	handler http.HandlerFunc
+	server  *httptest.Server
+}
+
+const discreetKey = session.Key[string]("note")
+
+func newDiscreetRig(t *testing.T, format session.CookieFormat, encrypt bool) *discreetRig {
+	t.Helper()
+	rig := &discreetRig{t: t, o: &output{}}
+	url := pgtest.URL(t)
+	rig.admin = pgOpen(t, url)
+	rig.pool = pgOpen(t, url, pgMaxConns(4), func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.RuntimeParams["application_name"] = "discreet"
+	})
+	rig.o.add("password", rig.pool.Config().ConnConfig.Password)
+	rig.store = discreetStore{rig.openStore(rig.pool), rig.note}
+	cfg := session.Config{
+		Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}, Encrypt: encrypt,
+		UserKey: string(discreetKey), MaxPerUser: 3,
+		StoreTimeout: 2 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
+		Cookie: session.CookieConfig{Format: format, Name: "s"},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			rig.o.show(err)
+			w.WriteHeader(http.StatusServiceUnavailable)
+		},
+	}
+	rig.m = webManager(t, rig.store, cfg)
+	rig.o.show(cfg, &cfg, rig.m)
+	slog.New(rig.o).Info("look", "config", cfg, "manager", rig.m)
+	rig.server = httptest.NewUnstartedServer(rig.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rig.o.show(r.Context(), session.From(r.Context()))
+		rig.handler(w, r)
+		rig.o.show(session.From(r.Context()), session.From(r.Context()).Err())
+	})))
+	rig.server.Config.ErrorLog = log.New(rig.o, "", 0)
+	rig.server.Start()
+	t.Cleanup(rig.server.Close)
+	return rig
+}
+
+func (rig *discreetRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
+	rig.t.Helper()
+	store, err := session.NewPostgresStore(rig.t.Context(), pool, session.PostgresOptions{Logger: slog.New(rig.o)})
+	if err != nil {
+		rig.t.Fatal(err)
+	}
+	return store
+}
+
+var sealedBox = regexp.MustCompile(`"__sealed":"([^"]+)"`)
+
+func (rig *discreetRig) note(v any, id string, data ...[]byte) {
+	rig.o.add("session ID", id)
+	for _, d := range data {
+		if m := sealedBox.FindSubmatch(d); m != nil {
+			rig.o.add("sealed data", string(m[1]))
+		}
+	}
+	rig.o.show(v)
+}
+
+// secret returns something random that must not be shown.
+func (rig *discreetRig) secret(kind string) string {
+	s := rand.Text() + rand.Text()
+	rig.o.add(kind, s)
+	return s
+}
+
+func (rig *discreetRig) value() string { return rig.secret("stored value") }
+
+// ask makes a request and returns the cookie to go on with.
+func (rig *discreetRig) ask(cookie string, h http.HandlerFunc) string {
+	rig.handler = h
+	req, err := http.NewRequestWithContext(rig.t.Context(), http.MethodPost, rig.server.URL, nil)
+	if err != nil {
+		rig.t.Fatal(err)
+	}
+	req.Header.Set("X-Forwarded-Proto", "https")
+	if cookie != "" {
+		req.Header.Set("Cookie", "s="+cookie)
+	}
+	rig.o.add("cookie", cookie)
+	resp, err := rig.server.Client().Do(req)
+	if err != nil { // aborted, as asked for
+		fmt.Fprintln(rig.o, err)
+		return cookie
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(resp.Body)
+	for _, c := range resp.Cookies() {
+		cookie = c.Value
+		rig.o.add("cookie", cookie)
+	}
+	resp.Header.Del("Set-Cookie")
+	fmt.Fprintln(rig.o, resp.Status, resp.Header, string(body))
+	return cookie
+}
+
+// use makes a request whose handler does f with its session.
+func (rig *discreetRig) use(cookie string, f func(*session.Session)) string {
+	return rig.ask(cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+}
+
+// login returns the cookie of a session with a value, and the value.
+func (rig *discreetRig) login() (cookie, value string) {
+	value = rig.value()
+	return rig.use("", func(s *session.Session) { discreetKey.Set(s, value) }), value
+}
+
+func (rig *discreetRig) exec(sql string, args ...any) { pgExec(rig.t, rig.admin, sql, args...) }
+
+func (rig *discreetRig) set(cookie string) string {
+	value := rig.value()
+	return rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
+}
+
+// discreetFaults each make the library say something, want among it. Some need
+// a format or Encrypt.
+var discreetFaults = []struct {
+	name   string
+	format session.CookieFormat // of a rig that has it; -1: all
+	sealed int                  // 1: with Encrypt only, 0: without only, -1: both
+	fault  func(rig *discreetRig, cookie string)
+	want   string
+}{
+	{"forged cookies", -1, -1, func(rig *discreetRig, cookie string) {
+		forged := rig.secret("cookie")
+		for _, c := range []string{forged, "x" + cookie, cookie[:len(cookie)-1], "s:" + forged + "." + forged} {
+			rig.use(c, func(s *session.Session) { discreetKey.Get(s) })
+		}
+		rig.o.show(rig.m.Stats())
+	}, "BadCookies:4"},
+	{"an ID without a record", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.use(cookie, func(s *session.Session) { s.Destroy() })
+		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s); s.Destroy() })
+	}, ""},
+	{"a conflict", -1, -1, func(rig *discreetRig, cookie string) {
+		mine, other := rig.value(), rig.value()
+		rig.use(cookie, func(s *session.Session) {
+			discreetKey.Get(s)
+			rig.beside(cookie, func(s *session.Session) { discreetKey.Set(s, other) })
+			discreetKey.Set(s, mine)
+		})
+		rig.o.show(rig.m.Stats())
+	}, "Conflicts:1"},
+	{"ended meanwhile", -1, -1, func(rig *discreetRig, cookie string) {
+		value := rig.value()
+		rig.use(cookie, func(s *session.Session) {
+			discreetKey.Get(s)
+			rig.beside(cookie, (*session.Session).Destroy)
+			rig.o.show(s.Reload(rig.t.Context()))
+			discreetKey.Set(s, value)
+		})
+	}, "session has ended meanwhile"},
+	{"another type", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Get(s) })
+		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Update(s, func(n int) int { return n }) })
+		rig.use(cookie, func(s *session.Session) { session.Key[time.Time]("note").Take(s) })
+	}, "another type than its key"},
+	{"does not encode", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.use(cookie, func(s *session.Session) { session.Key[talkative]("note").Set(s, talkative(rig.value())) })
+		rig.use(cookie, func(s *session.Session) { session.Key[string]("note").Set(s, rig.value()+"\xff") })
+		rig.use(cookie, func(s *session.Session) { session.Key[any]("note").Set(s, []any{rig.value(), func() {}}) })
+	}, "does not encode as JSON"},
+	{"too large", -1, -1, func(rig *discreetRig, cookie string) {
+		value := strings.Repeat(rig.value(), 5000)
+		rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
+	}, "Config.MaxBytes is"},
+	{"a reserved key", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.use(cookie, func(s *session.Session) { session.Key[string]("cookie").Set(s, rig.value()) })
+	}, "reserved by Express"},
+	{"too late", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.ask(cookie, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.WriteString(w, "page")
+			session.From(r.Context()).Renew()
+		})
+		var kept *session.Session
+		rig.use(cookie, func(s *session.Session) { kept = s; discreetKey.Get(s) })
+		rig.set(cookie)
+		discreetKey.Set(kept, rig.value())
+		rig.o.show(kept, kept.Err())
+	}, "changed after its handler has returned"},
+	{"a panic", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.use(cookie, func(s *session.Session) {
+			discreetKey.Update(s, func(string) string { panic(s) })
+		})
+	}, "http: panic serving"},
+	{"a row that is no session", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("UPDATE schema_system.session SET sess = to_json($1::text)", rig.value())
+		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+	}, "a record cannot be read"},
+	{"bad attributes in the row", session.Express, -1, func(rig *discreetRig, cookie string) {
+		for _, name := range []string{"domain", "path", "priority", "sameSite"} {
+			rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, ARRAY['cookie',$1], to_jsonb($2::text))::json`, name, rig.value()+";\n")
+			rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
+			rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) }) // touches
+			cookie, _ = rig.login()
+		}
+	}, "cookie attributes in the record are not usable"},
+	{"an integer too large for Express", session.Express, -1, func(rig *discreetRig, cookie string) {
+		rig.o.add("stored value", "9223372036854775807")
+		rig.use(cookie, func(s *session.Session) { session.Key[int64]("n").Set(s, 9223372036854775807) })
+	}, "integer over 2^53"},
+	{"data that does not open", -1, 1, func(rig *discreetRig, cookie string) {
+		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__sealed}', to_jsonb($1::text))::json`, rig.value())
+		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+	}, "encrypted record does not open"},
+	{"a check refuses it", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (length(sess::text) < 5) NOT VALID")
+		rig.set(cookie)
+		rig.set("")
+	}, "SQLSTATE 23514"},
+	{"a value that must be unique", -1, 0, func(rig *discreetRig, cookie string) {
+		rig.exec("CREATE UNIQUE INDEX one ON schema_system.session ((sess->>'note'))")
+		value := rig.value()
+		rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
+		rig.use("", func(s *session.Session) { discreetKey.Set(s, value) })
+	}, "SQLSTATE 23505"},
+	{"a trigger refuses it, and says why", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = NEW; END $$;
+			CREATE TRIGGER f BEFORE INSERT OR UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
+		rig.set(cookie)
+		rig.set("")
+	}, "refused"},
+	{"a column of another type", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
+		rig.set(cookie)
+		rig.set("")
+	}, "SQLSTATE 42"},
+	{"a locked row", -1, -1, func(rig *discreetRig, cookie string) {
+		release := pgHold(rig.t, rig.admin, "SELECT FROM schema_system.session FOR UPDATE")
+		defer release()
+		rig.set(cookie)
+	}, "no answer in time"},
+	{"a terminated connection", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'discreet'")
+		rig.set(cookie)
+	}, ""},
+	{"a failing source of IDs", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.m.SetRandom(strings.NewReader("short"))
+		defer rig.m.SetRandom(rand.Reader)
+		rig.use(cookie, (*session.Session).Renew)
+		rig.set("")
+	}, "no randomness"},
+	{"over its absolute timeout, and not to be deleted", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__created}', '1')::json;
+			CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
+			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
+		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+	}, "absolute timeout could not be deleted"},
+	{"pruning fails", -1, -1, func(rig *discreetRig, _ string) {
+		rig.exec("UPDATE schema_system.session SET expire = now() - interval '1 day'")
+		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
+			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
+		_, err := rig.m.Prune(rig.t.Context())
+		rig.o.show(err)
+	}, "pruning failed"},
+	{"a touch fails", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
+		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (expire < now() + interval '1 hour') NOT VALID")
+		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+	}, "expiry not moved"},
+	{"finding, and not finding", -1, -1, func(rig *discreetRig, cookie string) {
+		value := rig.value()
+		rig.use(cookie, func(s *session.Session) {
+			discreetKey.Set(s, value)
+			rig.o.show(s.Save(rig.t.Context()))
+			for _, f := range []session.Filter{
+				discreetKey.Is(value), discreetKey.Is(strings.Repeat(value, 5)), session.Key[string]("other").Is(value),
+				session.Key[[]string]("note").Is([]string{value}), session.Everyone().Except(s), session.Everyone().Handle(value),
+				{},
+			} {
+				infos, err := rig.m.Sessions(rig.t.Context(), f)
+				rig.o.show(f, infos, err)
+				slog.New(rig.o).Info("look", "filter", f, "infos", infos)
+				_, err = rig.m.Revoke(rig.t.Context(), f)
+				rig.o.show(err)
+			}
+		})
+		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
+		_, err := rig.m.Revoke(rig.t.Context(), discreetKey.Is(value))
+		rig.o.show(err)
+	}, "names no sessions"},
+	{"no table", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.exec("DROP TABLE schema_system.session")
+		rig.set(cookie)
+		rig.set("")
+	}, "SQLSTATE 42P01"},
+	{"wrong configurations", -1, -1, func(rig *discreetRig, _ string) {
+		secret := rig.secret("secret")[:20]
+		for _, cfg := range []session.Config{
+			{Secret: secret, OldSecrets: []string{secret}, IdleTimeout: -1},
+			{Secret: secret, Cookie: session.CookieConfig{Format: session.Express, Path: "x"}},
+		} {
+			_, err := session.New(nil, cfg)
+			rig.o.show(err)
+		}
+		rig.t.Setenv("SESSION_SECRET", secret)
+		rig.t.Setenv("SESSION_SECRET_OLD", secret+" "+secret)
+		rig.t.Setenv("SESSION_TIMEOUT", "often")
+		cfg, err := session.ConfigFromEnv()
+		rig.o.show(cfg, err)
+		refused, err := pgxpool.New(rig.t.Context(), "postgres://u:"+rig.secret("password")+"@127.0.0.1:1/d?connect_timeout=1")
+		if err != nil {
+			rig.t.Fatal(err)
+		}
+		defer refused.Close()
+		_, err = session.NewPostgresStore(rig.t.Context(), refused, session.PostgresOptions{Logger: slog.New(rig.o)})
+		rig.o.show(err)
+	}, "SESSION_TIMEOUT"},
+	{"a closed pool", -1, -1, func(rig *discreetRig, cookie string) {
+		rig.pool.Close()
+		rig.set(cookie)
+		rig.set("")
+		rig.use(cookie, (*session.Session).Destroy)
+	}, "closed pool"},
+}
+
+// beside makes a request beside the one under way, whose handler it leaves in
+// its place.
+func (rig *discreetRig) beside(cookie string, f func(*session.Session)) {
+	pgServe(rig.m, &http.Cookie{Name: "s", Value: cookie}, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+}
+
+// talkative puts its value into the error.
+type talkative string
+
+func (v talkative) MarshalJSON() ([]byte, error) {
+	return nil, errors.New("cannot encode " + string(v))
+}
