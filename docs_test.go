@@ -562,3 +562,107 @@ func docString(e ast.Expr) (string, bool) {
 	s, err := strconv.Unquote(lit.Value)
 	return s, err == nil && !bytes.ContainsRune([]byte(s), '\n')
 }
+
+var (
+	docTest     = regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`")
+	docTestLink = regexp.MustCompile(`\[([^\]]*)\]\(([^)#]*)[^)]*\)`)
+)
+
+// docTests maps the directories of the repository to the tests in them.
+type docTests map[string]map[string]bool
+
+func newDocTests(t *testing.T) docTests {
+	t.Helper()
+	tests := docTests{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "node_modules" || d.Name() == ".git"):
+			return filepath.SkipDir
+		case !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		dir := filepath.Dir(path)
+		if tests[dir] == nil {
+			tests[dir] = map[string]bool{}
+		}
+		for name := range docNames(f) {
+			tests[dir][name] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
+}
+
+// missing returns the tests that a line of a document names and that are not
+// there: in the directory of the link that they are the text of, else in the
+// package session.
+func (tests docTests) missing(file, line string) (missing []string) {
+	look := func(dir, text string) {
+		for _, m := range docTest.FindAllStringSubmatch(text, -1) {
+			if !tests[dir][m[1]] {
+				missing = append(missing, m[1])
+			}
+		}
+	}
+	for _, m := range docTestLink.FindAllStringSubmatch(line, -1) {
+		dir := filepath.Join(filepath.Dir(file), filepath.FromSlash(m[2]))
+		if filepath.Ext(dir) == ".go" {
+			dir = filepath.Dir(dir)
+		}
+		look(dir, m[1])
+	}
+	look(".", docTestLink.ReplaceAllString(line, ""))
+	return missing
+}
+
+// Every test that a document names is there.
+func TestDocsNamedTests(t *testing.T) {
+	t.Parallel()
+	tests := newDocTests(t)
+	for _, file := range docFiles(t) {
+		for i, line := range strings.Split(docRead(t, file), "\n") {
+			for _, name := range tests.missing(file, line) {
+				t.Errorf("%s:%d: got %s named, want a test that is there", file, i+1, name)
+			}
+		}
+	}
+	for _, tt := range []struct{ name, line, want string }{
+		{"here", "| x | `TestDocsNamedTests`, `FuzzRecord` |", "[]"},
+		{"misspelled", "| x | `TestDocsNamedTests`, `TestDocsNamedTest` |", "[TestDocsNamedTest]"},
+		{"elsewhere, not linked", "`TestGzip`", "[TestGzip]"},
+		{"elsewhere", "[`TestGzip`](../internal/webtest), [`TestRandomSequences`](../internal/interop/random_test.go)", "[]"},
+		{"here, linked elsewhere", "[`TestGzip`, `TestDocsNamedTests`](../internal/webtest)", "[TestDocsNamedTests]"},
+		{"a helper of tests", "`sessiontest.TestStore`", "[]"},
+	} {
+		if got := fmt.Sprint(tests.missing("docs/x.md", tt.line)); got != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Every row of the page of faults says what shows it.
+func TestDocsFaultsAreTested(t *testing.T) {
+	t.Parallel()
+	rows := 0
+	for line := range strings.Lines(docRead(t, "docs/faults.md")) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| fault |") || strings.HasPrefix(line, "| attack ") {
+			continue
+		}
+		rows++
+		if strings.HasSuffix(strings.ReplaceAll(line, " ", ""), "||\n") {
+			t.Errorf("got a row without a test: %s", line)
+		}
+	}
+	if rows < 45 {
+		t.Errorf("rows: got %d, want 45 at least", rows)
+	}
+}

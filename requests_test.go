@@ -1,0 +1,274 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+const slowPageBytes = 16 << 20 // more than all buffers on the way
+
+// slowHandler loads the session and waits for the whole body (/send), or saves
+// it and writes a page (/read); stalled counts those that have come so far.
+func slowHandler(t *testing.T, stalled *sync.WaitGroup) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		switch r.URL.Path {
+		case "/send":
+			pgCount.Get(s)
+			stalled.Done()
+			body, err := io.ReadAll(r.Body)
+			if err != nil || string(body) != "half and half" {
+				t.Errorf("body: got %d bytes, %v, want both halves", len(body), err)
+			}
+			pgIncrement(s)
+		case "/read":
+			pgIncrement(s)
+			chunk := make([]byte, 64<<10)
+			for n := 0; n < slowPageBytes; n += len(chunk) {
+				if _, err := w.Write(chunk); err != nil {
+					t.Errorf("page: got %v, want no error", err)
+					return
+				}
+				if n == 0 {
+					stalled.Done()
+				}
+			}
+		default:
+			pgIncrement(s)
+		}
+	}
+}
+
+// slowAsk begins a request and hands its answer to read.
+func slowAsk(t *testing.T, srv *webServer, path string, cookie *http.Cookie, body io.Reader, read func(io.Reader)) {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.url+path, body)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	req.AddCookie(cookie)
+	resp, err := srv.client.Do(req)
+	if err != nil {
+		t.Errorf("%s: got %v, want an answer", path, err)
+		return
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Errorf("%s: got status %d, want 200", path, resp.StatusCode)
+	}
+	read(resp.Body)
+}
+
+// Browsers that send their body slowly, or read their page slowly, hold no
+// connection of the pool, which has one. The slow senders' handlers have loaded
+// their sessions and wait for the second half of the body; the slow readers'
+// have saved theirs and write a page that nobody reads yet.
+func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
+	const slow = 4
+	for _, proto := range webHTTP {
+		t.Run(proto, func(t *testing.T) {
+			pool := pgOpen(t, pgtest.URL(t), pgMaxConns(1))
+			m := pgManager(t, pgStore(t, pool), pgTimeout(5*time.Second))
+			var stalled, done sync.WaitGroup
+			srv := webServe(t, proto, m.Handler(slowHandler(t, &stalled)))
+			var cookies [2*slow + 1]*http.Cookie
+			for i := range cookies {
+				cookies[i], _ = pgLogin(t, m)
+			}
+			nothing := func(io.Reader) {}
+			stalled.Add(2 * slow)
+			goOn := make(chan struct{})
+			for i := range slow {
+				body, half := io.Pipe()
+				done.Go(func() {
+					_, _ = io.WriteString(half, "half ")
+					<-goOn
+					_, _ = io.WriteString(half, "and half")
+					_ = half.Close()
+				})
+				done.Go(func() { slowAsk(t, srv, "/send", cookies[i], body, nothing) })
+				done.Go(func() {
+					slowAsk(t, srv, "/read", cookies[slow+i], nil, func(page io.Reader) {
+						<-goOn
+						if n, err := io.Copy(io.Discard, page); n != slowPageBytes || err != nil {
+							t.Errorf("page: got %d bytes, %v, want %d", n, err, slowPageBytes)
+						}
+					})
+				})
+			}
+			stalled.Wait()
+			if got := pool.Stat().AcquiredConns(); got != 0 {
+				t.Errorf("connections held while browsers are slow: got %d, want 0", got)
+			}
+			slowAsk(t, srv, "/", cookies[2*slow], nil, nothing)
+			close(goOn)
+			done.Wait()
+			for i, c := range cookies {
+				if got := pgCounted(t, m, c); got != 1 {
+					t.Errorf("session %d: got count %d, want 1", i, got)
+				}
+			}
+		})
+	}
+}
+
+// renewalCuts are the ways in which a renewal is cut; each says what the browser
+// gets, and whether the old ID must live afterwards (false: the new one must).
+var renewalCuts = []struct {
+	name   string
+	cut    func(t *testing.T, rig *renewalRig) *http.Response
+	status int
+	old    bool
+}{
+	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *renewalRig) *http.Response {
+		unlock := pgLock(t, rig.admin, rig.id)
+		answer := rig.renewal()
+		pgAwait(t, rig.admin, "the renewal waits", pgBlocked, 1)
+		pgExec(t, rig.admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'renewing' AND wait_event_type = 'Lock'")
+		unlock()
+		return <-answer
+	}, http.StatusOK, false},
+	{"the row stays locked", func(t *testing.T, rig *renewalRig) *http.Response {
+		unlock := pgLock(t, rig.admin, rig.id)
+		defer unlock()
+		return <-rig.renewal()
+	}, http.StatusServiceUnavailable, true},
+	{"the request is lost, and then the database", func(_ *testing.T, rig *renewalRig) *http.Response {
+		rig.lose(false)
+		return <-rig.renewal()
+	}, http.StatusServiceUnavailable, true},
+	{"the reply is lost, and then the database", func(_ *testing.T, rig *renewalRig) *http.Response {
+		rig.lose(true)
+		return <-rig.renewal()
+	}, http.StatusServiceUnavailable, false},
+}
+
+// renewalRig has a session whose renewal can be cut.
+type renewalRig struct {
+	admin  *pgxpool.Pool
+	proxy  *pgProxy
+	m      *session.Manager
+	down   atomic.Bool // no new connection, once one has been cut
+	cookie *http.Cookie
+	id     string
+}
+
+func newRenewalRig(t *testing.T) *renewalRig {
+	t.Helper()
+	url := pgtest.URL(t)
+	rig := &renewalRig{admin: pgOpen(t, url), proxy: pgNewProxy(t, url)}
+	pool := pgOpen(t, rig.proxy.url, pgMaxConns(1), func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // for the proxy to see the SQL
+		cfg.ConnConfig.RuntimeParams["application_name"] = "renewing"
+		cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error {
+			if rig.down.Load() {
+				return errors.New("no database")
+			}
+			return nil
+		}
+	})
+	rig.m = pgManager(t, pgStore(t, pool), pgTimeout(time.Second))
+	rig.cookie, rig.id = pgLogin(t, rig.m)
+	return rig
+}
+
+// lose cuts the connection of the next renewal, carried out or not, and lets no
+// other be made.
+func (rig *renewalRig) lose(carriedOut bool) {
+	rig.down.Store(true)
+	rig.proxy.cut("SET sid", carriedOut)
+}
+
+func (rig *renewalRig) renewal() <-chan *http.Response {
+	answer := make(chan *http.Response, 1)
+	go func() { answer <- pgUse(rig.m, rig.cookie, func(s *session.Session) { s.Renew() }) }()
+	return answer
+}
+
+// A renewal that is cut in the middle leaves the session under the old ID or
+// under the new one, never under neither, never under both.
+func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
+	for _, tt := range renewalCuts {
+		t.Run(tt.name, func(t *testing.T) {
+			rig := newRenewalRig(t)
+			resp := tt.cut(t, rig)
+			fresh := pgSetCookie(resp)
+			if resp.StatusCode != tt.status || (fresh != nil) != (tt.status == http.StatusOK) {
+				t.Errorf("renewal: got status %d and a cookie %t, want %d and one only with 200", resp.StatusCode, fresh != nil, tt.status)
+			}
+			rig.down.Store(false)
+			old := pgGet[int](t, rig.admin, "SELECT count(*) FROM schema_system.session WHERE sid = $1", rig.id)
+			if all := pgRows(t, rig.admin); all != 1 || (old == 1) != tt.old {
+				t.Errorf("records: got %d, of them %d under the old ID, want 1, under the old ID %t", all, old, tt.old)
+			}
+			if fresh != nil {
+				rig.cookie = fresh
+			}
+			want := -1
+			if tt.old || fresh != nil {
+				want = 0
+			}
+			if got := pgCounted(t, rig.m, rig.cookie); got != want {
+				t.Errorf("the browser's session: got count %d, want %d", got, want)
+			}
+		})
+	}
+}
+
+// Whoever looks while a session is renewed sees it once.
+func TestPostgresRenewalIsOneStep(t *testing.T) {
+	const renewals = 100
+	url := pgtest.URL(t)
+	admin := pgOpen(t, url)
+	m := pgManager(t, pgStore(t, pgOpen(t, url)))
+	cookie, _ := pgLogin(t, m)
+	stop, looked := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { looked <- n }()
+		for {
+			if got := pgRows(t, admin); got != 1 {
+				t.Errorf("records seen during a renewal: got %d, want 1", got)
+			}
+			n++
+			select {
+			case <-stop:
+				return
+			default:
+			}
+		}
+	}()
+	seen := map[string]bool{cookie.Value: true}
+	for range renewals {
+		old := cookie
+		if cookie = pgSetCookie(pgUse(m, old, func(s *session.Session) { s.Renew() })); cookie == nil {
+			t.Fatal("renewal: got no cookie, want one")
+		}
+		seen[cookie.Value] = true
+		if got := pgCounted(t, m, old); got != -1 {
+			t.Error("the old ID: got a record, want none")
+		}
+	}
+	close(stop)
+	if n := <-looked; n < renewals/4 {
+		t.Errorf("looks: got %d, want many", n)
+	}
+	if len(seen) != renewals+1 {
+		t.Errorf("different cookies: got %d, want %d", len(seen), renewals+1)
+	}
+	if got := pgCounted(t, m, cookie); got != 0 {
+		t.Errorf("after all renewals: got count %d, want 0", got)
+	}
+}
