@@ -314,6 +314,8 @@ func (cfg *Config) check() error {
 			fault("Config.%s is %v: must not be negative", d.name, d.value)
 		} else if d.value < time.Millisecond && d.name != "TouchInterval" {
 			fault("Config.%s is %v: must be at least a millisecond", d.name, d.value)
+		} else if d.value > maxLifetime && d.name != "IdleTimeout" {
+			fault("Config.%s is %v: must be less than a hundred years", d.name, d.value)
 		}
 	}
 	if cfg.AbsoluteTimeout < 0 {
@@ -359,13 +361,13 @@ func (c *CookieConfig) check(fault func(string, ...any)) {
 	if c.Secure != SecureAuto && c.Secure != SecureAlways && c.Secure != SecureNever {
 		fault("Cookie.Secure is %v: use SecureAuto, SecureAlways or SecureNever", c.Secure)
 	}
-	if err := (&http.Cookie{Name: c.Name}).Valid(); err != nil {
+	if err := (&http.Cookie{Name: c.Name}).Valid(); err != nil { // #nosec G124 -- never sent
 		fault("Cookie.Name %q is not a valid cookie name (RFC 6265, section 4.1.1)", c.Name)
 	}
-	if err := (&http.Cookie{Name: "x", Domain: c.Domain}).Valid(); err != nil {
+	if err := (&http.Cookie{Name: "x", Domain: c.Domain}).Valid(); err != nil { // #nosec G124 -- never sent
 		fault("Cookie.Domain %q is not a domain name", c.Domain)
 	}
-	if err := (&http.Cookie{Name: "x", Path: c.Path}).Valid(); err != nil || !strings.HasPrefix(c.Path, "/") {
+	if err := (&http.Cookie{Name: "x", Path: c.Path}).Valid(); err != nil || !strings.HasPrefix(c.Path, "/") { // #nosec G124 -- never sent
 		fault("Cookie.Path %q must begin with / and have no control characters and no semicolon", c.Path)
 	}
 	if len(c.Name)+maxSignedBytes > maxCookieBytes {

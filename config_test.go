@@ -63,6 +63,7 @@ func TestConfigFaults(t *testing.T) {
 		{"touch interval of a nanosecond", session.Config{Secret: semSecret, TouchInterval: 1}, ""},
 		{"touch interval like the idle timeout", session.Config{Secret: semSecret, IdleTimeout: time.Hour, TouchInterval: time.Hour}, "Config.TouchInterval is 1h0m0s: must be less than IdleTimeout (1h0m0s)"},
 		{"negative prune interval", session.Config{Secret: semSecret, PruneInterval: -1}, "Config.PruneInterval is -1ns: must not be negative"},
+		{"endless prune interval", session.Config{Secret: semSecret, PruneInterval: 200 * 365 * 24 * time.Hour}, "Config.PruneInterval is 1752000h0m0s: must be less than a hundred years"},
 		{"tiny prune interval", session.Config{Secret: semSecret, PruneInterval: 1}, "Config.PruneInterval is 1ns: must be at least a millisecond"},
 		{"negative store timeout", session.Config{Secret: semSecret, StoreTimeout: -1}, "Config.StoreTimeout is -1ns: must not be negative"},
 		{"tiny store timeout", session.Config{Secret: semSecret, StoreTimeout: 1}, "Config.StoreTimeout is 1ns: must be at least a millisecond"},

@@ -270,7 +270,7 @@ func (d *document) recorded() (attributes, error) {
 			return a, errors.New(name + " is not a string")
 		}
 	}
-	if (&http.Cookie{Name: "x", Domain: a.domain, Path: a.path}).Valid() != nil {
+	if (&http.Cookie{Name: "x", Domain: a.domain, Path: a.path}).Valid() != nil { // #nosec G124 -- never sent
 		return a, errors.New("domain or path is not valid in a cookie")
 	}
 	switch p := strings.ToLower(a.priority); p {

@@ -150,7 +150,7 @@ func (m *Manager) Revoke(ctx context.Context, f Filter) (int64, error) {
 	}
 	defer cancel()
 	n, err := finder.DeleteFound(ctx, q)
-	m.stats.destroys.Add(uint64(n))
+	m.stats.destroys.Add(uint64(max(n, 0)))
 	if err != nil {
 		return n, &opError{"Revoke", m.storeError(err)}
 	}
@@ -239,7 +239,7 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	for _, i := range others[min(len(others), m.cfg.MaxPerUser-1):] {
 		q.Handle = i.Handle
 		n, err := finder.DeleteFound(ctx, q)
-		m.stats.destroys.Add(uint64(n))
+		m.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
 			return m.storeError(err)
 		}

@@ -20,7 +20,7 @@ func (m *Manager) startPruning() {
 	go func() {
 		defer close(m.pruned)
 		// At start, but not at the same moment as every other instance.
-		wait := rand.N(min(m.cfg.PruneInterval, time.Minute))
+		wait := rand.N(min(m.cfg.PruneInterval, time.Minute)) // #nosec G404 -- no secret
 		for {
 			t := time.NewTimer(wait)
 			select {
@@ -29,8 +29,8 @@ func (m *Manager) startPruning() {
 				return
 			case <-t.C:
 			}
-			_, _ = m.prune(ctx, pruner) // which logs
-			wait = m.cfg.PruneInterval/2 + rand.N(m.cfg.PruneInterval)
+			_, _ = m.prune(ctx, pruner)                                // which logs
+			wait = m.cfg.PruneInterval/2 + rand.N(m.cfg.PruneInterval) // #nosec G404 -- no secret
 		}
 	}()
 }
@@ -51,7 +51,7 @@ func (m *Manager) Prune(ctx context.Context) (int64, error) {
 func (m *Manager) prune(ctx context.Context, p Pruner) (int64, error) {
 	start := time.Now()
 	n, err := p.Prune(ctx, m.cfg.PruneInterval)
-	m.stats.pruned.Add(uint64(n))
+	m.stats.pruned.Add(uint64(max(n, 0)))
 	if err != nil {
 		_ = m.storeError(err)
 		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: pruning failed, tried again next time", slog.Any("error", err), slog.Int64("deleted", n))

@@ -937,9 +937,7 @@ var faults = []struct {
 	},
 	{
 		name: "finds in every key", inject: findsWith(func(q *session.Query) {
-			if strings.HasSuffix(q.Key, "x") {
-				q.Key = q.Key[:len(q.Key)-1]
-			}
+			q.Key = strings.TrimSuffix(q.Key, "x")
 		}, asFound),
 		fails: []string{"Find/Find returns the live records whose key has one of the values"},
 	},

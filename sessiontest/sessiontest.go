@@ -111,7 +111,7 @@ func follow(r *http.Request, sent []*http.Cookie) {
 		// RFC 6265, section 5.3: Max-Age counts over Expires.
 		expired := c.MaxAge < 0 || c.MaxAge == 0 && !c.Expires.IsZero() && !c.Expires.After(time.Now())
 		if !expired {
-			r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value})
+			r.AddCookie(&http.Cookie{Name: c.Name, Value: c.Value}) // #nosec G124 -- a request's cookie has no attributes
 		}
 	}
 }

@@ -112,7 +112,7 @@ func (f *fixture) owned(id string) string {
 	f.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(f.cleanup, prompt)
 		defer cancel()
-		f.store.Delete(ctx, id)
+		_ = f.store.Delete(ctx, id)
 	})
 	return id
 }
