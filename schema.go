@@ -47,7 +47,7 @@ const (
 		EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
 			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'sid' AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indnkeyatts = 1 AND i.indpred IS NULL),
 		EXISTS (SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'expire' AND i.indpred IS NULL),
+			WHERE i.indrelid = $1::bigint::oid AND a.attname = 'expire' AND i.indisvalid AND i.indpred IS NULL),
 		EXISTS (SELECT FROM pg_catalog.pg_index WHERE indrelid = $1::bigint::oid AND indisprimary),
 		COALESCE((SELECT format('DROP CONSTRAINT %I, ADD %s', c.conname, regexp_replace(pg_get_constraintdef(c.oid), ' DEFERRABLE.*', ''))
 			FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.conrelid AND c.conkey = ARRAY[a.attnum]

@@ -1,0 +1,46 @@
+package session_test
+
+import (
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+// However this program got a TimeZone that others have not.
+func TestTimeZoneOfThisProgramAlone(t *testing.T) {
+	url := pgtest.URL(t)
+	for _, tc := range []struct {
+		name, parameter, value string
+		fits                   bool
+	}{
+		{"none", "application_name", "x", true},
+		{"the database's own by another name", "timezone", "Etc/UTC", true},
+		{"parameter", "timezone", "Asia/Kolkata", false},
+		{"parameter in capitals", "TimeZone", "Asia/Kolkata", false},
+		{"options", "options", "-c TimeZone=Asia/Kolkata -c statement_timeout=60000", false},
+		{"options, the long way", "options", "--timezone=Asia/Kolkata", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			log := new(pgLog)
+			pool := pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.parameter] = tc.value })
+			store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: log.logger()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if warned := strings.Contains(log.String(), "wrong TimeZone"); warned == tc.fits {
+				t.Errorf("warning: got %t, want %t", warned, !tc.fits)
+			}
+			_, err = session.New(store, session.Config{
+				Secret: pgSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.Express}, Logger: slog.New(slog.DiscardHandler),
+			})
+			if (err == nil) != tc.fits {
+				t.Errorf("New with the Express format: got %v, want an error %t", err, !tc.fits)
+			}
+		})
+	}
+}
