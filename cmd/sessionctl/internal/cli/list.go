@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgsession/session"
+)
+
+// mostListed is how many sessions the library lists at most.
+const mostListed = 1000
+
+// selection is the flags that name sessions by a value.
+type selection struct {
+	key, value string
+	cmd        *cobra.Command
+}
+
+func (s *selection) flags(cmd *cobra.Command) {
+	s.cmd = cmd
+	cmd.Flags().StringVar(&s.key, "key", "", "a key of the session, such as userId")
+	cmd.Flags().StringVar(&s.value, "value", "", "that key's value: a string, a number, true or false")
+}
+
+// given reports whether sessions are named by a value.
+func (s *selection) given() bool {
+	return s.cmd.Flags().Changed("key") && s.cmd.Flags().Changed("value")
+}
+
+// check refuses half a selection.
+func (s *selection) check() error {
+	if s.cmd.Flags().Changed("key") != s.cmd.Flags().Changed("value") {
+		return usage("--key and --value belong together")
+	}
+	return nil
+}
+
+func (s *selection) filter() session.Filter { return session.Key[string](s.key).Is(s.value) }
+
+// listed is a session in the answer of list.
+type listed struct {
+	Handle     string     `json:"handle"`
+	CreatedAt  *time.Time `json:"createdAt"`
+	RenewedAt  *time.Time `json:"renewedAt"`
+	LastSeenAt *time.Time `json:"lastSeenAt"`
+	ExpiresAt  *time.Time `json:"expiresAt"`
+}
+
+func (a *app) listCommand() *cobra.Command {
+	var by selection
+	limit := mostListed
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List live sessions, of a user or all",
+		Long: `List the live sessions, the last seen first: those in which --key has --value,
+else all. Handles are what destroy takes. Without an index on the key it reads
+the whole table.`,
+		Example: "  sessionctl list --key userId --value 42",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > mostListed {
+				return usage("--limit must be 1 to %d", mostListed)
+			}
+			if err := by.check(); err != nil {
+				return err
+			}
+			d, _, m, err := a.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer d.close()
+			filter := session.Everyone()
+			if by.given() {
+				if err := d.needsSecret(cmd.Context()); err != nil {
+					return err
+				}
+				filter = by.filter()
+			}
+			found, err := m.Sessions(cmd.Context(), filter)
+			if err != nil {
+				return err
+			}
+			return a.printSessions(found, limit)
+		},
+	}
+	by.flags(cmd)
+	cmd.Flags().IntVar(&limit, "limit", limit, "list at most so many")
+	return cmd
+}
+
+func (a *app) printSessions(found []session.Info, limit int) error {
+	all := len(found)
+	found = found[:min(all, limit)]
+	if a.json {
+		list := make([]listed, 0, len(found))
+		for _, i := range found {
+			list = append(list, listed{i.Handle, moment(i.CreatedAt), moment(i.RenewedAt), moment(i.LastSeenAt), moment(i.ExpiresAt)})
+		}
+		return a.printJSON(list)
+	}
+	rows := [][]string{{"HANDLE", "CREATED", "RENEWED", "LAST SEEN", "EXPIRES"}}
+	for _, i := range found {
+		rows = append(rows, []string{i.Handle, instant(i.CreatedAt), instant(i.RenewedAt), instant(i.LastSeenAt), instant(i.ExpiresAt)})
+	}
+	if err := a.printTable(rows); err != nil {
+		return err
+	}
+	if all == mostListed || all > limit {
+		fmt.Fprintf(a.Err, "only the %s last seen are listed\n", number(int64(len(found))))
+	}
+	return nil
+}

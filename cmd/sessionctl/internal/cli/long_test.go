@@ -1,0 +1,253 @@
+package cli_test
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/cli"
+)
+
+type pruned struct {
+	Pruned, Left int64
+	Interrupted  bool
+}
+
+const insertExpired = `INSERT INTO schema_system.session SELECT md5(random()::text || n), '{"cookie":{}}', now() - n * interval '1 second' FROM generate_series(1, $1) n`
+
+func TestPrune(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	ada := r.login(m, 42)
+	r.exec(insertExpired, 20_000)
+
+	t.Run("interrupted", func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		res := r.runWith(ctx, func(s string) {
+			if strings.HasPrefix(s, "pruned ") {
+				cancel()
+			}
+		}, "prune", "--json")
+		got := parse[pruned](res.want(cli.ExitInterrupted, "run it again to go on"))
+		if !got.Interrupted || got.Left == 0 || got.Pruned%50 != 0 || got.Pruned+got.Left != 20_000 || r.rows() != int(got.Left)+1 {
+			t.Errorf("got %+v and %d rows, want whole batches of 50 and the rest left", got, r.rows())
+		}
+	})
+	t.Run("with locked rows", func(t *testing.T) {
+		tx, err := r.pool.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tx.Rollback(context.Background())
+		if _, err := tx.Exec(t.Context(), "SELECT FROM schema_system.session WHERE expire < now() ORDER BY expire DESC LIMIT 3 FOR UPDATE"); err != nil {
+			t.Fatal(err)
+		}
+		res := r.run("prune").want(cli.ExitOK, "expired rows deleted, 3 left", "locked by somebody")
+		if lines := strings.Count(res.err, "pruned "); lines < 2 || lines > 11 {
+			t.Errorf("got %d lines of progress, want one for each tenth\n%s", lines, res.err)
+		}
+		if got := r.rows(); got != 4 {
+			t.Errorf("got %d rows, want the live one and the locked", got)
+		}
+	})
+	t.Run("fast", func(t *testing.T) {
+		r.exec(insertExpired, 20_000)
+		if got := parse[pruned](r.run("prune", "--fast", "--json").want(cli.ExitOK)); got != (pruned{Pruned: 20_003}) {
+			t.Errorf("got %+v, want all 20,003", got)
+		}
+	})
+	r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+	if ada.user() != 42 {
+		t.Error("a live session was pruned")
+	}
+}
+
+type rotated struct {
+	Sessions, Plain, Current, Resealed, Unopened int64
+	Remaining                                    *int64
+	DryRun, Interrupted                          bool
+}
+
+func (r *rig) rotate(code int, args ...string) rotated {
+	r.t.Helper()
+	return parse[rotated](r.run(append([]string{"rotate", "--json"}, args...)...).want(code))
+}
+
+// crowd is browsers, each with what it knows that its session holds.
+type crowd struct {
+	browsers []*browser
+	counts   []int
+	gone     []bool
+}
+
+func (r *rig) crowd(m *session.Manager, n int) *crowd {
+	r.t.Helper()
+	c := &crowd{browsers: make([]*browser, n), counts: make([]int, n), gone: make([]bool, n)}
+	var wg sync.WaitGroup
+	const workers = 4
+	for w := range workers {
+		wg.Go(func() {
+			for i := w; i < n; i += workers {
+				b := &browser{m: m}
+				if status := b.visit(func(s *session.Session) { userID.Set(s, int64(i)) }); status != http.StatusOK {
+					r.t.Errorf("login: got status %d, want 200", status)
+				}
+				c.browsers[i] = b
+			}
+		})
+	}
+	wg.Wait()
+	return c
+}
+
+// act changes sessions until the context ends, each worker its own.
+func (c *crowd) act(ctx context.Context, t *testing.T, m *session.Manager) (wait func()) {
+	var wg sync.WaitGroup
+	const workers = 3
+	for w := range workers {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 7))
+			for ctx.Err() == nil {
+				i := random.IntN(len(c.browsers)/workers)*workers + w
+				b := c.browsers[i]
+				b.m = m
+				if c.gone[i] {
+					continue
+				}
+				status := http.StatusOK
+				switch random.IntN(10) {
+				case 0:
+					status = b.visit((*session.Session).Renew)
+				case 1:
+					status = b.visit((*session.Session).Destroy)
+					c.gone[i] = true
+				default:
+					status = b.visit(func(s *session.Session) { count.Update(s, func(n int) int { return n + 1 }) })
+					c.counts[i]++
+				}
+				if status != http.StatusOK {
+					t.Errorf("got status %d, want 200", status)
+					return
+				}
+			}
+		})
+	}
+	return wg.Wait
+}
+
+// check compares what the sessions hold with what the browsers were told.
+func (c *crowd) check(t *testing.T, m *session.Manager) {
+	t.Helper()
+	lost := 0
+	for i, b := range c.browsers {
+		user, n := int64(-1), 0
+		b.m = m
+		b.visit(func(s *session.Session) {
+			if id, ok := userID.Get(s); ok {
+				user = id
+			}
+			n, _ = count.Get(s)
+		})
+		want := int64(i)
+		if c.gone[i] {
+			want = -1
+		}
+		if user != want || n != c.counts[i] && !c.gone[i] {
+			lost++
+		}
+	}
+	if lost > 0 {
+		t.Errorf("%d of %d sessions do not hold what their browsers were told", lost, len(c.browsers))
+	}
+}
+
+func TestRotate(t *testing.T) {
+	const sessions = 2000
+	r := newRig(t)
+	before := r.manager(session.Config{Secret: oldSecret, Encrypt: true, UserKey: "userId"}, session.PostgresOptions{})
+	after := r.manager(session.Config{Secret: secret, OldSecrets: []string{oldSecret}, Encrypt: true, UserKey: "userId"}, session.PostgresOptions{})
+	c := r.crowd(before, sessions)
+	r.exec(insertExpired, 10)
+
+	if got := r.rotate(cli.ExitFailed, "--dry-run"); *got.Remaining != sessions || got.Sessions != sessions || !got.DryRun || got.Resealed != 0 {
+		t.Errorf("--dry-run: got %+v, want %d under an old secret", got, sessions)
+	}
+	acting, rest := context.WithCancel(t.Context())
+	wait := c.act(acting, t, after)
+	ctx, cancel := context.WithCancel(t.Context())
+	lines := 0
+	res := r.runWith(ctx, func(s string) {
+		if strings.HasPrefix(s, "looked at ") {
+			if lines++; lines == 5 {
+				cancel()
+			}
+		}
+	}, "rotate", "--json")
+	half := parse[rotated](res.want(cli.ExitInterrupted, "run it again to go on"))
+	if !half.Interrupted || half.Remaining != nil || half.Resealed == 0 || half.Sessions < sessions/3 || half.Sessions > sessions*3/4 {
+		t.Errorf("interrupted: got %+v, want about half", half)
+	}
+	full := r.rotate(cli.ExitOK)
+	rest()
+	wait()
+	if *full.Remaining != 0 || full.Resealed == 0 || full.Current < half.Resealed/2 || full.Unopened != 0 {
+		t.Errorf("again: got %+v after %+v, want none under the old secret", full, half)
+	}
+	c.check(t, after)
+	if t.Failed() {
+		return
+	}
+
+	// The old secret can go: all data opens, and is found by its user.
+	t.Setenv("SESSION_SECRET_OLD", "")
+	got := r.rotate(cli.ExitOK)
+	if got.Current != got.Sessions || got.Unopened != 0 || got.Plain != 0 || got.Sessions == 0 {
+		t.Errorf("with the new secret alone: got %+v, want all to open", got)
+	}
+	for i, gone := range c.gone {
+		if !gone {
+			if got := r.list("--key", "userId", "--value", strconv.Itoa(i)); len(got) != 1 {
+				t.Errorf("found by its user: got %d sessions, want 1", len(got))
+			}
+			break
+		}
+	}
+	t.Logf("interrupted after %d of %d, %d resealed; then %d resealed of %d, %d changed by requests", half.Sessions, sessions, half.Resealed, full.Resealed, full.Sessions, full.Current-half.Resealed)
+}
+
+func TestRotateLeavesTheRestAlone(t *testing.T) {
+	r := newRig(t)
+	lost := r.manager(session.Config{Secret: strings.ToUpper(secret), Encrypt: true}, session.PostgresOptions{})
+	plain := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	r.login(lost, 1)
+	r.login(plain, 2)
+	state := "SELECT md5(string_agg(sid || sess::text || expire::text, ' ' ORDER BY sid)) FROM schema_system.session"
+	before := get[string](r, state)
+	got := r.rotate(cli.ExitOK)
+	if got.Unopened != 1 || got.Plain != 1 || got.Sessions != 2 || *got.Remaining != 0 {
+		t.Errorf("got %+v, want 1 unopened and 1 plain", got)
+	}
+	if get[string](r, state) != before {
+		t.Error("the table has changed")
+	}
+	r.run("rotate").want(cli.ExitOK, "opened by no secret, left alone", "remaining under an old secret")
+}
+
+// A program that still seals with the old secret: the old secret must stay.
+func TestRotateBesideAProgramWithTheOldSecret(t *testing.T) {
+	r := newRig(t)
+	before := r.manager(session.Config{Secret: oldSecret, Encrypt: true}, session.PostgresOptions{})
+	r.login(before, 1)
+	// Sessions are looked at in the order of their IDs, so one that is made after
+	// the progress of the last is not seen before the second pass.
+	r.exec(`INSERT INTO schema_system.session VALUES ('zzzzzzzzzzzz', '{"cookie":{}}', now() + interval '1 hour')`)
+	var once sync.Once
+	r.runWith(t.Context(), func(string) { once.Do(func() { r.login(before, 2) }) }, "rotate").
+		want(cli.ExitFailed, "1 sessions remain under an old secret", "Give every program the new one")
+	r.run("rotate").want(cli.ExitOK)
+}

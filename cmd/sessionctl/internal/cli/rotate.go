@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/pgsession/session"
+)
+
+// rotated is the answer of rotate.
+type rotated struct {
+	Sessions    int64  `json:"sessions"`    // live ones looked at
+	Plain       int64  `json:"plain"`       // not encrypted
+	Current     int64  `json:"current"`     // sealed with the current secret before
+	Resealed    int64  `json:"resealed"`    // now
+	Unopened    int64  `json:"unopened"`    // no secret opens them; left alone
+	Remaining   *int64 `json:"remaining"`   // sealed with an old secret afterwards; null: not known
+	DryRun      bool   `json:"dryRun"`      //
+	Interrupted bool   `json:"interrupted"` //
+}
+
+func (a *app) rotateCommand() *cobra.Command {
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "rotate",
+		Short: "Reseal encrypted sessions after a change of the secret",
+		Long: `Seal anew, with SESSION_SECRET, every encrypted session that only a secret of
+SESSION_SECRET_OLD opens, so that the old one can be dropped. Run it when every
+program has the new secret.
+
+Nothing is lost by requests that run at the same time, and expiries stay as they
+are. Ctrl-C stops it after the batch under way; run again, it passes over what is
+done. Sessions that no secret opens are counted and left alone. The exit code is 1
+while sessions remain under an old secret: do not drop it yet.
+
+With hashed IDs (--hash-ids) it is not possible: the key of a session's data comes
+from its ID, which the table does not have. A session is then sealed anew when it
+is next saved.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case a.hashIDs:
+				return &codeError{ExitFailed, errors.New("not possible with hashed IDs: the key of a session's data comes from its ID, which the table does not have. Keep SESSION_SECRET_OLD as long as your longest idle timeout")}
+			case os.Getenv("SESSION_SECRET") == "":
+				return errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them")
+			}
+			return a.rotate(cmd.Context(), dry)
+		},
+	}
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "count, and change nothing")
+	return cmd
+}
+
+func (a *app) rotate(ctx context.Context, dry bool) error {
+	d, _, m, err := a.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	total, err := d.count(ctx, live)
+	if err != nil {
+		return err
+	}
+	bar := a.progress("looked at", total)
+	n, err := m.Reseal(ctx, session.ResealOptions{DryRun: dry, Progress: func(n session.ResealCounts) { bar.set(n.Records) }})
+	bar.end()
+	answer := rotated{
+		Sessions: n.Records, Plain: n.Plain, Current: n.Current, Resealed: n.Resealed, Unopened: n.Unopened,
+		DryRun: dry, Interrupted: ctx.Err() != nil,
+	}
+	switch {
+	case answer.Interrupted:
+	case err != nil:
+		return err
+	case dry:
+		answer.Remaining = &n.Old
+	default: // others may have sealed with an old secret meanwhile
+		again, err := m.Reseal(ctx, session.ResealOptions{DryRun: true})
+		if err != nil {
+			return err
+		}
+		answer.Remaining = &again.Old
+	}
+	return a.printRotated(answer)
+}
+
+func (a *app) printRotated(r rotated) error {
+	remaining := "not known"
+	if r.Remaining != nil {
+		remaining = number(*r.Remaining)
+	}
+	if a.json {
+		if err := a.printJSON(r); err != nil {
+			return err
+		}
+	} else if err := a.printTable([][]string{
+		{"live sessions looked at", number(r.Sessions)},
+		{"not encrypted", number(r.Plain)},
+		{"sealed with the current secret before", number(r.Current)},
+		{"resealed now", number(r.Resealed)},
+		{"opened by no secret, left alone", number(r.Unopened)},
+		{"remaining under an old secret", remaining},
+	}); err != nil {
+		return err
+	}
+	switch {
+	case r.Interrupted:
+		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on, it passes over what is done")}
+	case *r.Remaining > 0 && !r.DryRun:
+		return fmt.Errorf("%s sessions remain under an old secret: some program still seals with it. Give every program the new one, and run this again", number(*r.Remaining))
+	case *r.Remaining > 0:
+		return &codeError{code: ExitFailed}
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+package cli_test
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/cli"
+)
+
+func TestSchema(t *testing.T) {
+	r := newRig(t)
+	printed := r.run("schema").want(cli.ExitOK, "CREATE TABLE schema_system.session", "COMMIT;")
+	if got := parse[struct{ Table, SQL string }](r.run("schema", "--json").want(cli.ExitOK)); got.SQL != printed.out || got.Table != "schema_system.session" {
+		t.Errorf("--json: got table %q and other SQL, want what is printed", got.Table)
+	}
+	r.run("schema", "--schema", "app", "--table", "visits", "--index-key", "userId").
+		want(cli.ExitOK, "CREATE TABLE \"app\".\"visits\"", `CREATE INDEX CONCURRENTLY IF NOT EXISTS "idx_visits_key_userId" ON "app"."visits"`)
+	if get[bool](r, "SELECT to_regnamespace('schema_system') IS NOT NULL OR to_regnamespace('app') IS NOT NULL") {
+		t.Error("printing has made something")
+	}
+	r.exec(printed.out) // as psql would
+	r.run("doctor").want(cli.ExitOK)
+}
+
+type applied struct {
+	Table       string
+	Made        bool
+	IndexesMade []string
+	Refused     []string
+}
+
+func TestSchemaApply(t *testing.T) {
+	r := newRig(t)
+	r.run("schema", "--apply").want(cli.ExitOK, "made the table schema_system.session")
+	r.run("schema", "--apply").want(cli.ExitOK, "was there")
+	got := parse[applied](r.run("schema", "--apply", "--json", "--schema", "app", "--index-key", "userId", "--index-key", "tenant").want(cli.ExitOK))
+	if !got.Made || got.Table != "app.session" || strings.Join(got.IndexesMade, " ") != "userId tenant" || len(got.Refused) != 0 {
+		t.Errorf("got %+v, want a table and two indexes", got)
+	}
+	r.run("doctor", "--schema", "app", "--index-key", "userId", "--index-key", "tenant").want(cli.ExitOK)
+	r.run("doctor", "--schema", "app", "--index-key", "shop").want(cli.ExitFailed, `"shop" has no index`)
+
+	// Somebody who may use the table, and make nothing.
+	r.exec("CREATE ROLE maker LOGIN PASSWORD '" + password + "'; GRANT USAGE ON SCHEMA schema_system TO maker; GRANT SELECT, INSERT, UPDATE, DELETE ON schema_system.session TO maker")
+	t.Cleanup(func() { r.exec("DROP OWNED BY maker; DROP ROLE maker") })
+	u, err := url.Parse(r.url)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	u.User = url.UserPassword("maker", password)
+	t.Setenv("DATABASE_URL", u.String())
+	r.run("schema", "--apply").want(cli.ExitOK, "was there")
+	r.run("schema", "--apply", "--index-key", "userId").want(cli.ExitFailed, "As the table's owner, run", "CREATE INDEX CONCURRENTLY")
+	r.run("schema", "--apply", "--schema", "another").want(cli.ExitFailed, "may not make it", "GRANT")
+}
+
+type measured struct {
+	Table                                                                                 string
+	Live, Expired, TableBytes, IndexBytes, ToastBytes, DeadRows, Updates, HeapOnlyUpdates int64
+	LastVacuum, LastAutovacuum, OldestExpiry, NewestExpiry                                *time.Time
+	Expiries                                                                              []struct {
+		Label                           string
+		FromSeconds, UntilSeconds, Rows int64
+	}
+	Created struct {
+		Hours, Days    []int64
+		Older, Unknown int64
+		Share          float64
+	}
+}
+
+func TestStats(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	empty := parse[measured](r.run("stats", "--json").want(cli.ExitOK))
+	if empty.Live != 0 || empty.OldestExpiry != nil || len(empty.Expiries) != 9 || len(empty.Created.Hours) != 24 || len(empty.Created.Days) != 30 {
+		t.Errorf("an empty table: got %+v", empty)
+	}
+	r.login(m, 1)
+	r.exec(`INSERT INTO schema_system.session SELECT md5(n::text), '{"cookie":{}}', now() + interval '30 s' - n * interval '1 minute' FROM generate_series(0, 1234) n`)
+	got := parse[measured](r.run("stats", "--json").want(cli.ExitOK))
+	if got.Live != 2 || got.Expired != 1234 || got.Expiries[0].Rows != 1234 || got.Expiries[1].Rows != 1 || got.Expiries[1].UntilSeconds != 60 ||
+		got.Created.Hours[0] != 1 || got.Created.Days[0] != 1 || got.Created.Unknown != 1 || got.Created.Share != 1 || got.Table != "schema_system.session" {
+		t.Errorf("got %+v, want 2 live, one of them made now, and 1234 expired", got)
+	}
+	if got.OldestExpiry == nil || time.Since(*got.OldestExpiry).Round(time.Hour) != 21*time.Hour || got.TableBytes == 0 || got.IndexBytes == 0 {
+		t.Errorf("got oldest expiry %v, %d and %d bytes, want 20.6 h ago and more than nothing", got.OldestExpiry, got.TableBytes, got.IndexBytes)
+	}
+	human := r.run("stats").want(cli.ExitOK, "live sessions", "1,234", "EXPIRE IN", "▇")
+	at := -1
+	for line := range strings.Lines(human.out) {
+		if i := strings.Index(line, "1,234"); i >= 0 && strings.HasPrefix(line, "expired, not") {
+			at = i
+		}
+		if i := strings.Index(line, "schema_system"); i >= 0 && at >= 0 && i != at {
+			t.Errorf("columns begin at %d and %d, want them aligned", i, at)
+		}
+	}
+}
+
+type report struct {
+	Table, Server, Level string
+	Findings             []struct {
+		Check, Level, What, Advice string
+		SQL                        []string
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	r := newRig(t)
+	r.run("doctor").want(cli.ExitErrors, "error", "no table schema_system.session", "sessionctl schema --apply")
+	r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	res := r.run("doctor").want(cli.ExitOK, "0 errors, 0 warnings", "schema_system.session on PostgreSQL")
+	if strings.Contains(res.out, "\x1b") {
+		t.Error("got colours, and this is no terminal")
+	}
+	got := parse[report](r.run("doctor", "--json").want(cli.ExitOK))
+	if got.Level != "ok" || len(got.Findings) < 24 || got.Server == "" {
+		t.Errorf("got level %s and %d findings, want ok and 24 at least", got.Level, len(got.Findings))
+	}
+	r.exec("ALTER TABLE schema_system.session RESET (fillfactor)")
+	r.run("doctor").want(cli.ExitOK, "hint", "fillfactor = 90")
+	r.exec("DROP INDEX schema_system.idx_session_expire")
+	r.run("doctor").want(cli.ExitFailed, "warning", "expire-index", "CREATE INDEX CONCURRENTLY")
+	t.Setenv("PGTZ", "Asia/Kolkata")
+	got = parse[report](r.run("doctor", "--json").want(cli.ExitErrors))
+	if got.Level != "error" {
+		t.Errorf("with PGTZ: got level %s, want error", got.Level)
+	}
+	t.Setenv("PGTZ", "")
+	t.Setenv("SESSION_SECRET", "keyboard cat")
+	r.run("doctor").want(cli.ExitErrors, "openssl rand -base64 48")
+}
+
+// A TimeZone of the environment must not make a live session an expired one.
+func TestATimeZoneOfItsOwnHarmsNobody(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	ada := r.login(m, 42)
+	ada.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
+	for name, set := range map[string]func(*testing.T){
+		"PGTZ": func(t *testing.T) { t.Setenv("PGTZ", "Asia/Kolkata") },
+		"URL":  func(t *testing.T) { t.Setenv("DATABASE_URL", r.url+"&timezone=Asia/Kolkata") },
+		"options": func(t *testing.T) {
+			t.Setenv("DATABASE_URL", r.url+"&options=-cTimeZone%3DAsia/Kolkata")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			set(t)
+			r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+			if got := r.list(); len(got) != 1 || time.Until(*got[0].ExpiresAt) > 61*time.Minute {
+				t.Errorf("got %+v, want one that expires in an hour", got)
+			}
+		})
+	}
+	if ada.user() != 42 {
+		t.Error("a live session was pruned")
+	}
+}

@@ -1,0 +1,175 @@
+// Package doctor examines a table of sessions and the PostgreSQL around it, and
+// says of everything that it finds what to do. It changes nothing and reads no
+// session ID; of the data no more than whether it can be read.
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/tablestats"
+)
+
+// Level says how bad a finding is.
+type Level int
+
+const (
+	// OK is as it should be.
+	OK Level = iota
+	// Hint works, and could work better, or could not be checked.
+	Hint
+	// Warning works now and will hurt.
+	Warning
+	// Error does not work, or lets sessions be lost or stolen.
+	Error
+)
+
+// String returns "ok", "hint", "warning" or "error".
+func (l Level) String() string { return [...]string{"ok", "hint", "warning", "error"}[l] }
+
+// MarshalText is for JSON.
+func (l Level) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// Finding is the result of one check.
+type Finding struct {
+	Check  string   `json:"check"` // a name that does not change
+	Level  Level    `json:"level"`
+	What   string   `json:"what"`
+	Advice string   `json:"advice,omitempty"` // what to do
+	SQL    []string `json:"sql,omitempty"`    // what to run
+}
+
+// Report is the result of all checks.
+type Report struct {
+	Table    string    `json:"table"`
+	Server   string    `json:"server"`
+	Level    Level     `json:"level"` // the worst
+	Findings []Finding `json:"findings"`
+}
+
+// Options say what to examine.
+type Options struct {
+	// Program is how the program connects, with its TimeZone and its query mode.
+	Program *pgxpool.Config
+
+	// Pool is for the examination's own questions: without a TimeZone of its
+	// own, in a query mode that no pooler breaks.
+	Pool *pgxpool.Pool
+
+	Schema, Table string
+	HashIDs       bool
+	IndexKeys     []string
+
+	// Open returns a manager on the table, for looking whether encrypted data
+	// opens.
+	Open func(context.Context) (*session.Manager, error)
+
+	Secret     string
+	OldSecrets []string
+
+	// Now is this machine's clock.
+	Now func() time.Time
+}
+
+// exam is one examination.
+type exam struct {
+	Options
+	table    string // quoted
+	report   Report
+	stats    tablestats.Stats
+	sample   sample
+	expire   string // type of the column
+	badNames bool   // a pooler passes the names of prepared statements through
+	silent   error  // why no more is asked
+}
+
+// checkTimeout bounds a check. A hundred million rows are counted in one minute.
+const checkTimeout = 2 * time.Minute
+
+// Run examines. It returns an error only if the server stops answering; what
+// cannot be checked otherwise is a finding.
+func Run(ctx context.Context, o Options) (Report, error) {
+	e := &exam{Options: o, table: pgx.Identifier{o.Schema, o.Table}.Sanitize()}
+	e.report.Table = o.Schema + "." + o.Table
+	e.run(ctx, []check{
+		{"version", e.version},
+		{"primary", e.primary},
+		{"pooler", e.pooler},
+		{"connections", e.connections},
+		{"clock", e.clock},
+		{"secret", e.secret},
+	})
+	there := false
+	e.run(ctx, []check{{"table", func(ctx context.Context) (err error) { there, err = e.exists(ctx); return err }}})
+	if there {
+		e.run(ctx, []check{
+			{"start", e.start},
+			{"timezone", e.timezone},
+			{"indexes", e.indexes},
+			{"storage", e.storage},
+			{"row-security", e.rowSecurity},
+			{"statistics", e.statistics},
+			{"expired", e.expired},
+			{"autovacuum", e.autovacuum},
+			{"dead-rows", e.deadRows},
+			{"bloat", e.bloat},
+			{"heap-only", e.heapOnly},
+			{"rows", e.rows},
+			{"encryption", e.encryption},
+		})
+	}
+	e.run(ctx, []check{{"held-back", e.heldBack}, {"replication", e.replication}, {"durability", e.durability}})
+	for _, f := range e.report.Findings {
+		e.report.Level = max(e.report.Level, f.Level)
+	}
+	if err := errors.Join(context.Cause(ctx), e.silent); err != nil {
+		return e.report, err
+	}
+	return e.report, o.Pool.Ping(ctx)
+}
+
+type check struct {
+	name string
+	run  func(context.Context) error
+}
+
+// run carries out checks. One that fails is a hint, for it may need no more than
+// a right that this user does not have; after one that gets no answer, no other
+// is asked.
+func (e *exam) run(ctx context.Context, checks []check) {
+	for _, c := range checks {
+		if ctx.Err() != nil || e.silent != nil {
+			return
+		}
+		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
+		err := c.run(bounded)
+		if bounded.Err() != nil {
+			e.silent = fmt.Errorf("the check %s got no answer in time: %w", c.name, bounded.Err())
+		}
+		cancel()
+		if err != nil && !errors.Is(err, tablestats.ErrNoTable) {
+			e.find(c.name, Hint, fmt.Sprintf("could not be checked: %v", err))
+		}
+	}
+}
+
+func (e *exam) find(check string, level Level, what string) *Finding {
+	e.report.Findings = append(e.report.Findings, Finding{Check: check, Level: level, What: what})
+	return &e.report.Findings[len(e.report.Findings)-1]
+}
+
+func (e *exam) ok(check, what string) { e.find(check, OK, what) }
+
+// advise adds what to do.
+func (f *Finding) advise(advice string, sql ...string) { f.Advice, f.SQL = advice, sql }
+
+// scan reads the one row of a query.
+func (e *exam) scan(ctx context.Context, sql string, args []any, into ...any) error {
+	return e.Pool.QueryRow(ctx, sql, args...).Scan(into...)
+}

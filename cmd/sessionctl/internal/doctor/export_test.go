@@ -1,0 +1,23 @@
+package doctor
+
+import "time"
+
+// JudgeVersion is the check of the server's major version.
+func JudgeVersion(major int) Finding {
+	e := &exam{}
+	e.judgeVersion(major)
+	return e.report.Findings[0]
+}
+
+// SetLongTransaction changes what counts as a long transaction, until undo.
+func SetLongTransaction(d time.Duration) (undo func()) {
+	was := longTransaction
+	longTransaction = d
+	return func() { longTransaction = was }
+}
+
+// JudgeSecret is the check of one secret.
+func JudgeSecret(s string) (Level, string) {
+	level, what, advice := judgeSecret(s)
+	return level, what + advice
+}

@@ -1,0 +1,259 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/tablestats"
+)
+
+const (
+	// overdue is how long the table may hold expired rows: several times the
+	// library's default PruneInterval.
+	overdue            = "1 hour"
+	overdueRowsWarning = 100
+
+	deadRowsWarning = 10_000 // and half of the table
+	manyRows        = 100_000
+
+	fewUpdates   = 1000
+	fewHeapOnly  = 0.1
+	someBytes    = 8 << 20 // less is no bloat worth a word
+	bytesPerKey  = 400     // of an index, several times what it needs
+	tableBloat   = 4       // times what the rows need
+	outOfLine    = 2000    // bytes of data that PostgreSQL stores out of line
+	loadedAlone  = 64 << 10
+	sampledRows  = 100_000
+	openTimeout  = 30 * time.Second
+	sealedMember = `"__sealed"`
+)
+
+// sample is what the first rows of the table say of the others.
+type sample struct {
+	rows, unreadable, cookieless, sealed, large int64
+	bytes                                       float64 // of the data of one row
+}
+
+func (e *exam) statistics(ctx context.Context) (err error) {
+	if e.stats, err = tablestats.Read(ctx, e.Pool, e.Schema, e.Table); err != nil {
+		return err
+	}
+	// A record may be a JSON string that holds an object.
+	sql := strings.NewReplacer("%t", e.table, "%n", fmt.Sprint(sampledRows), "%s", sealedMember, "%l", fmt.Sprint(loadedAlone)).Replace(
+		`SELECT count(*), count(*) FILTER (WHERE sess !~ '^[ \t\r\n]*("[ \t\r\n]*)?\{'), count(*) FILTER (WHERE strpos(sess, 'cookie') = 0),
+			count(*) FILTER (WHERE strpos(sess, '%s') > 0), count(*) FILTER (WHERE bytes > %l), COALESCE(avg(bytes), 0)::float8
+		FROM (SELECT sess::text AS sess, pg_column_size(sess) AS bytes FROM %t LIMIT %n) s`)
+	s := &e.sample
+	return e.scan(ctx, sql, nil, &s.rows, &s.unreadable, &s.cookieless, &s.sealed, &s.large, &s.bytes)
+}
+
+// expired looks for rows that should have been pruned long ago.
+func (e *exam) expired(ctx context.Context) error {
+	var late int64
+	sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE expire < now() - interval '%s' LIMIT 1000001) s", e.table, overdue)
+	if err := e.scan(ctx, sql, nil, &late); err != nil {
+		return err
+	}
+	if late == 0 {
+		e.ok("expired", fmt.Sprintf("%d expired rows, none for over an hour", e.stats.Expired))
+		return nil
+	}
+	level := Hint
+	since := time.Since(e.stats.OldestExpiry).Round(time.Minute)
+	if late >= overdueRowsWarning || since > 24*time.Hour {
+		level = Warning
+	}
+	e.find("expired", level, fmt.Sprintf("%d rows expired over an hour ago, the oldest %v ago: nobody has pruned them", late, since)).
+		advise("let one program prune (its log says prune=true at start), look there for \"session: pruning failed\", and run: sessionctl prune")
+	return nil
+}
+
+func (e *exam) autovacuum(ctx context.Context) error {
+	rows, err := e.Pool.Query(ctx, parts+`SELECT p.oid::regclass::text, current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on',
+			COALESCE((SELECT option_value::bool FROM pg_options_to_table(p.reloptions) WHERE option_name = 'autovacuum_enabled'), true),
+			COALESCE((SELECT option_value::float8 FROM pg_options_to_table(p.reloptions) WHERE option_name = 'autovacuum_vacuum_scale_factor'),
+				current_setting('autovacuum_vacuum_scale_factor')::float8)
+		FROM parts p ORDER BY 1`, e.table)
+	if err != nil {
+		return err
+	}
+	var table string
+	var server, enabled bool
+	var factor float64
+	var disabled, lazy []string
+	count := 0
+	on := true
+	_, err = pgx.ForEachRow(rows, []any{&table, &server, &enabled, &factor}, func() error {
+		count++
+		on = on && server
+		if !enabled {
+			disabled = append(disabled, fmt.Sprintf("ALTER TABLE %s RESET (autovacuum_enabled);", table))
+		}
+		if factor > 0.1 {
+			lazy = append(lazy, fmt.Sprintf("ALTER TABLE %s SET (autovacuum_vacuum_scale_factor = 0.02);", table))
+		}
+		return nil
+	})
+	size := (e.stats.Live + e.stats.Expired) / int64(max(count, 1))
+	switch {
+	case err != nil:
+		return err
+	case !on:
+		e.find("autovacuum", Warning, "autovacuum is off: the table grows without end").advise("as a superuser, run", "ALTER SYSTEM SET autovacuum = on;", "ALTER SYSTEM SET track_counts = on;", "SELECT pg_reload_conf();")
+	case len(disabled) > 0:
+		e.find("autovacuum", Warning, "autovacuum is off for this table: it grows without end").advise("as the table's owner, run", disabled...)
+	case len(lazy) > 0 && size >= manyRows:
+		e.find("autovacuum", Hint, fmt.Sprintf("autovacuum waits for %.0f%% of %d rows to change; last run: %s", factor*100, size, since(e.stats.LastAutovacuum))).
+			advise("let it come more often: as the table's owner, run", lazy...)
+	default:
+		e.ok("autovacuum", "on; last run: "+since(e.stats.LastAutovacuum))
+	}
+	return nil
+}
+
+func since(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return time.Since(t).Round(time.Second).String() + " ago"
+}
+
+func (e *exam) deadRows(context.Context) error {
+	rows, dead := e.stats.Live+e.stats.Expired, e.stats.DeadRows
+	what := fmt.Sprintf("%d dead row versions beside %d rows", dead, rows)
+	if dead <= deadRowsWarning || dead <= rows/2 {
+		e.ok("dead-rows", what)
+		return nil
+	}
+	last := e.stats.LastAutovacuum
+	if e.stats.LastVacuum.After(last) {
+		last = e.stats.LastVacuum
+	}
+	e.find("dead-rows", Warning, what+": vacuum does not keep up, or is held back; last run: "+since(last)).
+		advise("run this, and see the checks autovacuum, held-back and replication", "VACUUM (VERBOSE, ANALYZE) "+e.table+";")
+	return nil
+}
+
+// bloat compares what indexes and table take with what they need.
+func (e *exam) bloat(ctx context.Context) error {
+	count := e.stats.Live + e.stats.Expired
+	rows, err := e.Pool.Query(ctx, parts+`SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid)
+		FROM pg_catalog.pg_index i WHERE i.indrelid IN (SELECT oid FROM parts) ORDER BY 1`, e.table)
+	if err != nil {
+		return err
+	}
+	var bloated, rebuild []string
+	var index string
+	var bytes int64
+	_, err = pgx.ForEachRow(rows, []any{&index, &bytes}, func() error {
+		if bytes > someBytes && bytes > count*bytesPerKey {
+			bloated = append(bloated, fmt.Sprintf("%s (%d MB)", index, bytes>>20))
+			rebuild = append(rebuild, "REINDEX INDEX CONCURRENTLY "+index+";")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	need := float64(count) * (e.sample.bytes + 100)
+	heap := float64(e.stats.TableBytes + e.stats.ToastBytes)
+	switch {
+	case len(bloated) > 0:
+		e.find("bloat", Hint, fmt.Sprintf("indexes are several times as large as %d rows need: %s", count, strings.Join(bloated, ", "))).
+			advise("rebuild them, which blocks nobody", rebuild...)
+	case heap > someBytes && heap > tableBloat*need:
+		e.find("bloat", Hint, fmt.Sprintf("the table has %d MB, and its %d rows need about %d: the rest is used again, but not given back", int64(heap)>>20, count, int64(need)>>20)).
+			advise("nothing, if it will fill again; else run this at a quiet time, for it locks the table (pg_repack does not)", "VACUUM (FULL, ANALYZE) "+e.table+";")
+	default:
+		e.ok("bloat", fmt.Sprintf("%d kB of rows and %d kB of indexes for %d rows", int64(heap)>>10, e.stats.IndexBytes>>10, count))
+	}
+	return nil
+}
+
+func (e *exam) heapOnly(context.Context) error {
+	share, ok := e.stats.HeapOnlyShare()
+	what := fmt.Sprintf("%.0f%% of %d updates left the indexes alone", 100*share, e.stats.Updates)
+	switch {
+	case !ok:
+		e.ok("heap-only", "no updates yet")
+		return nil
+	case e.stats.Updates < fewUpdates || share >= fewHeapOnly:
+		e.ok("heap-only", what)
+		return nil
+	}
+	e.find("heap-only", Hint, what+". A save can, unless a key has an index; moving an expiry never can").
+		advise("if sessions are mostly read: nothing, or a longer Config.TouchInterval; if they are mostly changed: fillfactor 90, and no index on a key that nobody searches by")
+	return nil
+}
+
+func (e *exam) rows(context.Context) error {
+	s, of := &e.sample, ""
+	if s.rows == sampledRows {
+		of = fmt.Sprintf(" of the first %d", s.rows)
+	}
+	if s.unreadable > 0 {
+		e.find("rows", Warning, fmt.Sprintf("%d rows%s are no JSON object: their sessions are treated as absent", s.unreadable, of)).
+			advise("find what writes such rows, and delete them", fmt.Sprintf(`DELETE FROM %s WHERE sess::text !~ '^\s*("\s*)?\{';`, e.table))
+	}
+	if s.cookieless > s.unreadable && !e.HashIDs {
+		e.find("rows", Hint, fmt.Sprintf("%d rows%s have no cookie object: Express fails on them", s.cookieless-s.unreadable, of)).
+			advise("nothing where Express is not used: the next save adds one")
+	}
+	switch {
+	case s.large > 0:
+		e.find("rows", Hint, fmt.Sprintf("%d rows%s have over 64 KiB: each is loaded by a statement of its own", s.large, of)).
+			advise("keep IDs in a session, and what they stand for in tables")
+	case s.bytes > outOfLine:
+		e.find("rows", Hint, fmt.Sprintf("a row has %.0f bytes of data on average: over 2 KB each save writes all of it anew, out of line", s.bytes)).
+			advise("keep IDs in a session, and what they stand for in tables")
+	case s.unreadable == 0:
+		e.ok("rows", fmt.Sprintf("all readable, %.0f bytes of data on average", s.bytes))
+	}
+	return nil
+}
+
+// encryption tries to open what is encrypted.
+func (e *exam) encryption(ctx context.Context) error {
+	switch {
+	case e.sample.sealed == 0:
+		e.ok("encryption", "no encrypted rows")
+		return nil
+	case e.HashIDs:
+		e.ok("encryption", "there are encrypted rows, and with hashed IDs nobody but their browsers can open them")
+		return nil
+	case e.Secret == "":
+		e.find("encryption", Hint, "there are encrypted rows, and SESSION_SECRET is not set here: not checked whether they open").
+			advise("run this again with the program's SESSION_SECRET and SESSION_SECRET_OLD")
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	m, err := e.Open(ctx)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	n, err := m.Reseal(ctx, session.ResealOptions{DryRun: true})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded) && n.Unopened == 0:
+		e.find("encryption", Hint, fmt.Sprintf("%d of many live sessions were looked at, and all encrypted ones open", n.Records)).
+			advise("to look at all, run: sessionctl rotate --dry-run")
+	case err != nil && n.Unopened == 0:
+		return err
+	case n.Unopened > 0:
+		e.find("encryption", Error, fmt.Sprintf("%d live sessions are encrypted with a secret that is not set here: their users get a 503", n.Unopened)).
+			advise("add the secret that was dropped to SESSION_SECRET_OLD, then run: sessionctl rotate; if the programs hash IDs, use --hash-ids here")
+	case n.Old > 0:
+		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with an old secret, %d with the current one", n.Old, n.Current)).
+			advise("before SESSION_SECRET_OLD is dropped, run: sessionctl rotate")
+	default:
+		e.ok("encryption", fmt.Sprintf("%d live sessions are encrypted with the current secret, %d are plain", n.Current, n.Plain))
+	}
+	return nil
+}

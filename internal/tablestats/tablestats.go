@@ -1,0 +1,268 @@
+// Package tablestats measures a table of sessions: how many are live, when they
+// expire, when they were made, and how much room they take. It reads no session
+// ID, and of the data the time of creation only.
+package tablestats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// ErrNoTable says that there is no table of that name, or that the role may not
+// use its schema.
+var ErrNoTable = errors.New("no such table")
+
+// Stats describes a table of sessions. Times are the database's; a zero time
+// means never, or none.
+type Stats struct {
+	Live, Expired int64 // rows, counted
+
+	TableBytes int64 // the rows, without what is stored out of line
+	IndexBytes int64 // all indexes of the table
+	ToastBytes int64 // what is stored out of line, its index included
+
+	// What PostgreSQL's statistics say since they were last reset: estimates.
+	DeadRows        int64
+	Updates         int64
+	HeapOnlyUpdates int64 // of these, the ones that left the indexes alone
+	LastVacuum      time.Time
+	LastAutovacuum  time.Time
+
+	OldestExpiry, NewestExpiry time.Time
+
+	Expiries []Expiry // all of them, in their order
+}
+
+// Bytes is what the table takes in all.
+func (s *Stats) Bytes() int64 { return s.TableBytes + s.IndexBytes + s.ToastBytes }
+
+// HeapOnlyShare is the share of heap-only updates, 0 to 1; ok is false where
+// there were no updates.
+func (s *Stats) HeapOnlyShare() (share float64, ok bool) {
+	if s.Updates == 0 {
+		return 0, false
+	}
+	return float64(s.HeapOnlyUpdates) / float64(s.Updates), true
+}
+
+// Expiry counts the rows that expire in at least From and in less than Until.
+// The first has no From and Until 0: the expired. The last has no Until.
+type Expiry struct {
+	Label       string
+	From, Until time.Duration
+	Rows        int64
+}
+
+const day = 24 * time.Hour
+
+// expiries are the buckets of Stats.Expiries.
+var expiries = []Expiry{
+	{Label: "expired"},
+	{Label: "< 1 min", Until: time.Minute},
+	{Label: "1–10 min", From: time.Minute, Until: 10 * time.Minute},
+	{Label: "10–60 min", From: 10 * time.Minute, Until: time.Hour},
+	{Label: "1–6 h", From: time.Hour, Until: 6 * time.Hour},
+	{Label: "6–24 h", From: 6 * time.Hour, Until: day},
+	{Label: "1–7 days", From: day, Until: 7 * day},
+	{Label: "7–30 days", From: 7 * day, Until: 30 * day},
+	{Label: "> 30 days", From: 30 * day},
+}
+
+const (
+	// A partitioned table has neither size nor statistics, its partitions have.
+	sqlParts = `WITH parts AS (SELECT c.oid, c.reltoastrelid AS toast FROM pg_catalog.pg_class c
+		WHERE c.oid = $1::text::regclass OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::text::regclass)))`
+
+	sqlSizes = sqlParts + ` SELECT COALESCE(sum(pg_table_size(oid)), 0)::bigint, COALESCE(sum(pg_indexes_size(oid)), 0)::bigint,
+			COALESCE(sum(pg_total_relation_size(NULLIF(toast, 0))), 0)::bigint
+		FROM parts`
+
+	sqlStatistics = sqlParts + ` SELECT COALESCE(sum(n_dead_tup), 0)::bigint, COALESCE(sum(n_tup_upd), 0)::bigint, COALESCE(sum(n_tup_hot_upd), 0)::bigint,
+			extract(epoch FROM max(last_vacuum))::float8, extract(epoch FROM max(last_autovacuum))::float8
+		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid = oid`
+
+	// A range each, of nothing but expire, so that its index can answer: a
+	// third of the time of one pass that sorts the rows into buckets.
+	sqlExpiries = `SELECT extract(epoch FROM (SELECT min(expire) FROM %[1]s)::timestamptz)::float8,
+		extract(epoch FROM (SELECT max(expire) FROM %[1]s)::timestamptz)::float8, ARRAY[%[2]s]`
+)
+
+// Read measures a table. It counts the rows by their expiry alone, which its
+// index answers without the rows where vacuum has been by lately. ctx bounds it:
+// a statement that is late is cancelled in the server, and its connection
+// survives. The sizes and statistics are there even where there was no time to
+// count.
+//
+// A million rows take 0.2 s of processor time after a vacuum, and 3 s if a
+// quarter has been touched since; without an index on expire the table is read
+// several times (PostgreSQL 15, a table of 900 MB, shared_buffers 128 MB).
+func Read(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Stats, error) {
+	var s Stats
+	name := pgx.Identifier{schema, table}.Sanitize()
+	err := read(ctx, pool, name, func(tx pgx.Tx) error {
+		if err := s.catalogs(ctx, tx, name); err != nil {
+			return err
+		}
+		return s.expiries(ctx, tx, name)
+	})
+	return s, err
+}
+
+func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
+	if err := tx.QueryRow(ctx, sqlSizes, name).Scan(&s.TableBytes, &s.IndexBytes, &s.ToastBytes); err != nil {
+		return err
+	}
+	s.TableBytes -= s.ToastBytes // pg_table_size includes it
+	var vacuum, autovacuum *float64
+	err := tx.QueryRow(ctx, sqlStatistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum)
+	s.LastVacuum, s.LastAutovacuum = fromEpoch(vacuum), fromEpoch(autovacuum)
+	return err
+}
+
+func (s *Stats) expiries(ctx context.Context, tx pgx.Tx, name string) error {
+	after := func(d time.Duration) string {
+		return fmt.Sprintf("now() + make_interval(secs => %d)", int(d.Seconds()))
+	}
+	counts := []string{"(SELECT count(*) FROM %[1]s WHERE expire < now())"}
+	for _, e := range expiries[1:] {
+		count := "SELECT count(*) FROM %[1]s WHERE expire >= " + after(e.From)
+		if e.Until > 0 {
+			count += " AND expire < " + after(e.Until)
+		}
+		counts = append(counts, "("+count+")")
+	}
+	sql := strings.ReplaceAll(sqlExpiries, "%[2]s", strings.Join(counts, ", "))
+	var oldest, newest *float64
+	var rows []int64
+	if err := tx.QueryRow(ctx, strings.ReplaceAll(sql, "%[1]s", name)).Scan(&oldest, &newest, &rows); err != nil {
+		return err
+	}
+	s.OldestExpiry, s.NewestExpiry = fromEpoch(oldest), fromEpoch(newest)
+	s.Expiries = slices.Clone(expiries)
+	for i, n := range rows {
+		s.Expiries[i].Rows = n
+		s.Live += n
+	}
+	s.Expired = rows[0]
+	s.Live -= rows[0]
+	return nil
+}
+
+// fromEpoch takes seconds since 1970, which may be infinite: PostgreSQL has such
+// timestamps.
+func fromEpoch(seconds *float64) time.Time {
+	if seconds == nil {
+		return time.Time{}
+	}
+	const farthest = 253402300799 // the year 9999
+	return time.UnixMicro(int64(min(max(*seconds, -farthest), farthest) * 1e6)).UTC()
+}
+
+// read runs f in a transaction whose statements end before ctx does.
+func read(ctx context.Context, pool *pgxpool.Pool, name string, f func(pgx.Tx) error) error {
+	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if deadline, ok := ctx.Deadline(); ok {
+			left := time.Until(deadline)
+			left -= min(left/4, 250*time.Millisecond) // for the answer to come
+			if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", max(left.Milliseconds(), 1))); err != nil {
+				return err
+			}
+		}
+		var there bool
+		if err := tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", name).Scan(&there); err != nil {
+			return err
+		}
+		if !there {
+			return ErrNoTable
+		}
+		return f(tx)
+	})
+	if err != nil {
+		return fmt.Errorf("reading the table %s: %w", name, err)
+	}
+	return nil
+}
+
+// Ages says when the live sessions were created. What has ended or expired since
+// is not among them, so it is no history of logins.
+type Ages struct {
+	Hours [24]int64 // [0] in the last hour, [1] in the one before that, …
+	Days  [30]int64 // [0] in the last 24 hours, …
+
+	Older   int64 // created before that
+	Unknown int64 // without a time of creation: Express made them
+
+	// Share of the table that was read, 0 to 1. Below 1 all counts are
+	// estimates: what was found, divided by it.
+	Share float64
+}
+
+// sampleBytes is how much of a table ReadAges reads.
+const sampleBytes = 64 << 20
+
+// PostgreSQL reads no member of an object that has \u0000 or half a surrogate
+// pair anywhere, so these become spaces first, as where sessions are searched:
+// one such row must not hide all others.
+const sqlAges = `WITH live AS (SELECT (CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::json
+			ELSE regexp_replace(sess::text, E'\\\\u(0000|[dD][89a-fA-F]..)', E'\\\\u0020', 'g')::json END)->>'__created' AS created
+		FROM %[1]s %[2]s WHERE expire >= now())
+	SELECT CASE WHEN created ~ '^[0-9]{1,15}$' THEN floor((extract(epoch FROM now())::float8 - created::float8 / 1000) / 3600)::int ELSE NULL END, count(*)
+	FROM live GROUP BY 1`
+
+// ReadAges reads the creation time in the data of every live session; of a table
+// of more than 64 MB a random sample of its pages, that size, which takes 0.7 s
+// of processor time. ctx bounds it as it does Read.
+func ReadAges(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Ages, error) {
+	var a Ages
+	name := pgx.Identifier{schema, table}.Sanitize()
+	err := read(ctx, pool, name, func(tx pgx.Tx) error {
+		var bytes int64
+		err := tx.QueryRow(ctx, sqlParts+" SELECT COALESCE(sum(pg_table_size(oid)), 0)::bigint FROM parts", name).Scan(&bytes)
+		if err != nil {
+			return err
+		}
+		a.Share = min(1, sampleBytes/float64(max(bytes, 1)))
+		sample := ""
+		if a.Share < 1 {
+			sample = fmt.Sprintf("TABLESAMPLE SYSTEM (%g)", 100*a.Share)
+		}
+		rows, err := tx.Query(ctx, strings.NewReplacer("%[1]s", name, "%[2]s", sample).Replace(sqlAges))
+		if err != nil {
+			return err
+		}
+		var hours *int
+		var count int64
+		_, err = pgx.ForEachRow(rows, []any{&hours, &count}, func() error {
+			a.add(hours, int64(math.Round(float64(count)/a.Share)))
+			return nil
+		})
+		return err
+	})
+	return a, err
+}
+
+// add counts sessions that are hours old; nil: that is not known. Those of a
+// program whose clock is ahead were made in the future.
+func (a *Ages) add(hours *int, count int64) {
+	if hours == nil {
+		a.Unknown += count
+		return
+	}
+	age := max(*hours, 0)
+	if age < len(a.Hours) {
+		a.Hours[age] += count
+	}
+	if age < 24*len(a.Days) {
+		a.Days[age/24] += count
+	} else {
+		a.Older += count
+	}
+}

@@ -1,0 +1,214 @@
+package session_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+// resealManager encrypts with the first secret and opens with all.
+func resealManager(t testing.TB, store session.Store, userKey string, secrets ...string) *session.Manager {
+	t.Helper()
+	return findManager(t, store, session.Config{
+		Secret: secrets[0], OldSecrets: secrets[1:], Encrypt: true, UserKey: userKey,
+		StoreTimeout: pgPatience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+// reseal must not fail.
+func reseal(t *testing.T, m *session.Manager, opts session.ResealOptions) session.ResealCounts {
+	t.Helper()
+	n, err := m.Reseal(t.Context(), opts)
+	if err != nil {
+		t.Fatalf("Reseal: got %v, want no error", err)
+	}
+	return n
+}
+
+const resealState = `SELECT string_agg(md5(sid || sess::text || expire::text), ' ' ORDER BY sid) FROM schema_system.session`
+
+func TestReseal(t *testing.T) {
+	pool := pgtest.Pool(t)
+	store := findPostgres(t, pool, session.PostgresOptions{})
+	oldest, old := strings.Repeat("the oldest secret", 3), sealSecretOld
+	login := func(m *session.Manager, user string) *http.Cookie {
+		return pgSetCookie(pgUse(m, nil, func(s *session.Session) {
+			session.Key[string]("userId").Set(s, user)
+			sealKey.Set(s, sealValue)
+		}))
+	}
+	login(resealManager(t, store, "userId", old), "expired")
+	pgExec(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 hour'")
+	cookies := map[string]*http.Cookie{
+		"oldest":  login(resealManager(t, store, "userId", oldest), "ada"),
+		"old":     login(resealManager(t, store, "userId", old), "ada"),
+		"current": login(resealManager(t, store, "userId", sealSecret), "ada"),
+		"plain":   login(pgManager(t, store), "ada"),
+		"lost":    login(resealManager(t, store, "userId", strings.Repeat("a secret that was lost", 2)), "ada"),
+	}
+
+	// Without UserKey, as a tool that does not know it: the searchable hash stays.
+	m := resealManager(t, store, "", sealSecret, old, oldest)
+	before, expiries := pgGet[string](t, pool, resealState), pgGet[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session")
+	want := session.ResealCounts{Records: 5, Plain: 1, Current: 1, Old: 2, Unopened: 1}
+	if got := reseal(t, m, session.ResealOptions{DryRun: true}); got != want {
+		t.Errorf("DryRun: got %+v, want %+v", got, want)
+	}
+	if got := pgGet[string](t, pool, resealState); got != before {
+		t.Error("DryRun has changed the table")
+	}
+	want = session.ResealCounts{Records: 5, Plain: 1, Current: 1, Resealed: 2, Unopened: 1}
+	if got := reseal(t, m, session.ResealOptions{}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := pgGet[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session"); got != expiries {
+		t.Error("an expiry was moved")
+	}
+	want = session.ResealCounts{Records: 5, Plain: 1, Current: 3, Unopened: 1}
+	if got := reseal(t, m, session.ResealOptions{}); got != want {
+		t.Errorf("again: got %+v, want %+v", got, want)
+	}
+
+	for _, name := range []string{"oldest", "old", "current"} {
+		pgUse(m, cookies[name], func(s *session.Session) {
+			if note, _ := sealKey.Get(s); note != sealValue {
+				t.Errorf("%s: the value was lost", name)
+			}
+		})
+	}
+	alone := resealManager(t, store, "userId", sealSecret) // it cannot verify the old cookies
+	if got := findHandles(t, alone, session.Key[string]("userId").Is("ada")); len(got) != 4 {
+		t.Errorf("found by the user, with the current secret alone: got %d sessions, want 3 sealed ones and the plain one", len(got))
+	}
+	if got, err := alone.Reseal(t.Context(), session.ResealOptions{DryRun: true}); err != nil || got.Current != 3 || got.Unopened != 1 {
+		t.Errorf("with the current secret alone: got %+v, %v, want 3 that open and 1 that does not", got, err)
+	}
+}
+
+// onUpdate calls f once, before the first UPDATE of a pool reaches the server.
+type onUpdate struct {
+	once sync.Once
+	f    func()
+}
+
+func (o *onUpdate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	if strings.Contains(data.SQL, "UPDATE") && !strings.Contains(data.SQL, "DELETE") {
+		o.once.Do(o.f)
+	}
+	return ctx
+}
+
+func (*onUpdate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// Reseal has read the record, and then something happens to it before Reseal
+// writes.
+func TestResealLosesNoRace(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		secrets  []string // of the program in between
+		between  func(*session.Session)
+		want     int64 // resealed
+		wantLeft int   // the count in the session afterwards; -1: none is left
+	}{
+		{"a change, sealed with the current secret", []string{sealSecret, sealSecretOld}, pgIncrement, 0, 1},
+		{"a change, sealed with the old secret", []string{sealSecretOld}, pgIncrement, 1, 1},
+		{"a logout", []string{sealSecretOld}, (*session.Session).Destroy, 0, -1},
+		{"a renewal", []string{sealSecret, sealSecretOld}, (*session.Session).Renew, 0, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			url := pgtest.URL(t)
+			store := findPostgres(t, pgOpen(t, url), session.PostgresOptions{})
+			cookie, _ := pgLogin(t, resealManager(t, store, "", sealSecretOld))
+			program := resealManager(t, store, "", tt.secrets...)
+			race := &onUpdate{f: func() {
+				if c := pgSetCookie(pgUse(program, cookie, tt.between)); c != nil {
+					cookie = c
+				}
+			}}
+			racing := findPostgres(t, pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = race }), session.PostgresOptions{})
+			m := resealManager(t, racing, "", sealSecret, sealSecretOld)
+			if got := reseal(t, m, session.ResealOptions{}); got.Resealed != tt.want || got.Old != 0 || got.Unopened != 0 || got.Records != got.Resealed+got.Current {
+				t.Errorf("got %+v, want %d resealed", got, tt.want)
+			}
+			if got := pgCounted(t, m, cookie); got != tt.wantLeft {
+				t.Errorf("the session's count: got %d, want %d", got, tt.wantLeft)
+			}
+			if got := reseal(t, m, session.ResealOptions{DryRun: true}); got.Old != 0 {
+				t.Errorf("under the old secret: got %d, want 0", got.Old)
+			}
+		})
+	}
+}
+
+// A request has read the record, then Reseal writes it, then the request saves.
+func TestResealDuringARequest(t *testing.T) {
+	store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{})
+	m := resealManager(t, store, "", sealSecret, sealSecretOld)
+	cookie, _ := pgLogin(t, resealManager(t, store, "", sealSecretOld))
+	resp := pgUse(m, cookie, func(s *session.Session) {
+		pgIncrement(s)
+		if got := reseal(t, m, session.ResealOptions{}); got.Resealed != 1 {
+			t.Errorf("got %+v, want 1 resealed", got)
+		}
+	})
+	if got := pgCounted(t, m, cookie); resp.StatusCode != http.StatusOK || got != 1 {
+		t.Errorf("got status %d and count %d, want 200 and 1", resp.StatusCode, got)
+	}
+}
+
+func TestResealGoesOnWhereItWasStopped(t *testing.T) {
+	const records = 120
+	store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{})
+	old := resealManager(t, store, "", sealSecretOld)
+	for range records {
+		pgLogin(t, old)
+	}
+	m := resealManager(t, store, "", sealSecret, sealSecretOld)
+	ctx, stop := context.WithCancel(t.Context())
+	var seen []int64
+	n, err := m.Reseal(ctx, session.ResealOptions{Progress: func(n session.ResealCounts) {
+		if seen = append(seen, n.Records); len(seen) == 1 {
+			stop()
+		}
+	}})
+	if !errors.Is(err, context.Canceled) || len(seen) != 1 || n.Records != seen[0] || n.Resealed != n.Records || n.Resealed >= records {
+		t.Errorf("stopped after the first batch: got %+v, %v, progress %v, want whole batches and context.Canceled", n, err, seen)
+	}
+	if n2 := reseal(t, m, session.ResealOptions{}); n2.Current != n.Resealed || n2.Resealed != records-n.Resealed || n2.Records != records {
+		t.Errorf("again: got %+v, want %d more of %d", n2, records-n.Resealed, records)
+	}
+	if got := reseal(t, resealManager(t, store, "", sealSecret), session.ResealOptions{DryRun: true}); got != (session.ResealCounts{Records: records, Current: records}) {
+		t.Errorf("with the current secret alone: got %+v, want all %d to open", got, records)
+	}
+}
+
+func TestResealRefusals(t *testing.T) {
+	hashed := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true})
+	gone := pgtest.Pool(t)
+	dropped := findPostgres(t, gone, session.PostgresOptions{})
+	pgExec(t, gone, "DROP TABLE schema_system.session")
+	for _, tt := range []struct {
+		name  string
+		store session.Store
+		want  string
+	}{
+		{"memory", session.NewMemoryStore(), "session: Reseal: the store is no PostgresStore"},
+		{"hashed IDs", hashed, "session: Reseal: the table holds hashes"},
+		{"no table", dropped, "session: Reseal: "},
+	} {
+		n, err := resealManager(t, tt.store, "", sealSecret).Reseal(t.Context(), session.ResealOptions{})
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || n != (session.ResealCounts{}) {
+			t.Errorf("%s: got %+v, %v, want %q", tt.name, n, err, tt.want)
+		}
+	}
+}
