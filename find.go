@@ -104,8 +104,8 @@ func (k Key[T]) Of(i Info) (value T, ok bool) {
 	return value, ok && err == nil
 }
 
-// Sessions lists the live sessions that f names, the last seen first, a
-// thousand at most. Without an index on the key ([PostgresOptions.IndexKeys])
+// Sessions lists the live sessions that f names, the last seen first; of more
+// than a thousand those that expire last. Without an index on the key ([PostgresOptions.IndexKeys])
 // it reads the whole table. It is bounded by [Config.StoreTimeout] and by ctx.
 func (m *Manager) Sessions(ctx context.Context, f Filter) ([]Info, error) {
 	finder, q, err := m.query(f)
@@ -123,6 +123,7 @@ func (m *Manager) Sessions(ctx context.Context, f Filter) ([]Info, error) {
 	for _, r := range found {
 		infos = append(infos, m.info(&r, now))
 	}
+	slices.SortStableFunc(infos, func(a, b Info) int { return b.LastSeenAt.Compare(a.LastSeenAt) })
 	return infos, nil
 }
 

@@ -215,6 +215,30 @@ func TestSessionsAreRevoked(t *testing.T) {
 	})
 }
 
+// Expiry is another order where sessions have idle timeouts of their own.
+func TestSessionsAreListedTheLastSeenFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := semManager(t, session.NewMemoryStore(), session.Config{})
+		var want []string
+		for _, idle := range []time.Duration{30 * 24 * time.Hour, time.Hour, 2 * time.Hour} {
+			b := semLogin(t, m)
+			b.visit(func(s *session.Session) {
+				s.SetIdleTimeout(idle)
+				want = append([]string{s.Handle()}, want...)
+			})
+			pass(time.Minute)
+		}
+		infos, err := m.Sessions(t.Context(), session.Everyone())
+		var got []string
+		for _, i := range infos {
+			got = append(got, i.Handle)
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("got %d sessions, %v, want 3, the last seen first", len(got), err)
+		}
+	})
+}
+
 // A password is changed while the thief's request runs.
 func TestRevokedStaysRevoked(t *testing.T) {
 	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
