@@ -28,26 +28,27 @@ import (
 
 // docPrelude declares what fragments of Go in the documents use without saying so.
 var docPrelude = map[string]string{
-	"ctx":      "var ctx context.Context",
-	"pool":     "var pool *pgxpool.Pool",
-	"mux":      "var mux *http.ServeMux",
-	"w":        "var w http.ResponseWriter",
-	"r":        "var r *http.Request",
-	"s":        "var s *session.Session",
-	"sessions": "var sessions *session.Manager",
-	"store":    "var store session.Store",
-	"cfg":      "var cfg session.Config",
-	"userID":   `const userID = session.Key[int64]("userId")`,
-	"account":  "func account(http.ResponseWriter, *http.Request) {}",
-	"login":    "func login(http.ResponseWriter, *http.Request) {}",
-	"logout":   "func logout(http.ResponseWriter, *http.Request) {}",
+	"ctx":        "var ctx context.Context",
+	"pool":       "var pool *pgxpool.Pool",
+	"mux":        "var mux *http.ServeMux",
+	"onlyAdmins": "func onlyAdmins(next http.Handler) http.Handler { return next }",
+	"w":          "var w http.ResponseWriter",
+	"r":          "var r *http.Request",
+	"s":          "var s *session.Session",
+	"sessions":   "var sessions *session.Manager",
+	"store":      "var store session.Store",
+	"cfg":        "var cfg session.Config",
+	"userID":     `const userID = session.Key[int64]("userId")`,
+	"account":    "func account(http.ResponseWriter, *http.Request) {}",
+	"login":      "func login(http.ResponseWriter, *http.Request) {}",
+	"logout":     "func logout(http.ResponseWriter, *http.Request) {}",
 }
 
 // docPackages are the packages that a fragment may use without importing them.
 var docPackages = []string{
 	"context", "errors", "expvar", "fmt", "html/template", "io", "log", "log/slog", "net/http", "net/http/httptest", "os",
 	"strings", "testing", "testing/synctest", "time", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgxpool",
-	"github.com/pgsession/session", "github.com/pgsession/session/sessiontest",
+	"github.com/pgsession/session", "github.com/pgsession/session/sessionadmin", "github.com/pgsession/session/sessiontest",
 }
 
 // docShorthand are documents whose Go is written in shorthand (functions without

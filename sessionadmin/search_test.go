@@ -1,0 +1,243 @@
+package sessionadmin_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"html"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessionadmin"
+)
+
+// pgtestRole is a pool as a role that has no rights but what grant says of it.
+func pgtestRole(t *testing.T, pool *pgxpool.Pool, grant string) *pgxpool.Pool {
+	t.Helper()
+	role := "admin_" + strings.ToLower(rand.Text())
+	exec := func(sql string) {
+		t.Helper()
+		if _, err := pool.Exec(context.Background(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("CREATE ROLE " + role + "; " + fmt.Sprintf(grant, role))
+	cfg := pool.Config()
+	cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, "SET ROLE "+role)
+		return err
+	}
+	limited, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		limited.Close()
+		exec("DROP OWNED BY " + role + "; DROP ROLE " + role)
+	})
+	return limited
+}
+
+func address(key, value string) string {
+	return "/search?" + url.Values{"key": {key}, "value": {value}}.Encode()
+}
+
+func TestSearch(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	number, _ := r.login(42)
+	text, _ := r.login("42")
+	other, _ := r.login(43)
+	a := r.get(address("userId", " 42 ")) // as it was pasted
+	a.want(t, 200, "<h1>2 sessions</h1>", number, text, `value="42"`, "End 2 sessions", "all 2 sessions below")
+	if strings.Contains(a.body, other) {
+		t.Error("the list has another user's session")
+	}
+	r.get(address("userId", "43")).want(t, 200, "<h1>1 session</h1>", other, "End 1 session", "the session below")
+	r.get(address("userId", "44")).want(t, 200, "No live session")
+	r.get(address("", other)).want(t, 200, "<h1>1 session</h1>", other)
+	r.get(address("", "44")).want(t, 200, "No live session")
+	r.get("/search?key=userId&value=43&ended=<script>").want(t, 200, "<h1>1 session</h1>")
+	r.get("/search?key=userId&value=43&ended=1").want(t, 200, "1 session was ended.")
+	r.get("/search?key=userId&value=43&ended=0").want(t, 200, "it was gone already")
+}
+
+// By the last use, not by the expiry: whoever is remembered for a month expires
+// last, however long ago that was.
+func TestSearchOrder(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	for i, c := range [][2]string{{"2592000000", "20 days"}, {"86400000", "21 h"}} {
+		r.exec(`INSERT INTO schema_system.session VALUES ($1, '{"cookie":{"originalMaxAge":`+c[0]+`},"userId":1}', now() + '`+c[1]+`')`, fmt.Sprint("seen", i))
+	}
+	a := r.get(address("userId", "1"))
+	a.want(t, 200, "2 sessions")
+	if today, earlier := strings.Index(a.body, ">3 h ago"), strings.Index(a.body, ">10 days ago"); today < 0 || earlier < today {
+		t.Errorf("the one seen today is at %d, the other at %d, want it first", today, earlier)
+	}
+}
+
+func TestRevokeOne(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	first, firstLive := r.login(4242)
+	_, secondLive := r.login(4242)
+	stranger, strangerLive := r.login(7)
+
+	// The handle of somebody else's session ends nothing.
+	a := r.post(url.Values{"key": {"userId"}, "value": {"4242"}, "handle": {stranger}})
+	a.want(t, 303)
+	if got, want := a.header.Get("Location"), "search?ended=0&key=userId&value=4242"; got != want || !strangerLive() {
+		t.Errorf("another's handle: got %q, %t, want %q, true", got, strangerLive(), want)
+	}
+	a = r.post(url.Values{"key": {"userId"}, "value": {"4242"}, "handle": {first}})
+	if got, want := a.header.Get("Location"), "search?ended=1&key=userId&value=4242"; a.code != 303 || got != want {
+		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
+	}
+	if firstLive() || !secondLive() || !strangerLive() {
+		t.Errorf("live: got %t, %t, %t, want false, true, true", firstLive(), secondLive(), strangerLive())
+	}
+	log := r.log.String()
+	if want := `msg="sessionadmin: sessions ended" key=userId sessions=1 handle=` + first; !strings.Contains(log, want) {
+		t.Errorf("the log has no %q", want)
+	}
+	if strings.Contains(log, "4242") {
+		t.Error("the log has the value")
+	}
+
+	// By the handle alone, as it stands in a log.
+	r.post(url.Values{"key": {""}, "value": {stranger}}).want(t, 303)
+	if strangerLive() || !secondLive() {
+		t.Errorf("by handle: live got %t and the other %t, want false and true", strangerLive(), secondLive())
+	}
+}
+
+func TestRevokeAll(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	var lives []func() bool
+	for range 3 {
+		_, live := r.login(4242)
+		lives = append(lives, live)
+	}
+	_, other := r.login(7)
+	a := r.post(url.Values{"key": {"userId"}, "value": {"4242"}})
+	if got, want := a.header.Get("Location"), "search?ended=3&key=userId&value=4242"; a.code != 303 || got != want {
+		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
+	}
+	for i, live := range lives {
+		if live() {
+			t.Errorf("session %d is still logged in", i)
+		}
+	}
+	if !other() {
+		t.Error("another user was logged out")
+	}
+	if log := r.log.String(); !strings.Contains(log, `msg="sessionadmin: sessions ended" key=userId sessions=3`) || strings.Contains(log, "4242") {
+		t.Error("the log has not the count, or has the value")
+	}
+}
+
+// Nothing that is missing or wrong in a form may end everything.
+func TestRevokeRefuses(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	_, live := r.login(42)
+	for _, c := range []struct {
+		name string
+		form url.Values
+		code int
+	}{
+		{"nothing", nil, 400},
+		{"no key", url.Values{"value": {"42"}}, 303}, // a handle that there is not
+		{"no value", url.Values{"key": {"userId"}}, 303},
+		{"an empty handle", url.Values{"key": {""}, "value": {""}}, 400},
+		{"blanks for a handle", url.Values{"key": {""}, "value": {"  "}}, 400},
+		{"a key that is not offered", url.Values{"key": {"note"}, "value": {"x"}}, 400},
+		{"a reserved key", url.Values{"key": {"__created"}, "value": {"1"}}, 400},
+		{"a long value", url.Values{"key": {"userId"}, "value": {strings.Repeat("4", 201)}}, 400},
+		{"a huge form", url.Values{"key": {"userId"}, "value": {"42"}, "x": {strings.Repeat("x", 1<<17)}}, 400},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if a := r.post(c.form); a.code != c.code {
+				t.Errorf("got %d, want %d", a.code, c.code)
+			}
+			if !live() {
+				t.Fatal("the session was ended")
+			}
+		})
+	}
+	if strings.Contains(r.log.String(), "handle=") {
+		t.Error("the log has as a handle what is none")
+	}
+}
+
+func TestRevokeFromElsewhere(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	_, live := r.login(42)
+	form := url.Values{"key": {"userId"}, "value": {"42"}}
+	for _, c := range []struct {
+		name   string
+		header []string
+	}{
+		{"another site", []string{"Sec-Fetch-Site", "cross-site"}},
+		{"another host of the site", []string{"Sec-Fetch-Site", "same-site"}},
+		{"an old browser", []string{"Sec-Fetch-Site", "", "Origin", "https://evil.example"}},
+		{"a page without an origin", []string{"Sec-Fetch-Site", "", "Origin", "null"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r.post(form, c.header...).want(t, 403, "Not from here")
+			if !live() {
+				t.Fatal("the session was ended")
+			}
+		})
+	}
+	r.post(form, "Sec-Fetch-Site", "", "Origin", "http://example.com").want(t, 303) // the host of httptest
+	if live() {
+		t.Error("from our own page of an old browser: the session was not ended")
+	}
+}
+
+// Names and values are text, whatever they look like.
+func TestMarkupIsText(t *testing.T) {
+	nasty := []string{`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onfocus='alert(1)`, `{{.}}`, `</textarea><svg/onload=alert(1)>`, "\u2028\x00"}
+	r := newRig(t, session.Config{}, sessionadmin.Options{Keys: append([]string{"userId"}, nasty...)})
+	for _, text := range nasty {
+		for _, a := range []answer{r.get(address(text, "1")), r.get(address("userId", text)), r.get(address("", text)), r.get("/?span=" + url.QueryEscape(text)), r.get(address("userId", "1") + "&ended=" + url.QueryEscape(text))} {
+			for _, bad := range []string{"<script", "<img", "onerror=alert(1)>", " onfocus='", "<svg/"} {
+				if strings.Contains(a.body, bad) {
+					t.Errorf("%q: the page has %s", text, bad)
+				}
+			}
+		}
+	}
+	r.login(nasty[1])
+	a := r.get(address("userId", nasty[1]))
+	a.want(t, 200, "<h1>1 session</h1>", html.EscapeString(nasty[1]))
+	a = r.post(url.Values{"key": {"userId"}, "value": {nasty[1]}})
+	if strings.ContainsAny(a.header.Get("Location"), "<>\" ") {
+		t.Errorf("got Location %q, want it escaped", a.header.Get("Location"))
+	}
+	r.get("/"+a.header.Get("Location")).want(t, 200, "1 session was ended.")
+}
+
+// A user with more sessions than a list has.
+func TestMany(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	r.exec(`INSERT INTO schema_system.session SELECT 'many' || n, '{"cookie":{},"userId":9}', now() + interval '1 h' FROM generate_series(1, 1100) n`)
+	r.get(address("userId", "9")).want(t, 200, "<h1>1,000 sessions or more</h1>", "the 1,000 last seen", "End all of them", "those that are not listed too")
+	a := r.post(url.Values{"key": {"userId"}, "value": {"9"}})
+	r.get("/"+a.header.Get("Location")).want(t, 200, "1,100 sessions were ended.", "No live session")
+}
+
+func TestEncrypted(t *testing.T) {
+	r := newRig(t, session.Config{Encrypt: true, UserKey: "userId"}, sessionadmin.Options{Keys: []string{"userId", "role"}})
+	handle, live := r.login("ada")
+	r.get("/").want(t, 200)
+	r.get(address("userId", "ada")).want(t, 200, "<h1>1 session</h1>", handle)
+	r.get(address("role", "x")).want(t, 400, "Config.UserKey")
+	r.post(url.Values{"key": {"userId"}, "value": {"ada"}}).want(t, 303)
+	if live() {
+		t.Error("the session was not ended")
+	}
+}
