@@ -7,7 +7,7 @@
 //	sessions, err := session.Open(ctx, pool) // SESSION_SECRET, SESSION_TIMEOUT; makes the table; prunes
 //	if err != nil { log.Fatal(err) }
 //	defer sessions.Close()
-//	http.ListenAndServe(":8080", sessions.Handler(mux))
+//	log.Print(http.ListenAndServe(":8080", sessions.Handler(mux)))
 //
 // Values have typed keys, declared once:
 //

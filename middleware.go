@@ -43,7 +43,11 @@ type Manager struct {
 // the pool.
 func Open(ctx context.Context, pool *pgxpool.Pool) (*Manager, error) {
 	cfg, err := ConfigFromEnv()
-	if err != nil {
+	if cfg.Secret != "" { // else that is said already
+		full := cfg.withDefaults()
+		err = errors.Join(err, full.check())
+	}
+	if err != nil { // before a table is made
 		return nil, err
 	}
 	store, err := NewPostgresStore(ctx, pool, PostgresOptions{})

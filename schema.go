@@ -127,6 +127,12 @@ func (s *PostgresStore) target() (host string, port int, database, user string) 
 func (s *PostgresStore) connectError(err error) error {
 	host, port, database, user := s.target()
 	hint := "is it running, and are host and port right?"
+	switch {
+	case s.pool.Config().ConnString() == "":
+		hint = "is it running? No connection string was given: is DATABASE_URL set?"
+	case strings.Contains(err.Error(), "server refused TLS"):
+		hint = "the server does not speak TLS: add sslmode=disable if it is on this machine or in a private network"
+	}
 	switch sqlState(err) {
 	case "3D000": // invalid_catalog_name
 		hint = fmt.Sprintf("the database does not exist, make it with: createdb -h %s -p %d %s", host, port, shellWord(database))
@@ -213,7 +219,7 @@ func (s *PostgresStore) makeTable(ctx context.Context, c *pgconn.PgConn, user st
 		return fmt.Errorf("session: making the table %s: %w", s.table(), err)
 	}
 	_, _, database, _ := s.target()
-	return fmt.Errorf("session: the table %s does not exist and user %q may not make it. As the owner of database %q, run schema.sql of this package with psql -f, then: %s: %w",
+	return fmt.Errorf("session: the table %s does not exist and user %q may not make it. As the owner of database %q, run: sessionctl schema --apply (or the output of session.SchemaSQL), then: %s %w",
 		s.table(), user, database, s.grants(user), err)
 }
 

@@ -301,7 +301,7 @@ func TestSchemaRoles(t *testing.T) {
 				if err == nil {
 					t.Fatal("got no error, want one")
 				}
-				if tt.after != "" && !strings.Contains(err.Error(), "psql -f") {
+				if tt.after != "" && !strings.Contains(err.Error(), "sessionctl schema --apply") {
 					t.Errorf("got %v, want one that says how to make the table", err)
 				}
 				if tt.after != "" {

@@ -676,7 +676,7 @@ func TestPostgresDeadlines(t *testing.T) {
 		})
 	})
 	t.Run("statement_timeout of the pool", func(t *testing.T) {
-		pool := pgOpen(t, url, pgMaxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "20" })
+		pool := pgOpen(t, url, pgMaxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "1000" })
 		store := pgStore(t, pool)
 		fresh(store)
 		unlock := pgLock(t, admin, id)

@@ -102,7 +102,7 @@ func WithName(name string) Option {
 }
 
 // Register publishes the counts of m until the returned registration is
-// unregistered, which needs not be done at the end of the program. Counts are
+// unregistered, which is not needed at the end of the program. Counts are
 // read when the provider collects; nothing is added to a request.
 //
 // Where a provider gets several Managers, give each a name ([WithName]), or they

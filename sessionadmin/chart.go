@@ -134,7 +134,7 @@ func flowChart(s series) chart {
 	ch := chart{
 		Name: "flow", Title: "Created and ended", Unit: "sessions per " + s.Per + ", by UTC",
 		Text: fmt.Sprintf("In the last %s this process created %s, ended %s and pruned %s expired.",
-			s.Text, plural(int64(s.total(created)), "session", "sessions"), group(s.total(ended)), group(s.total(pruned))),
+			s.Text, plural(int64(min(s.total(created), math.MaxInt64)), "session", "sessions"), group(s.total(ended)), group(s.total(pruned))),
 		Head: []string{"From, UTC"},
 	}
 	c := columns{
