@@ -100,10 +100,12 @@ type Config struct {
 	// UserKey is the key that says whose session it is, such as "userId". It is
 	// needed for MaxPerUser, and with Encrypt to find sessions by it: a keyed
 	// hash of its value is then kept beside the sealed data, which tells equal
-	// users from different ones and nothing else. Default none.
+	// users from different ones and nothing else. A session that was sealed
+	// while it was not set is not found (docs/operations.md). Default none.
 	UserKey string
 
-	// MaxPerUser is how many sessions a user may have. A login over that
+	// MaxPerUser is how many sessions a user may have, 999 at most. Values of
+	// UserKey that Key.Is refuses are not counted. A login over that
 	// destroys the user's sessions that were renewed longest ago. Without an
 	// index on UserKey ([PostgresOptions.IndexKeys]) each login reads the whole
 	// table. Default 0: no limit.

@@ -233,3 +233,39 @@ func TestStreamEndsAfterReload(t *testing.T) {
 		})
 	}
 }
+
+// A middleware outside may send its header only when it is flushed.
+func TestARefusedStreamHasNoHeaderOfTheHandlers(t *testing.T) {
+	m := lateManager(t, creatingFails{session.NewMemoryStore()})
+	w := httptest.NewRecorder()
+	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		lateKey.Set(session.From(r.Context()), 1)
+		_, _ = io.WriteString(w, "page")
+		w.Header().Set("Cache-Control", "public, max-age=3600")
+		w.Header().Set("X-Handler", "of the page")
+		_ = http.NewResponseController(w).Flush()
+	})).ServeHTTP(&headerLater{ResponseWriter: w}, httptest.NewRequest(http.MethodGet, "/", nil))
+	got := w.Result()
+	if got.StatusCode != http.StatusServiceUnavailable || got.Header.Get("X-Handler") != "" || got.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("got status %d, Cache-Control %q, X-Handler %q, want 503, no-store and none", got.StatusCode, got.Header.Get("Cache-Control"), got.Header.Get("X-Handler"))
+	}
+}
+
+// headerLater keeps the response back until it is flushed.
+type headerLater struct {
+	http.ResponseWriter
+	code int
+	body []byte
+}
+
+func (w *headerLater) WriteHeader(code int) { w.code = code }
+func (w *headerLater) Write(b []byte) (int, error) { w.body = append(w.body, b...); return len(b), nil }
+
+func (w *headerLater) Flush() {
+	if w.code != 0 {
+		w.ResponseWriter.WriteHeader(w.code)
+		w.code = 0
+	}
+	_, _ = w.ResponseWriter.Write(w.body)
+	w.body = nil
+}

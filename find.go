@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -19,6 +20,10 @@ const (
 	// maxFindBytes bounds a value that sessions are found by. Longer ones are
 	// cut off in the index, at more than this.
 	maxFindBytes = 200
+
+	// unfindable are characters that encoding/json writes as escapes which not
+	// every database can read.
+	unfindable = "\x00\u2028\u2029"
 
 	// revokeTimeout bounds Manager.Revoke(Everyone()), where the caller's
 	// context does not: a million rows take seconds.
@@ -38,13 +43,13 @@ type Filter struct {
 }
 
 // Is names the sessions in which k has the value v: a string, a number or a
-// boolean of at most 200 bytes. The number 42 and the string "42" are the same
+// boolean of at most 200 bytes, without NUL and Unicode's line separators. The number 42 and the string "42" are the same
 // to it. With [Config.Encrypt] k must be [Config.UserKey].
 func (k Key[T]) Is(v T) Filter {
 	raw, err := k.encode(v)
 	f := Filter{key: string(k), value: raw, err: err}
-	if text, ok := jsonText(raw); err == nil && (!ok || len(text) > maxFindBytes) {
-		f.err = invalid(k.op(), "Is needs a string, a number or a boolean of at most %d bytes", maxFindBytes)
+	if text, ok := jsonText(raw); err == nil && (!ok || len(text) > maxFindBytes || strings.ContainsAny(text, unfindable)) {
+		f.err = invalid(k.op(), "Is needs a string, a number or a boolean of at most %d bytes, without NUL and line separators", maxFindBytes)
 	}
 	return f
 }
@@ -53,7 +58,8 @@ func (k Key[T]) Is(v T) Filter {
 func Everyone() Filter { return Filter{everyone: true} }
 
 // Except leaves s out: "log out everywhere else", after a password change. A
-// session without a record leaves out nothing.
+// session without a record leaves out nothing, and so does one that its handler
+// never used, once the handler has returned.
 func (f Filter) Except(s *Session) Filter {
 	f.except = s
 	return f
@@ -63,10 +69,12 @@ func (f Filter) Except(s *Session) Filter {
 //
 //	userID.Is(42).Handle(r.FormValue("handle"))
 //
-// is one of user 42's own sessions or none. An empty handle is an error.
+// is one of user 42's own sessions or none. A session that was renewed has
+// another handle: where Revoke returns 0, list again. An empty handle is an
+// error.
 func (f Filter) Handle(handle string) Filter {
-	if f.handle = handle; handle == "" {
-		f.err = invalid("Filter", "the handle is empty")
+	if f.handle = handle; handle == "" || !utf8.ValidString(handle) || strings.IndexByte(handle, 0) >= 0 {
+		f.err = invalid("Filter", "the handle is empty or no text")
 	}
 	return f
 }
@@ -80,9 +88,8 @@ type Info struct {
 	// [Session.Handle] for one's own.
 	Handle string
 
-	// CreatedAt is when the session was created, RenewedAt when it was last
-	// renewed, by the clock of the program that did it. Both are zero where
-	// Express created it.
+	// CreatedAt and RenewedAt are those of [Session.CreatedAt] and
+	// [Session.RenewedAt].
 	CreatedAt, RenewedAt time.Time
 
 	// LastSeenAt is when a request last moved the session's expiry: up to
@@ -141,11 +148,11 @@ func (m *Manager) Revoke(ctx context.Context, f Filter) (int64, error) {
 		return 0, &opError{"Revoke", err}
 	}
 	var cancel context.CancelFunc
-	switch _, bounded := ctx.Deadline(); {
-	case f.everyone && !bounded:
-		ctx, cancel = context.WithTimeout(ctx, revokeTimeout)
+	switch deadline, bounded := ctx.Deadline(); {
+	case f.everyone && bounded:
+		ctx, cancel = context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	case f.everyone:
-		cancel = func() {}
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	default:
 		ctx, cancel = m.storeContext(ctx)
 	}
@@ -180,6 +187,9 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 		}
 	}
 	if f.except != nil {
+		if f.except.m != m { // it would leave out nothing
+			return nil, q, invalid("Filter", "Except names a session of another Manager")
+		}
 		q.Except = f.except.ID()
 		if err := f.except.Err(); err != nil && q.Except == "" {
 			return nil, q, err // it is not known which session that is
@@ -226,18 +236,33 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	if err != nil {
 		return err
 	}
-	q := Query{Key: m.cfg.UserKey, Values: values, Except: own, Limit: maxFound}
+	q := Query{Key: m.cfg.UserKey, Values: values, Limit: maxFound}
 	found, err := finder.Find(ctx, q)
 	if err != nil {
 		return m.storeError(err)
 	}
-	others := make([]Info, 0, len(found))
-	for _, r := range found {
-		others = append(others, m.info(&r, time.Now()))
+	// Newest login first. All logins at the same time must see the same order, or
+	// they would destroy each other: one that comes late may be over the limit
+	// itself. Only a wrong clock, or a session that was anonymous for long and not
+	// renewed, is off by more than a commit takes.
+	now, ownHandle := time.Now(), finder.Handle(own)
+	login := func(i Info) int64 {
+		switch age := now.Sub(i.RenewedAt); {
+		case i.Handle == ownHandle && age > m.cfg.StoreTimeout:
+			return now.UnixMilli()
+		case age < -m.cfg.StoreTimeout:
+			return now.Add(-m.cfg.StoreTimeout).UnixMilli()
+		}
+		return i.RenewedAt.UnixMilli()
 	}
-	// Newest first: by login, for a session may have been anonymous for long.
-	slices.SortStableFunc(others, func(a, b Info) int { return cmp.Compare(b.RenewedAt.UnixMilli(), a.RenewedAt.UnixMilli()) })
-	for _, i := range others[min(len(others), m.cfg.MaxPerUser-1):] {
+	all := make([]Info, 0, len(found))
+	for _, r := range found {
+		all = append(all, m.info(&r, now))
+	}
+	slices.SortFunc(all, func(a, b Info) int {
+		return cmp.Or(cmp.Compare(login(b), login(a)), cmp.Compare(a.Handle, b.Handle))
+	})
+	for _, i := range all[min(len(all), m.cfg.MaxPerUser):] {
 		q.Handle = i.Handle
 		n, err := finder.DeleteFound(ctx, q)
 		m.stats.destroys.Add(uint64(max(n, 0)))
@@ -251,12 +276,12 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 // checkFinding returns the faults of what needs a store that can find.
 func (cfg *Config) checkFinding(store Store) error {
 	var errs []error
-	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) {
+	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
 		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
 	}
 	switch _, ok := store.(Finder); {
-	case cfg.MaxPerUser < 0:
-		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative; 0 means no limit", cfg.MaxPerUser))
+	case cfg.MaxPerUser < 0 || cfg.MaxPerUser >= maxFound:
+		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative, nor over %d; 0 means no limit", cfg.MaxPerUser, maxFound-1))
 	case cfg.MaxPerUser > 0 && cfg.UserKey == "":
 		errs = append(errs, errors.New("session: Config.MaxPerUser needs Config.UserKey, the key that says whose session it is"))
 	case cfg.MaxPerUser > 0 && store != nil && !ok:

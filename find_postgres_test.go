@@ -49,6 +49,7 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 			odd := []string{
 				`{"userId":42,"a":"\u0000"}`, `{"a":"\ud800","userId":"42"}`, `{"a":"\udfff\\u0000","userId":42}`,
 				`{"a\u0000":{"b":"\uD800x"},"userId":42}`, `{"a":"\\","userId":42}`, `{"a":"\\\\u0000","userId" : 42 }`,
+				`{"a":"\\ud8","userId":42}`, `{"a":"\\\ud800\\u00","userId":42}`, `{"a":"\u2028\u20ac","userId":42}`,
 			}
 			for _, data := range odd {
 				findRow(t, pool, data)
@@ -193,6 +194,76 @@ func TestIndexKeysWithoutTheRight(t *testing.T) {
 	}
 }
 
+// Values and neighbours with backslashes that look like escapes.
+func TestFindingByOddValues(t *testing.T) {
+	pool := pgtest.Pool(t)
+	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"tenant"}}))
+	values := []string{`CORP\udaya`, `a\u0000b`, `\ud8`, `\\u0000`, "é", "\u20ac", "😀", `"quoted"`, "", " ", "victim x"}
+	for _, v := range values {
+		pgUse(m, nil, func(s *session.Session) { findOther.Set(s, v) })
+	}
+	pgUse(m, nil, func(s *session.Session) { findOther.Set(s, "victim\x00x") }) // is not "victim x"
+	for i, v := range values {
+		if n, err := m.Revoke(t.Context(), findOther.Is(v)); n != 1 || err != nil {
+			t.Errorf("value %d: got %d, %v, want 1, no error", i, n, err)
+		}
+	}
+	if got := pgRows(t, pool); got != 1 {
+		t.Errorf("rows: got %d, want that with NUL", got)
+	}
+}
+
+// A database of another encoding lacks characters that a record may name.
+func TestFindingInLatin1(t *testing.T) {
+	admin := pgtest.Pool(t)
+	name := "latin1_" + strings.ToLower(rand.Text())
+	pgExec(t, admin, "CREATE DATABASE "+name+" ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+	t.Cleanup(func() { pgExec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	cfg := admin.Config().Copy()
+	cfg.ConnConfig.Database = name
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
+	findRow(t, pool, `{"userId":1,"a":"\u2028\u20ac"}`)
+	findRow(t, pool, `{"userId":2}`)
+	for user := range 3 {
+		if got := len(findHandles(t, m, findUser.Is(user))); got != min(user, 1) {
+			t.Errorf("user %d: got %d sessions, want %d", user, got, min(user, 1))
+		}
+	}
+}
+
+// Settings under which CREATE INDEX CONCURRENTLY would wait for our own
+// transaction, or cannot work at all: the store works without the index then.
+func TestIndexKeysUnderOddSettings(t *testing.T) {
+	for _, tc := range []struct {
+		name, value string
+		made        bool
+	}{
+		{"default_transaction_isolation", "serializable", true},
+		{"default_transaction_isolation", "repeatable read", true},
+		{"standard_conforming_strings", "off", true},
+		{"default_transaction_read_only", "on", false},
+	} {
+		t.Run(tc.name+" "+tc.value, func(t *testing.T) {
+			url := pgtest.URL(t)
+			findPostgres(t, pgOpen(t, url), session.PostgresOptions{})
+			log := new(pgLog)
+			pool := pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.name] = tc.value })
+			m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
+			if made := strings.Contains(log.String(), "session: index made"); made != tc.made || strings.Contains(log.String(), "could not be made") == made {
+				t.Errorf("made: got %t, want %t, or a warning", made, tc.made)
+			}
+			if got := findHandles(t, m, findUser.Is(1)); len(got) != 0 {
+				t.Errorf("Sessions: got %d, want none", len(got))
+			}
+		})
+	}
+}
+
 func TestIndexKeysOfOtherTables(t *testing.T) {
 	for _, c := range []struct{ name, sql string }{
 		{"partitioned", `CREATE SCHEMA schema_system; CREATE TABLE schema_system.session (sid varchar PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL) PARTITION BY HASH (sid);
@@ -259,7 +330,7 @@ func TestHashedIDs(t *testing.T) {
 	if pgGet[bool](t, pool, "SELECT EXISTS (SELECT FROM schema_system.session s WHERE s::text LIKE '%' || $1 || '%')", id) {
 		t.Error("the row holds the session ID somewhere")
 	}
-	for _, stolen := range []string{stored, stored[:32], id[:31] + "x"} {
+	for _, stolen := range []string{stored, stored[:32], "x" + stored[:31]} {
 		if value, err := m.SignCookie(stolen); err == nil {
 			c := *cookie
 			c.Value = value

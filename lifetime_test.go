@@ -291,7 +291,7 @@ func TestNewbornRecords(t *testing.T) {
 		strict.visit(readUser)
 		wantCalls(t, "first sight", store, "Load Update")
 		for _, data := range store.live(t) {
-			want := strings.TrimSuffix(row, "}") + `,"__created":` + strconv.FormatInt(time.Now().UnixMilli(), 10) + "}"
+			want := strings.TrimSuffix(row, "}") + `,"__created":` + strconv.FormatInt(time.Now().UnixMilli(), 10) + `,"__renewed":0}`
 			if data != want {
 				t.Errorf("stamped: got %s, want %s", data, want)
 			}

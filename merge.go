@@ -167,6 +167,9 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	if u.rec.newborn {
 		dirty = true
 		d.setTime(memberCreated, now)
+		if _, ok := d.time(memberRenewed); !ok {
+			d.set(memberRenewed, []byte("0")) // not known: first sight is no login
+		}
 	}
 	cookie, healthy := d.healthyCookie()
 	if !healthy {

@@ -457,8 +457,11 @@ func (d *document) created() (time.Time, bool) { return d.time(memberCreated) }
 // zero if neither is known.
 func (d *document) renewed() time.Time {
 	t, ok := d.time(memberRenewed)
-	if !ok {
+	switch {
+	case !ok:
 		t, _ = d.created()
+	case t.UnixMilli() <= 0:
+		return time.Time{}
 	}
 	return t
 }

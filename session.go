@@ -203,7 +203,8 @@ func (s *Session) Handle() string {
 }
 
 // CreatedAt returns when the record was created, by the clock of the program
-// that did it. It is zero without a record and where Express created it.
+// that did it; where Express created it, when it was first seen with an
+// [Config.AbsoluteTimeout], else zero. It is zero without a record.
 func (s *Session) CreatedAt() time.Time {
 	s.use()
 	defer s.mu.Unlock()
@@ -219,7 +220,7 @@ func (s *Session) CreatedAt() time.Time {
 //
 //	if time.Since(s.RenewedAt()) > 10*time.Minute { … ask for the password … }
 //
-// After Renew it is now.
+// After Renew it is now, if there is a record.
 func (s *Session) RenewedAt() time.Time {
 	s.use()
 	defer s.mu.Unlock()

@@ -11,18 +11,21 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 const (
 	// sqlValue is the value of a key as text, with the key for %[4]s and the
 	// name of its hash for %[5]s. PostgreSQL reads no member of an object that
-	// has \u0000 or half a surrogate pair anywhere, so these become spaces
-	// first: one such record must not stop all others from being found. The
-	// length keeps a long value from being too long for the index.
+	// has \u0000, half a surrogate pair or a character that the database's
+	// encoding lacks anywhere, so every escape but those of ASCII becomes \u001a
+	// first: one such record must not stop all others from being found. A
+	// backslash that is itself escaped begins no escape. The length keeps a long
+	// value from being too long for the index.
 	sqlValue = `left(COALESCE(` + sqlReadable + `->>%[5]s, ` + sqlReadable + `->>%[4]s), 255)`
 
 	sqlReadable = `(CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::%[2]s
-		ELSE regexp_replace(sess::text, E'\\\\u(0000|[dD][89a-fA-F]..)', E'\\\\u0020', 'g')::%[2]s END)`
+		ELSE regexp_replace(sess::text, E'(?<!\\\\)((\\\\\\\\)*)\\\\u(0000|00[89a-fA-F].|0[1-9a-fA-F]..|[1-9a-fA-F]...)', E'\\1\\\\u001a', 'g')::%[2]s END)`
 
 	sqlHandle = `left(encode(sha256(convert_to('` + labelHandle + `' || sid, 'UTF8')), 'hex'), 32)`
 
@@ -126,7 +129,7 @@ func (s *PostgresStore) value(key string) string {
 // literal quotes a string for PostgreSQL, whatever standard_conforming_strings
 // says.
 func literal(text string) string {
-	return "E'" + strings.NewReplacer(`\`, `\\`, "'", `\'`).Replace(text) + "'"
+	return "E'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(text) + "'"
 }
 
 const sqlIndex = `SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
@@ -174,15 +177,18 @@ func (s *PostgresStore) lockIndexes(ctx context.Context) (unlock func(), err err
 		return nil, err
 	}
 	unlock = func() { _ = conn.Close(context.WithoutCancel(ctx)) } // ends the transaction too
-	if _, err = conn.Exec(ctx, "BEGIN"); err != nil {
+	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL READ COMMITTED"); err != nil {
 		unlock()
 		return nil, err
 	}
 	for locked := false; !locked; {
 		// By the simple protocol: the other one leaves a snapshot open, which
 		// CREATE INDEX CONCURRENTLY would wait for.
-		if err = conn.QueryRow(ctx, "SELECT pg_try_advisory_xact_lock($1)", pgx.QueryExecModeSimpleProtocol, indexLock).Scan(&locked); err == nil && !locked {
-			err = pause(ctx, 6)
+		var res []*pgconn.Result
+		if res, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", int64(indexLock))).ReadAll(); err == nil {
+			if locked = string(res[0].Rows[0][0]) == "t"; !locked {
+				err = pause(ctx, 6)
+			}
 		}
 		if err != nil {
 			unlock()
@@ -215,9 +221,9 @@ func (s *PostgresStore) makeIndex(ctx context.Context, c *pgx.Conn, key string, 
 	start := time.Now()
 	_, err := c.PgConn().Exec(ctx, sql).ReadAll()
 	switch {
-	case sqlState(err) == "42501": // insufficient_privilege
-		s.opts.Logger.Warn("session: no index on a key, and this user may not make one: finding sessions by it reads the whole table",
-			slog.String("key", key), slog.String("run", sql))
+	case sqlState(err) != "": // no right to, a standby, statement_timeout: sessions work without
+		s.opts.Logger.Warn("session: no index on a key, and it could not be made: finding sessions by it reads the whole table",
+			slog.String("key", key), slog.Any("error", err), slog.String("run", sql))
 		return nil
 	case err == nil:
 		s.opts.Logger.Info("session: index made", "index", name, "key", key, "tookMs", time.Since(start).Milliseconds())

@@ -113,7 +113,9 @@ func (w *writer) FlushError() error {
 	}
 	if err := w.commit(); err != nil {
 		// The error handler's answer leaves, or it would wait until a handler that
-		// streams and looks at no error has ended.
+		// streams and looks at no error has ended. Without what the handler has put
+		// into the map since: a writer outside may read it only now.
+		w.restoreHeader()
 		_ = http.NewResponseController(w.raw).Flush()
 		return err
 	}
