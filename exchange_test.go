@@ -258,7 +258,7 @@ type headerLater struct {
 	body []byte
 }
 
-func (w *headerLater) WriteHeader(code int) { w.code = code }
+func (w *headerLater) WriteHeader(code int)        { w.code = code }
 func (w *headerLater) Write(b []byte) (int, error) { w.body = append(w.body, b...); return len(b), nil }
 
 func (w *headerLater) Flush() {
