@@ -40,8 +40,11 @@ func TestShortRun(t *testing.T) {
 	if report.Steady == nil || report.Steady.Requests == 0 {
 		t.Error("run over a touch interval: got none")
 	}
-	if got := len(report.targets()); got != 11 {
-		t.Errorf("goals: got %d, want 11", got)
+	goals := report.targets()
+	if len(goals) == 10 && !slices.ContainsFunc(goals, func(g target) bool { return strings.HasPrefix(g.what, "PostgreSQL CPU") }) {
+		t.Log("so short that the clock of CPU times has not ticked") // it does a hundred times a second
+	} else if len(goals) != 11 {
+		t.Errorf("goals: got %d, want 11", len(goals))
 	}
 	if report.DataBytes < 900 || report.DataBytes > 1500 {
 		t.Errorf("bytes a record: got %d, want about 1 KB", report.DataBytes)

@@ -140,7 +140,7 @@ func (s *soak) sample(ctx context.Context) {
 	}
 }
 
-const sqlConnections = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE $1"
+const sqlConnections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1"
 
 func (m *meter) notePruned(pid int, n uint64) {
 	m.mu.Lock()

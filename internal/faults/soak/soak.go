@@ -76,8 +76,6 @@ func run(ctx context.Context, o options) (_ *result, err error) {
 		defer func() { err = errors.Join(err, s.server.Close()) }()
 		dbURL = s.server.URL()
 	}
-	t0 := time.Now()
-	defer func() { println(o.name, "all", time.Since(t0).String()) }()
 	if err := s.open(ctx, dbURL); err != nil {
 		return nil, err
 	}
@@ -87,14 +85,11 @@ func run(ctx context.Context, o options) (_ *result, err error) {
 		return nil, err
 	}
 	began := time.Now()
-	println(o.name, "loading")
 	s.load(ctx)
-	println(o.name, "loaded", time.Since(began).String())
 	took := time.Since(began)
 	if err := s.settle(context.WithoutCancel(ctx)); err != nil {
 		return nil, err
 	}
-	println(o.name, "settled", time.Since(began).String())
 	return s.result(took), nil
 }
 
@@ -213,7 +208,6 @@ func (s *soak) report(ctx context.Context) {
 func (s *soak) watch(ctx context.Context, stop func()) {
 	for pause(ctx, again) {
 		if s.crashed.Load() || s.o.untilFound && s.findings() != (faults.Findings{}) {
-			println(s.o.name, "found")
 			stop()
 		}
 	}
@@ -276,7 +270,7 @@ func (s *soak) expect(b *browser, kind faults.Kind, p *process) {
 	if l == nil || !b.LoggedIn() {
 		return
 	}
-	if a := s.enter(b.Do(kind, l.url)); !a.OK() {
+	if a := s.enter(b.Do(kind, l.url+wayUsed)); !a.OK() {
 		s.problem("%s when all was over: got status %d, want 200", kind, a.Status)
 	}
 }

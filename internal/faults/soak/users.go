@@ -149,11 +149,12 @@ func (s *soak) use(b *browser, kind faults.Kind, base string) {
 		return
 	}
 	defer b.awake.RUnlock()
-	switch {
-	case kind == faults.Replay, kind == faults.Visit, kind == faults.Public:
-	case b.wire.lapsed.Load():
-		kind = faults.Logout
+	switch kind {
+	case faults.Replay, faults.Visit, faults.Public:
 	default:
+		if b.wire.lapsed.Load() {
+			kind = faults.Logout
+		}
 		base += wayUsed
 	}
 	s.enter(b.Do(kind, base))

@@ -65,6 +65,7 @@ type wire struct {
 	mu       sync.Mutex
 	promised time.Time // a brief session lives until then
 	doubt    bool      // a renewal was not answered: the browser may have the old ID
+	cookie   string    // of the session; a browser forgets it when its lifetime is over
 }
 
 // RoundTrip implements [http.RoundTripper].
@@ -98,7 +99,9 @@ func (w *wire) send(way string, req *http.Request) (*reply, error) {
 		return w.revoke(req)
 	case way == wayRested && logout:
 		return w.rested(req)
-	case way == wayUsed && !logout:
+	case way == wayUsed && logout:
+		return w.s.exchange(w.withCookie(req))
+	case way == wayUsed:
 		return w.used(req)
 	}
 	return w.s.exchange(req)
@@ -197,12 +200,25 @@ func (w *wire) acknowledged(req *http.Request, rep *reply, t time.Time) {
 	if path := req.URL.Path; path == "/renew" || path == "/login" {
 		w.doubt = false
 	}
+	for _, c := range (&http.Response{Header: rep.header}).Cookies() {
+		w.cookie = c.Name + "=" + c.Value
+	}
 	// A read whose touch has failed is acknowledged as well, but without a cookie.
 	if req.URL.Path != "/all" || rep.header.Get("Set-Cookie") != "" {
 		if until := t.Add(briefTimeout - touchInterval - slack); until.After(w.promised) {
 			w.promised = until
 		}
 	}
+}
+
+// withCookie returns a request with the session's cookie, even if the browser has
+// forgotten it: the session must have ended, not the cookie alone.
+func (w *wire) withCookie(req *http.Request) *http.Request {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	req = req.Clone(req.Context())
+	req.Header.Set("Cookie", w.cookie)
+	return req
 }
 
 func (w *wire) promisedUntil() time.Time {
@@ -213,7 +229,7 @@ func (w *wire) promisedUntil() time.Time {
 
 // rested asks whether a brief session that was not used for long has expired.
 func (w *wire) rested(req *http.Request) (*reply, error) {
-	ask := req.Clone(req.Context())
+	ask := w.withCookie(req)
 	ask.Method, ask.URL.Path = http.MethodGet, "/all"
 	for {
 		rep, err := w.s.exchange(ask)
