@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -49,10 +48,6 @@ func (s *PostgresStore) checkZone(ctx context.Context, conn *pgx.Conn, expireTyp
 	}
 }
 
-// zoneOption is how a TimeZone is set by ?options=-c%20TimeZone%3D… of a
-// connection string.
-var zoneOption = regexp.MustCompile(`(?i)(-c\s*|--)timezone=\S+`)
-
 // connectPlain connects as the pool does but without its TimeZone.
 func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
 	pool := s.pool.Config()
@@ -62,12 +57,9 @@ func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 	}
-	for name, value := range cfg.RuntimeParams {
-		switch strings.ToLower(name) {
-		case "timezone":
+	for name := range cfg.RuntimeParams {
+		if strings.EqualFold(name, "timezone") { // node-postgres has "options" too
 			delete(cfg.RuntimeParams, name)
-		case "options":
-			cfg.RuntimeParams[name] = zoneOption.ReplaceAllString(value, "")
 		}
 	}
 	return pgx.ConnectConfig(ctx, cfg)

@@ -19,7 +19,7 @@ type quantity struct {
 
 var (
 	heap        = quantity{"heap", "MiB", 1 << 20, 1.25, 1}
-	rss         = quantity{"resident memory", "MiB", 1 << 20, 1.25, 8}
+	rss         = quantity{"resident memory", "MiB", 1 << 20, 1.25, 12}
 	goroutines  = quantity{"goroutines", "", 1, 1.25, 10}
 	connections = quantity{"connections", "", 1, 1, 4}
 )

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -33,7 +32,7 @@ const (
 type database struct {
 	a       *app
 	program *pgxpool.Config // as a program with this environment would connect
-	pool    *pgxpool.Pool   // without a TimeZone of its own, in a mode that suits every pooler
+	pool    *pgxpool.Pool   // without the TimeZone of PGTZ, in a mode that suits every pooler
 }
 
 // connect connects. Its errors hold no password.
@@ -48,7 +47,12 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 	}
 	cfg := program.Copy()
 	c := cfg.ConnConfig
-	withoutZone(c.RuntimeParams)
+	if !strings.Contains(strings.ToLower(url), "timezone") {
+		// From PGTZ, which this shell may have and the programs may not: in a
+		// column without time zone every expiry would be hours off, and live
+		// sessions pruned. What the URL says the programs have too.
+		delete(c.RuntimeParams, "timezone")
+	}
 	if c.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
@@ -73,21 +77,6 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 		return nil, &codeError{ExitUnconnected, connectError(c, err)}
 	}
 	return &database{a, program, pool}, nil
-}
-
-var zoneOption = regexp.MustCompile(`(?i)(-c\s*|--)timezone=\S+`)
-
-// withoutZone removes what sets the TimeZone of this program alone: in a column
-// without time zone every expiry would be hours off, and live sessions pruned.
-func withoutZone(params map[string]string) {
-	for name, value := range params {
-		switch strings.ToLower(name) {
-		case "timezone":
-			delete(params, name)
-		case "options":
-			params[name] = zoneOption.ReplaceAllString(value, "")
-		}
-	}
 }
 
 func connectError(c *pgx.ConnConfig, err error) error {
