@@ -70,7 +70,7 @@ func (b *broken) Load(ctx context.Context, id string) (session.Record, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.due(mix, 50) {
+	if b.due(mix, 20) {
 		return b.last, nil
 	}
 	b.last = r
@@ -83,7 +83,7 @@ func (b *broken) Create(ctx context.Context, id string, r session.Record) error 
 }
 
 func (b *broken) Update(ctx context.Context, id string, c session.Change) error {
-	if c.NewID == "" && b.due(drop, 50) {
+	if c.NewID == "" && b.due(drop, 20) {
 		return nil
 	}
 	c.TTL = b.ttl(c.TTL)
@@ -105,7 +105,7 @@ func (b *broken) ttl(ttl time.Duration) time.Duration {
 }
 
 func (b *broken) Delete(ctx context.Context, id string) error {
-	if !b.due(restore, 3) {
+	if !b.due(restore, 2) {
 		return b.PostgresStore.Delete(ctx, id)
 	}
 	r, err := b.PostgresStore.Load(ctx, id)
@@ -119,7 +119,7 @@ func (b *broken) Delete(ctx context.Context, id string) error {
 }
 
 func (b *broken) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
-	if b.due(unheard, 3) {
+	if b.due(unheard, 1) {
 		return 1, nil
 	}
 	return b.PostgresStore.DeleteFound(ctx, q)
