@@ -229,7 +229,7 @@ func (w *wire) promisedUntil() time.Time {
 
 // rested asks whether a brief session that was not used for long has expired.
 func (w *wire) rested(req *http.Request) (*reply, error) {
-	ask := req.Clone(req.Context())
+	ask := w.withCookie(req)
 	ask.Method, ask.URL.Path = http.MethodGet, "/all"
 	if ask.Header.Get("Cookie") == "" {
 		w.s.problem("a session is asked for without a cookie: that says nothing")
