@@ -117,8 +117,15 @@ func TestGzip(t *testing.T) {
 							t.Fatal(err)
 						}
 						// A compressor outside says that it looks at the request, and
-						// compresses what it is told to flush.
-						wantRefused(t, res, body, 503, map[string][]string{"outside": {"Vary", "Content-Encoding"}}[side]...)
+						// may compress what it is told to flush.
+						var also []string
+						if side == "outside" {
+							also = append(also, "Vary")
+						}
+						if side == "outside" && strings.HasPrefix(write.name, "flush") {
+							also = append(also, "Content-Encoding")
+						}
+						wantRefused(t, res, body, 503, also...)
 						if side == "outside" && res.Header.Get("Vary") != "Accept-Encoding" {
 							t.Errorf("Vary: got %q, want what the compressor has set", res.Header.Get("Vary"))
 						}
