@@ -2,9 +2,12 @@ package cli_test
 
 import (
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/cmd/sessionctl/internal/cli"
@@ -148,5 +151,35 @@ func TestATimeZoneOfItsOwnHarmsNobody(t *testing.T) {
 	}
 	if ada.user() != 42 {
 		t.Error("a live session was pruned")
+	}
+}
+
+// A TimeZone in the options of the URL is that of every program, Express too; as a
+// parameter it is pgx's alone, and refused before anything is deleted.
+func TestATimeZoneOfTheURL(t *testing.T) {
+	for parameter, followed := range map[string]bool{"options=-cTimeZone%3DAsia/Kolkata": true, "timezone=Asia/Kolkata": false} {
+		t.Run(parameter, func(t *testing.T) {
+			r := newRig(t)
+			t.Setenv("DATABASE_URL", r.url+"&"+parameter)
+			pool, err := pgxpool.New(t.Context(), os.Getenv("DATABASE_URL"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(pool.Close)
+			r.pool = pool
+			ada := r.login(r.manager(session.Config{Secret: secret}, session.PostgresOptions{}), 42)
+			ada.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
+			if followed {
+				r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+				if got := r.list(); len(got) != 1 || time.Until(*got[0].ExpiresAt) > 61*time.Minute {
+					t.Errorf("got %+v, want one that expires in an hour", got)
+				}
+			} else {
+				r.run("prune").want(cli.ExitFailed, "Asia/Kolkata", "Unset it")
+			}
+			if ada.user() != 42 {
+				t.Error("a live session was pruned")
+			}
+		})
 	}
 }
