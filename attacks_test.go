@@ -486,7 +486,7 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 // beside each other and then changed.
 func TestPostgresOddRows(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Slots: 1, Logger: slog.New(slog.DiscardHandler)})
+	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{BatchSlots: 1, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

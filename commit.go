@@ -134,9 +134,9 @@ func (s *Session) commit(final bool) error {
 	s.mu.Lock()
 	late, failed := s.headerSent, s.err != nil
 	s.headerSent = late || final
-	if !s.used || s.abandoned || s.offline || failed && len(s.doomed) == 0 || s.nothingDue() {
+	if !s.used || s.detached || s.offline || failed && len(s.doomed) == 0 || s.nothingDue() {
 		defer s.mu.Unlock()
-		if s.abandoned {
+		if s.detached {
 			return nil
 		}
 		return s.err
@@ -204,7 +204,7 @@ func (s *Session) nothingDue() bool {
 func (s *Session) settle() error {
 	s.mu.Lock()
 	nothing := len(s.changes) == 0 && len(s.doomed) == 0 && s.idle == nil
-	err, settled := s.err, s.abandoned || nothing && s.told
+	err, settled := s.err, s.detached || nothing && s.told
 	s.mu.Unlock()
 	switch {
 	case settled:

@@ -37,7 +37,7 @@ type Config struct {
 
 	// Secret signs the cookie and is the root of every derived key. It has no
 	// default and must have at least 32 bytes of randomness, for example from
-	// "openssl rand -base64 48". With [Express] it may be shorter, with a
+	// "openssl rand -base64 48". With [FormatExpress] it may be shorter, with a
 	// warning: a secret that is shared with an existing application.
 	Secret string
 
@@ -128,11 +128,11 @@ type Config struct {
 type CookieConfig struct {
 	_ struct{}
 
-	// Format picks the codec. Default [SecureCookie]. A cookie of the other
+	// Format picks the codec. Default [FormatSecureCookie]. A cookie of the other
 	// format is never accepted.
 	Format CookieFormat
 
-	// Name defaults to "session", with [Express] to "connect.sid".
+	// Name defaults to "session", with [FormatExpress] to "connect.sid".
 	Name string
 
 	// Domain defaults to none: this host only.
@@ -162,21 +162,21 @@ type CookieConfig struct {
 type CookieFormat int
 
 const (
-	// SecureCookie is gorilla/securecookie's format, with a key derived from
+	// FormatSecureCookie is gorilla/securecookie's format, with a key derived from
 	// the secret.
-	SecureCookie CookieFormat = iota
-	// Express is express-session's format, signed with the bare secret, so
+	FormatSecureCookie CookieFormat = iota
+	// FormatExpress is express-session's format, signed with the bare secret, so
 	// that both programs accept each other's cookies. An existing session's
 	// attributes come from its record, as in Express.
-	Express
+	FormatExpress
 )
 
 // String returns "securecookie" or "express".
 func (f CookieFormat) String() string {
 	switch f {
-	case SecureCookie:
+	case FormatSecureCookie:
 		return "securecookie"
-	case Express:
+	case FormatExpress:
 		return "express"
 	}
 	return fmt.Sprintf("CookieFormat(%d)", int(f))
@@ -276,7 +276,7 @@ func (cfg Config) withDefaults() Config {
 	setDefault(&cfg.Cookie.Path, "/")
 	setDefault(&cfg.Cookie.SameSite, http.SameSiteLaxMode)
 	name := "session"
-	if cfg.Cookie.Format == Express {
+	if cfg.Cookie.Format == FormatExpress {
 		name = "connect.sid"
 	}
 	setDefault(&cfg.Cookie.Name, name)
@@ -338,7 +338,7 @@ func (cfg *Config) check() error {
 
 // checkSecrets never lets a secret into the error.
 func (cfg *Config) checkSecrets(fault func(string, ...any)) {
-	if cfg.Cookie.Format == Express { // shared with an existing application: any length, warned about
+	if cfg.Cookie.Format == FormatExpress { // shared with an existing application: any length, warned about
 		if cfg.Secret == "" {
 			fault("Config.Secret is empty: use the secret of the Express application")
 		}
@@ -357,8 +357,8 @@ func (cfg *Config) checkSecrets(fault func(string, ...any)) {
 
 // check refuses what browsers refuse (RFC 6265bis, section 5.7).
 func (c *CookieConfig) check(fault func(string, ...any)) {
-	if c.Format != SecureCookie && c.Format != Express {
-		fault("Cookie.Format is %v: use SecureCookie or Express", c.Format)
+	if c.Format != FormatSecureCookie && c.Format != FormatExpress {
+		fault("Cookie.Format is %v: use FormatSecureCookie or FormatExpress", c.Format)
 	}
 	if c.Secure != SecureAuto && c.Secure != SecureAlways && c.Secure != SecureNever {
 		fault("Cookie.Secure is %v: use SecureAuto, SecureAlways or SecureNever", c.Secure)
@@ -413,10 +413,10 @@ func (cfg *Config) warn() {
 	if cfg.IdleTimeout < time.Minute {
 		cfg.Logger.Warn("session: idle timeout is under a minute; SESSION_TIMEOUT is in milliseconds", "idleTimeoutMs", cfg.IdleTimeout.Milliseconds())
 	}
-	if cfg.Cookie.Format == Express && cfg.Encrypt {
+	if cfg.Cookie.Format == FormatExpress && cfg.Encrypt {
 		cfg.Logger.Warn("session: Express cannot read the data of encrypted sessions")
 	}
-	if cfg.Cookie.Format == Express {
+	if cfg.Cookie.Format == FormatExpress {
 		short := len(cfg.Secret) < minSecretBytes
 		for _, s := range cfg.OldSecrets {
 			short = short || len(s) < minSecretBytes

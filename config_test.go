@@ -50,8 +50,8 @@ func TestConfigFaults(t *testing.T) {
 		{"secret of 31 bytes", session.Config{Secret: semSecret[:31]}, "Config.Secret (SESSION_SECRET) has 31 bytes, needs at least 32"},
 		{"secret of 32 bytes", session.Config{Secret: semSecret[:32]}, ""},
 		{"old secret of 31 bytes", session.Config{Secret: semSecret, OldSecrets: []string{semSecretOld, semSecretOld[:31]}}, "Config.OldSecrets[1] (SESSION_SECRET_OLD) has 31 bytes, needs at least 32"},
-		{"Express without a secret", session.Config{Cookie: session.CookieConfig{Format: session.Express}}, "Config.Secret is empty"},
-		{"Express with a short secret", session.Config{Secret: "cat", OldSecrets: []string{"dog", ""}, Cookie: session.CookieConfig{Format: session.Express}}, ""},
+		{"Express without a secret", session.Config{Cookie: session.CookieConfig{Format: session.FormatExpress}}, "Config.Secret is empty"},
+		{"Express with a short secret", session.Config{Secret: "cat", OldSecrets: []string{"dog", ""}, Cookie: session.CookieConfig{Format: session.FormatExpress}}, ""},
 		{"negative idle timeout", session.Config{Secret: semSecret, IdleTimeout: -time.Hour}, "Config.IdleTimeout is -1h0m0s: must not be negative"},
 		{"idle timeout under a millisecond", session.Config{Secret: semSecret, IdleTimeout: 999 * time.Microsecond}, "Config.IdleTimeout is 999µs: must be at least a millisecond"},
 		{"idle timeout of 400 days", session.Config{Secret: semSecret, IdleTimeout: 400 * day}, ""},
@@ -69,7 +69,7 @@ func TestConfigFaults(t *testing.T) {
 		{"tiny store timeout", session.Config{Secret: semSecret, StoreTimeout: 1}, "Config.StoreTimeout is 1ns: must be at least a millisecond"},
 		{"negative size", session.Config{Secret: semSecret, MaxBytes: -1}, "Config.MaxBytes is -1: must not be negative"},
 
-		{"unknown format", cookie(func(c *session.CookieConfig) { c.Format = 7 }), "Cookie.Format is CookieFormat(7): use SecureCookie or Express"},
+		{"unknown format", cookie(func(c *session.CookieConfig) { c.Format = 7 }), "Cookie.Format is CookieFormat(7): use FormatSecureCookie or FormatExpress"},
 		{"unknown secure mode", cookie(func(c *session.CookieConfig) { c.Secure = -1 }), "Cookie.Secure is SecureMode(-1): use SecureAuto, SecureAlways or SecureNever"},
 		{"unknown SameSite", cookie(func(c *session.CookieConfig) { c.SameSite = 9 }), "Cookie.SameSite is 9: use the constants of net/http"},
 		{"name with a space", cookie(func(c *session.CookieConfig) { c.Name = "my session" }), `Cookie.Name "my session" is not a valid cookie name`},
@@ -234,7 +234,7 @@ func TestConfigFromEnvShowsNoSecret(t *testing.T) {
 }
 
 func TestConfigWarnings(t *testing.T) {
-	express := session.CookieConfig{Format: session.Express}
+	express := session.CookieConfig{Format: session.FormatExpress}
 	for _, c := range []struct {
 		name  string
 		store session.Store
@@ -292,14 +292,14 @@ func TestStartLog(t *testing.T) {
 		{"all set", session.Config{
 			Secret: semSecret, OldSecrets: []string{semSecretOld}, IdleTimeout: time.Hour, AbsoluteTimeout: 12 * time.Hour,
 			TouchInterval: 2 * time.Second, PruneInterval: time.Minute, DisablePrune: true, StoreTimeout: time.Second, TrustProxy: true,
-			Cookie: session.CookieConfig{Format: session.Express, Name: "sid", Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
+			Cookie: session.CookieConfig{Format: session.FormatExpress, Name: "sid", Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
 		}, map[string]any{
 			"store": "memory", "cookie": "sid", "format": "express", "secure": "always", "sameSite": "none",
 			"idleTimeoutMs": 3600000., "absoluteTimeoutMs": 43200000., "touchIntervalMs": 2000., "pruneIntervalMs": 60000.,
 			"prune": false, "trustProxy": true, "storeTimeoutMs": 1000., "oldSecrets": 1.,
 		}},
 		{"others", session.Config{Secret: semSecret, Cookie: session.CookieConfig{
-			Format: session.Express, Secure: session.SecureNever, SameSite: http.SameSiteStrictMode,
+			Format: session.FormatExpress, Secure: session.SecureNever, SameSite: http.SameSiteStrictMode,
 		}}, map[string]any{"cookie": "connect.sid", "secure": "never", "sameSite": "strict"}},
 		{"no SameSite", session.Config{Secret: semSecret, Cookie: session.CookieConfig{SameSite: http.SameSiteDefaultMode}}, map[string]any{"sameSite": "unset"}},
 	} {
@@ -353,8 +353,8 @@ func TestStringsOfTheEnumerations(t *testing.T) {
 		got  fmt.Stringer
 		want string
 	}{
-		{session.SecureCookie, "securecookie"},
-		{session.Express, "express"},
+		{session.FormatSecureCookie, "securecookie"},
+		{session.FormatExpress, "express"},
 		{session.CookieFormat(5), "CookieFormat(5)"},
 		{session.SecureAuto, "auto"},
 		{session.SecureAlways, "always"},

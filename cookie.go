@@ -44,7 +44,7 @@ type codec interface {
 
 func newCodec(cfg *Config) (codec, error) {
 	secrets := append([]string{cfg.Secret}, cfg.OldSecrets...)
-	if cfg.Cookie.Format == Express {
+	if cfg.Cookie.Format == FormatExpress {
 		return expressCodec(secrets), nil
 	}
 	var c secureCodec
@@ -371,7 +371,7 @@ func (m *Manager) setCookie(value string, a attributes, l lifetime, now time.Tim
 		seconds := max(0, int64((l.ttl+time.Second-1)/time.Second))
 		end := now.Add(max(0, l.ttl) + time.Second - 1).Truncate(time.Second)
 		attr("Expires=", end.UTC().Format(http.TimeFormat))
-		if m.cfg.Cookie.Format != Express {
+		if m.cfg.Cookie.Format != FormatExpress {
 			attr("Max-Age=", strconv.FormatInt(seconds, 10))
 		}
 	}

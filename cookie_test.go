@@ -60,7 +60,7 @@ func readExpressVectors(t testing.TB) expressVectors {
 // expressManager signs with the first secret.
 func expressManager(t testing.TB, store session.Store, secrets []string, cfg session.Config) *session.Manager {
 	t.Helper()
-	cfg.Secret, cfg.OldSecrets, cfg.Cookie.Format = secrets[0], secrets[1:], session.Express
+	cfg.Secret, cfg.OldSecrets, cfg.Cookie.Format = secrets[0], secrets[1:], session.FormatExpress
 	return semManager(t, store, cfg)
 }
 
@@ -329,8 +329,8 @@ var bothFormats = []struct {
 	format session.CookieFormat
 	cookie string
 }{
-	{"SecureCookie", session.SecureCookie, "session"},
-	{"Express", session.Express, "connect.sid"},
+	{"SecureCookie", session.FormatSecureCookie, "session"},
+	{"Express", session.FormatExpress, "connect.sid"},
 }
 
 func TestCookieRotation(t *testing.T) {
@@ -405,7 +405,7 @@ func TestOtherFormatIsNeverAccepted(t *testing.T) {
 	for _, f := range bothFormats {
 		store := newSemStore()
 		other := bothFormats[1]
-		if f.format == session.Express {
+		if f.format == session.FormatExpress {
 			other = bothFormats[0]
 		}
 		// The same secret and the same cookie name: only the format differs.
@@ -433,7 +433,7 @@ func TestCookieOfAnotherName(t *testing.T) {
 		}
 		wantCalls(t, f.name+", another name", store, "")
 		renamed := &semBrowser{m: two, cookie: strings.Replace(b.cookie, "one=", "two=", 1)}
-		if got, want := renamed.user() != "", f.format == session.Express; got != want {
+		if got, want := renamed.user() != "", f.format == session.FormatExpress; got != want {
 			// securecookie signs the name as well; express-session does not.
 			t.Errorf("%s, renamed: got accepted %v, want %v", f.name, got, want)
 		}
@@ -452,7 +452,7 @@ func TestTamperedCookie(t *testing.T) {
 		for i := range len(value) {
 			changed := []byte(value)
 			changed[i] ^= 1
-			if f.format == session.SecureCookie { // base64: a bit that certainly counts
+			if f.format == session.FormatSecureCookie { // base64: a bit that certainly counts
 				changed[i] = alphabet[(strings.IndexByte(alphabet, value[i])+32)%64]
 			}
 			for _, v := range []string{string(changed), value[:i], value[:i] + value[i+1:]} {
@@ -476,12 +476,12 @@ func TestCookieCandidates(t *testing.T) {
 		found  bool
 		count  uint64
 	}{
-		{"the first", session.SecureCookie, 0, true, 0},
-		{"the eighth", session.SecureCookie, 7, true, 7},
-		{"the ninth", session.SecureCookie, 8, false, 8},
-		{"the 3,000th", session.SecureCookie, 2999, false, 8},
-		{"Express, the first", session.Express, 0, true, 0},
-		{"Express, the second", session.Express, 1, false, 1},
+		{"the first", session.FormatSecureCookie, 0, true, 0},
+		{"the eighth", session.FormatSecureCookie, 7, true, 7},
+		{"the ninth", session.FormatSecureCookie, 8, false, 8},
+		{"the 3,000th", session.FormatSecureCookie, 2999, false, 8},
+		{"Express, the first", session.FormatExpress, 0, true, 0},
+		{"Express, the second", session.FormatExpress, 1, false, 1},
 	} {
 		for _, lines := range []bool{false, true} { // in one header line, or one each
 			store := newSemStore()
@@ -797,7 +797,7 @@ func TestExpressAttributesOfTheRecord(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log, store := &semLog{}, newSemStore()
-				m := semManager(t, store, session.Config{Logger: log.logger(), Cookie: session.CookieConfig{Format: session.Express}})
+				m := semManager(t, store, session.Config{Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
 				id := strings.Repeat("e", 32)
 				if err := store.Store.Create(t.Context(), id, session.Record{Data: []byte(`{"cookie":{` + c.cookie + `},"user":"ada"}`), TTL: 30 * time.Second}); err != nil {
 					t.Fatal(err)
@@ -818,7 +818,7 @@ func TestExpressAttributesOfTheRecord(t *testing.T) {
 				if got := b.visit(func(s *session.Session) { s.Renew() }).attributes(); got != c.want {
 					t.Errorf("renewal: got %q, want %q", got, c.want)
 				}
-				want := expiredAttributes(c.want, session.Express)
+				want := expiredAttributes(c.want, session.FormatExpress)
 				if !strings.Contains(c.want, "Path=") || !strings.Contains(want, "Expires=") {
 					return
 				}
@@ -857,7 +857,7 @@ func TestCookieHasNoLifetimeOfItsOwn(t *testing.T) {
 // is not sent.
 func TestCookieTooLongForBrowsers(t *testing.T) {
 	log, store := &semLog{}, newSemStore()
-	m := semManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger(), Cookie: session.CookieConfig{Format: session.Express}})
+	m := semManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
 	id := strings.Repeat("x", 5000)
 	if err := store.Store.Create(t.Context(), id, session.Record{Data: []byte(`{"cookie":{"originalMaxAge":60000},"user":"ada"}`), TTL: time.Second}); err != nil {
 		t.Fatal(err)

@@ -257,7 +257,7 @@ var discreetFaults = []struct {
 		rig.exec("UPDATE schema_system.session SET sess = to_json($1::text)", rig.value())
 		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
 	}, "a record cannot be read"},
-	{"bad attributes in the row", session.Express, -1, func(rig *discreetRig, cookie string) {
+	{"bad attributes in the row", session.FormatExpress, -1, func(rig *discreetRig, cookie string) {
 		for _, name := range []string{"domain", "path", "priority", "sameSite"} {
 			rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, ARRAY['cookie',$1], to_jsonb($2::text))::json`, name, rig.value()+";\n")
 			rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
@@ -265,7 +265,7 @@ var discreetFaults = []struct {
 			cookie, _ = rig.login()
 		}
 	}, "cookie attributes in the record are not usable"},
-	{"an integer too large for Express", session.Express, -1, func(rig *discreetRig, cookie string) {
+	{"an integer too large for Express", session.FormatExpress, -1, func(rig *discreetRig, cookie string) {
 		rig.o.add("stored value", "9223372036854775807")
 		rig.use(cookie, func(s *session.Session) { session.Key[int64]("n").Set(s, 9223372036854775807) })
 	}, "integer over 2^53"},
@@ -358,7 +358,7 @@ var discreetFaults = []struct {
 		secret := rig.secret("secret")[:20]
 		for _, cfg := range []session.Config{
 			{Secret: secret, OldSecrets: []string{secret}, IdleTimeout: -1},
-			{Secret: secret, Cookie: session.CookieConfig{Format: session.Express, Path: "x"}},
+			{Secret: secret, Cookie: session.CookieConfig{Format: session.FormatExpress, Path: "x"}},
 		} {
 			_, err := session.New(nil, cfg)
 			rig.o.show(err)

@@ -170,9 +170,9 @@ func TestNothingSecretIsShown(t *testing.T) {
 		format  session.CookieFormat
 		encrypt bool
 	}{
-		{"SecureCookie", session.SecureCookie, false},
-		{"SecureCookie, encrypted", session.SecureCookie, true},
-		{"Express", session.Express, false},
+		{"SecureCookie", session.FormatSecureCookie, false},
+		{"SecureCookie, encrypted", session.FormatSecureCookie, true},
+		{"Express", session.FormatExpress, false},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			rig := newDiscreetRig(t, kind.format, kind.encrypt)

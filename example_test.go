@@ -279,7 +279,7 @@ func ExampleConfig_express() {
 	sessions := newExampleManager(session.Config{
 		Secret:      os.Getenv("SESSION_SECRET"), // what express-session has as secret
 		IdleTimeout: 24 * time.Hour,              // its cookie.maxAge
-		Cookie:      session.CookieConfig{Format: session.Express},
+		Cookie:      session.CookieConfig{Format: session.FormatExpress},
 	})
 	h := sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		userID.Set(session.From(r.Context()), 42)

@@ -300,7 +300,7 @@ func TestIndexKeysRefusals(t *testing.T) {
 func TestPostgresStoreWithHashedIDs(t *testing.T) {
 	for _, sharing := range []bool{true, false} {
 		t.Run(fmt.Sprintf("sharing %t", sharing), func(t *testing.T) {
-			store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableSharing: !sharing})
+			store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
@@ -340,7 +340,7 @@ func TestHashedIDs(t *testing.T) {
 		}
 	}
 	_, err := session.New(findPostgres(t, pool, session.PostgresOptions{HashIDs: true}), session.Config{
-		Secret: pgSecret, Cookie: session.CookieConfig{Format: session.Express}, Logger: slog.New(slog.DiscardHandler),
+		Secret: pgSecret, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil || !strings.Contains(err.Error(), "HashIDs") {
 		t.Errorf("with the Express format: got %v, want an error that names HashIDs", err)

@@ -50,7 +50,7 @@ func findStores(t *testing.T, test func(t *testing.T, store session.Store, cfg s
 		{"postgres, encrypted", postgres("encrypted", session.PostgresOptions{IndexKeys: []string{"userId"}}), true},
 		{"postgres, hashed", postgres("hashed", session.PostgresOptions{HashIDs: true}), false},
 		{"postgres, hashed and encrypted", postgres("both", session.PostgresOptions{HashIDs: true, IndexKeys: []string{"userId"}}), true},
-		{"postgres, unshared", postgres("unshared", session.PostgresOptions{DisableSharing: true, HashIDs: true}), false},
+		{"postgres, unshared", postgres("unshared", session.PostgresOptions{DisableBatching: true, HashIDs: true}), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			test(t, c.store(t), session.Config{

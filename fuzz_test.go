@@ -223,7 +223,7 @@ func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *semBrow
 		tb.Fatal(err)
 	}
 	name := "session"
-	if cfg.Cookie.Format == session.Express {
+	if cfg.Cookie.Format == session.FormatExpress {
 		name = "connect.sid"
 	}
 	return &semBrowser{m: m, cookie: name + "=" + value}
@@ -355,7 +355,7 @@ func fuzzCheckCookie(t *testing.T, m *session.Manager, data []byte, line, proto 
 	if maps.Equal(got, configured) {
 		return
 	}
-	if format == session.SecureCookie {
+	if format == session.FormatSecureCookie {
 		t.Fatalf("attributes: got %q, want the configuration's, %q", got, configured)
 	}
 	var row struct{ Cookie map[string]any }

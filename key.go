@@ -19,7 +19,7 @@ import (
 // encode and decode again. Names that Express or this package reserve, such as
 // "cookie" or "id", are refused by every change ([ErrInvalid]). Integers
 // over 2^53 lose digits once Express rewrites the record, which is logged once
-// for each key with the format [Express]; store them as strings.
+// for each key with the format [FormatExpress]; store them as strings.
 type Key[T any] string
 
 // Get returns a copy of the value. ok is false if there is none, if it is JSON
@@ -182,7 +182,7 @@ type rounded string
 // warnDigits logs, once for each key, that a value has an integer which Express
 // would round when it rewrites the record.
 func (k Key[T]) warnDigits(s *Session, raw []byte) {
-	if s.m.cfg.Cookie.Format != Express || !losesDigits(raw) {
+	if s.m.cfg.Cookie.Format != FormatExpress || !losesDigits(raw) {
 		return
 	}
 	if _, before := s.m.warned.LoadOrStore(rounded(k), true); !before {

@@ -500,7 +500,7 @@ func TestCookieOutlivesTheRecord(t *testing.T) {
 					if c.Expires.Before(end) || c.Expires.Sub(end) >= time.Second {
 						t.Errorf("%s: Expires: got %v after the record, want 0 to 1s", f.name, c.Expires.Sub(end))
 					}
-					if f.format == session.SecureCookie && time.Duration(c.MaxAge)*time.Second < store.ttl(t) {
+					if f.format == session.FormatSecureCookie && time.Duration(c.MaxAge)*time.Second < store.ttl(t) {
 						t.Errorf("%s: Max-Age: got %d, want at least %v", f.name, c.MaxAge, store.ttl(t))
 					}
 				}

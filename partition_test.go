@@ -144,7 +144,7 @@ func TestPartitionedRowMovesUnderACall(t *testing.T) {
 					partition(t, admin)
 					var failures serializationFailures
 					store, err := session.NewPostgresStore(t.Context(), pgOpen(t, url, failures.use),
-						session.PostgresOptions{DisableSharing: off, Logger: slog.New(slog.DiscardHandler)})
+						session.PostgresOptions{DisableBatching: off, Logger: slog.New(slog.DiscardHandler)})
 					if err != nil {
 						t.Fatal(err)
 					}

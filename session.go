@@ -53,7 +53,7 @@ type Session struct {
 	cookie     cookieState
 	expireAs   *attributes // those of the destroyed record
 	headerSent bool
-	abandoned  bool
+	detached   bool
 	offline    bool // in the error handler, or finished: no more I/O
 	finished   bool
 	err        error
@@ -487,13 +487,13 @@ func rebase(d document, changes []change) error {
 	return nil
 }
 
-// Abandon leaves this response to the handler: nothing more is saved, no cookie
+// Detach leaves this response to the handler: nothing more is saved, no cookie
 // is sent, and the page passes even if the session could not be loaded. For
 // pages that must appear in an outage.
-func (s *Session) Abandon() {
+func (s *Session) Detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.abandoned = true
+	s.detached = true
 }
 
 // Err returns the first error of loading, changing or saving, nil if there was
@@ -543,7 +543,7 @@ func (s *Session) log(level slog.Level, msg string, err error) {
 func (s *Session) header(public bool) string {
 	c := s.cookie
 	s.cookie = cookieState{}
-	if s.abandoned || c.only && public {
+	if s.detached || c.only && public {
 		return ""
 	}
 	now := time.Now()
@@ -569,7 +569,7 @@ func (s *Session) header(public bool) string {
 // attributes returns those of the session's cookie: an existing Express
 // session's are in its record.
 func (s *Session) attributes() attributes {
-	if s.m.cfg.Cookie.Format == Express && s.base.raw != nil {
+	if s.m.cfg.Cookie.Format == FormatExpress && s.base.raw != nil {
 		a, err := s.base.recorded()
 		if err == nil {
 			return a
@@ -582,6 +582,6 @@ func (s *Session) attributes() attributes {
 // lifetime says how long the session's cookie is to live.
 func (s *Session) lifetime(now time.Time) lifetime {
 	_, own := s.base.maxAge()
-	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == Express)
+	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == FormatExpress)
 	return lifetime{ttl: s.left - now.Sub(s.asOf), untilExit: untilExit}
 }

@@ -822,11 +822,11 @@ func TestReloadDoesNotExtend(t *testing.T) {
 		semUser.Get(s)
 		_ = s.Reload(t.Context())
 		wantCalls(t, "Reload", store, "Load Load")
-		s.Abandon()
+		s.Detach()
 	})
 }
 
-// --- Abandon
+// --- Detach
 
 func TestAbandon(t *testing.T) {
 	down := func(s *semStore) {
@@ -840,18 +840,18 @@ func TestAbandon(t *testing.T) {
 		do    func(*session.Session)
 		calls string
 	}{
-		{"outage", down, func(s *session.Session) { semUser.Get(s); s.Abandon() }, "Load"},
-		{"outage, before use", down, func(s *session.Session) { s.Abandon(); semUser.Get(s) }, "Load"},
-		{"change", nil, func(s *session.Session) { semA.Set(s, "1"); s.Abandon() }, "Load"},
-		{"logout", nil, func(s *session.Session) { s.Destroy(); s.Abandon() }, ""},
-		{"renewal", nil, func(s *session.Session) { s.Renew(); s.Abandon() }, "Load"},
-		{"invalid value", nil, func(s *session.Session) { session.Key[func()]("f").Set(s, nil); s.Abandon() }, "Load"},
-		{"due touch", nil, func(s *session.Session) { semUser.Get(s); s.Abandon() }, "Load"},
+		{"outage", down, func(s *session.Session) { semUser.Get(s); s.Detach() }, "Load"},
+		{"outage, before use", down, func(s *session.Session) { s.Detach(); semUser.Get(s) }, "Load"},
+		{"change", nil, func(s *session.Session) { semA.Set(s, "1"); s.Detach() }, "Load"},
+		{"logout", nil, func(s *session.Session) { s.Destroy(); s.Detach() }, ""},
+		{"renewal", nil, func(s *session.Session) { s.Renew(); s.Detach() }, "Load"},
+		{"invalid value", nil, func(s *session.Session) { session.Key[func()]("f").Set(s, nil); s.Detach() }, "Load"},
+		{"due touch", nil, func(s *session.Session) { semUser.Get(s); s.Detach() }, "Load"},
 		{"Save afterwards", nil, func(s *session.Session) {
 			semA.Set(s, "1")
-			s.Abandon()
+			s.Detach()
 			if err := s.Save(context.Background()); err != nil {
-				t.Errorf("Save after Abandon: got %v, want no error", err)
+				t.Errorf("Save after Detach: got %v, want no error", err)
 			}
 		}, "Load"},
 	} {

@@ -23,11 +23,11 @@ func BenchmarkPostgresStore(b *testing.B) {
 		name string
 		opts session.PostgresOptions
 	}{
-		{"single", session.PostgresOptions{DisableSharing: true}},
-		{"slots=1", session.PostgresOptions{Slots: 1}},
-		{"slots=2", session.PostgresOptions{Slots: 2}},
-		{"slots=4", session.PostgresOptions{Slots: 4}},
-		{"slots=8", session.PostgresOptions{Slots: 8}},
+		{"single", session.PostgresOptions{DisableBatching: true}},
+		{"slots=1", session.PostgresOptions{BatchSlots: 1}},
+		{"slots=2", session.PostgresOptions{BatchSlots: 2}},
+		{"slots=4", session.PostgresOptions{BatchSlots: 4}},
+		{"slots=8", session.PostgresOptions{BatchSlots: 8}},
 	} {
 		cfg, err := pgxpool.ParseConfig(url)
 		if err != nil {

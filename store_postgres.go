@@ -84,21 +84,21 @@ type PostgresOptions struct {
 	// dots and quotes included. Defaults "schema_system" and "session".
 	Schema, Table string
 
-	// Under load requests share statements: while Slots of one kind (load,
+	// Under load requests share statements: while BatchSlots of one kind (load,
 	// save, touch, delete) are under way, further requests gather, at most
 	// MaxBatch of them, and go together when one of these ends. Nobody waits
 	// for company: a request that finds a free slot goes at once. Defaults 2
 	// and 128.
-	Slots, MaxBatch int
+	BatchSlots, MaxBatch int
 
-	// DisableSharing gives each request statements of its own, for engines and
+	// DisableBatching gives each request statements of its own, for engines and
 	// poolers that send a statement where its one key lives.
-	DisableSharing bool
+	DisableBatching bool
 
 	// HashIDs keeps the SHA-256 of a session ID in sid instead of the ID, so
 	// that whoever reads the table or a backup cannot use what is in it, even
 	// with the secret. Express does not know how to look for it, so New refuses
-	// it with the [Express] format. Sessions from before are not found any more,
+	// it with the [FormatExpress] format. Sessions from before are not found any more,
 	// unless their rows are converted (docs/operations.md). Default false.
 	HashIDs bool
 
@@ -142,10 +142,10 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	}
 	setDefault(&opts.Schema, "schema_system")
 	setDefault(&opts.Table, "session")
-	setDefault(&opts.Slots, 2)
+	setDefault(&opts.BatchSlots, 2)
 	setDefault(&opts.MaxBatch, 128)
-	if opts.Slots < 0 || opts.MaxBatch < 0 {
-		return nil, fmt.Errorf("session: PostgresOptions: Slots is %d, MaxBatch %d: must not be negative", opts.Slots, opts.MaxBatch)
+	if opts.BatchSlots < 0 || opts.MaxBatch < 0 {
+		return nil, fmt.Errorf("session: PostgresOptions: BatchSlots is %d, MaxBatch %d: must not be negative", opts.BatchSlots, opts.MaxBatch)
 	}
 	for _, name := range []string{opts.Schema, opts.Table} {
 		if len(name) > maxNameBytes || strings.IndexByte(name, 0) >= 0 {
@@ -191,7 +191,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		sql := strings.Join(strings.Fields(q.sql), " ") // before the name goes in: it may have spaces
 		*q.dst = strings.NewReplacer("%[1]s", s.table(), "%[2]s", shape.sessType, "%[3]s", shape.expireType).Replace(sql)
 	}
-	if !opts.DisableSharing {
+	if !opts.DisableBatching {
 		s.share()
 	}
 	return s, nil

@@ -565,7 +565,7 @@ func TestPostgresDeadlines(t *testing.T) {
 	t.Run("a locked row, 48 timeouts", func(t *testing.T) {
 		const limit = 600 * time.Millisecond
 		// Each by a statement of its own.
-		single, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{DisableSharing: true, Logger: slog.New(slog.DiscardHandler)})
+		single, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{DisableBatching: true, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -1224,7 +1224,7 @@ func TestPostgresRestarts(t *testing.T) {
 			{"a logout", cookie, func(s *session.Session) { s.Destroy() }, 503},
 			{"a public page", cookie, func(*session.Session) {}, 200},
 			{"a first visit", nil, func(s *session.Session) { pgCount.Get(s) }, 200},
-			{"a page that abandons its session", cookie, func(s *session.Session) { pgCount.Get(s); s.Abandon() }, 200},
+			{"a page that detaches its session", cookie, func(s *session.Session) { pgCount.Get(s); s.Detach() }, 200},
 		} {
 			start := time.Now()
 			var failed error

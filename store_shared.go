@@ -83,7 +83,7 @@ type touch struct {
 
 // share sets s up to share statements.
 func (s *PostgresStore) share() {
-	slots, most := s.opts.Slots, s.opts.MaxBatch
+	slots, most := s.opts.BatchSlots, s.opts.MaxBatch
 	s.shared = &sharing{lane: make(chan struct{}, max(1, s.maxConns/3))}
 	s.shared.loads = batch.New(slots, most, s.loadOne, s.loadMany)
 	// Also a single one by the shared statement: it waits for no row lock, so

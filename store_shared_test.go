@@ -24,12 +24,12 @@ var sharingVariants = []struct {
 	name string
 	opts session.PostgresOptions
 }{
-	{"off", session.PostgresOptions{DisableSharing: true}},
-	{"one slot, batches of 1", session.PostgresOptions{Slots: 1, MaxBatch: 1}},
-	{"one slot, batches of 2", session.PostgresOptions{Slots: 1, MaxBatch: 2}},
-	{"one slot, batches of 3", session.PostgresOptions{Slots: 1, MaxBatch: 3}},
-	{"one slot, batches of 100", session.PostgresOptions{Slots: 1, MaxBatch: 100}},
-	{"four slots", session.PostgresOptions{Slots: 4}},
+	{"off", session.PostgresOptions{DisableBatching: true}},
+	{"one slot, batches of 1", session.PostgresOptions{BatchSlots: 1, MaxBatch: 1}},
+	{"one slot, batches of 2", session.PostgresOptions{BatchSlots: 1, MaxBatch: 2}},
+	{"one slot, batches of 3", session.PostgresOptions{BatchSlots: 1, MaxBatch: 3}},
+	{"one slot, batches of 100", session.PostgresOptions{BatchSlots: 1, MaxBatch: 100}},
+	{"four slots", session.PostgresOptions{BatchSlots: 4}},
 }
 
 func TestPostgresStoreSharing(t *testing.T) {
@@ -81,7 +81,7 @@ func newSharedRig(t *testing.T, most int) *sharedRig {
 		c.MaxConns = 12
 		c.ConnConfig.Tracer = sql
 	})
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Slots: 1, MaxBatch: most})
+	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{BatchSlots: 1, MaxBatch: most})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +271,7 @@ func TestSharedTouchAndDelete(t *testing.T) {
 func TestSharedSaveOfDataThatIsRefused(t *testing.T) {
 	rig := newSharedRig(t, 20)
 	rig.exec(`ALTER TABLE schema_system.session ALTER COLUMN sess TYPE jsonb USING sess::text::jsonb`)
-	store, err := session.NewPostgresStore(t.Context(), rig.pool, session.PostgresOptions{Slots: 1})
+	store, err := session.NewPostgresStore(t.Context(), rig.pool, session.PostgresOptions{BatchSlots: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

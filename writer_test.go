@@ -883,7 +883,7 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 		{name: "renew and destroy", late: func(s *session.Session) { s.Renew(); s.Destroy() }, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "new session", anon: true, late: set, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "new session after destroy", late: func(s *session.Session) { s.Destroy(); set(s) }, complete: true, err: session.ErrHeaderSent, logged: 1},
-		{name: "abandoned", late: func(s *session.Session) { set(s); s.Abandon() }, fails: "Load", complete: true, err: errWebStore, stored: "ada"},
+		{name: "detached", late: func(s *session.Session) { set(s); s.Detach() }, fails: "Load", complete: true, err: errWebStore, stored: "ada"},
 		{name: "load fails", late: func(s *session.Session) { webName.Get(s) }, fails: "Load", err: errWebStore, stored: "ada", logged: 1},
 		{name: "save fails", late: set, fails: "Update", stored: "ada", logged: 1},
 		{name: "destroy fails", late: (*session.Session).Destroy, fails: "Delete", stored: "ada", logged: 1},

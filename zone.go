@@ -69,7 +69,7 @@ func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
 func fitsExpress(store Store, cfg *Config) error {
 	s, ok := store.(*PostgresStore)
 	switch {
-	case !ok || s == nil || cfg.Cookie.Format != Express:
+	case !ok || s == nil || cfg.Cookie.Format != FormatExpress:
 		return nil
 	case s.opts.HashIDs:
 		return errors.New("session: PostgresOptions.HashIDs does not go with the Express format: Express looks for the ID itself")

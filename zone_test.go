@@ -35,7 +35,7 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 				t.Errorf("warning: got %t, want %t", warned, !tc.fits)
 			}
 			_, err = session.New(store, session.Config{
-				Secret: pgSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.Express}, Logger: slog.New(slog.DiscardHandler),
+				Secret: pgSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 			})
 			if (err == nil) != tc.fits {
 				t.Errorf("New with the Express format: got %v, want an error %t", err, !tc.fits)

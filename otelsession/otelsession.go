@@ -37,7 +37,7 @@
 // Where requests share a statement, its span belongs to the one that asked
 // first. The others' traces show no statement, unless they had to repeat it alone,
 // and where that first request is not sampled there is no span at all. With
-// [session.PostgresOptions].DisableSharing each request has spans of its own,
+// [session.PostgresOptions].DisableBatching each request has spans of its own,
 // for the price of the speed that sharing gives. Pruning belongs to no request
 // and has no spans.
 //

@@ -103,7 +103,7 @@ func (s *site) keepSecrets(cookie string) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.secrets = append(s.secrets, x.ID(), cookie)
-		x.Abandon()
+		x.Detach()
 	})).ServeHTTP(httptest.NewRecorder(), r)
 }
 
@@ -184,15 +184,15 @@ func TestStatementsRunInTheTraceOfTheirRequest(t *testing.T) {
 }
 
 // A statement that two requests share is in the trace of the one that asked
-// first. With DisableSharing each has its own.
+// first. With DisableBatching each has its own.
 func TestASharedStatementIsInOneTrace(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		opts session.PostgresOptions
 		want map[string]int64 // rows of each request's only statement
 	}{
-		{"shared", session.PostgresOptions{Slots: 1}, map[string]int64{"/read?1": 1, "/read?2": 2, "/read?3": 0}},
-		{"not shared", session.PostgresOptions{DisableSharing: true}, map[string]int64{"/read?1": 1, "/read?2": 1, "/read?3": 1}},
+		{"shared", session.PostgresOptions{BatchSlots: 1}, map[string]int64{"/read?1": 1, "/read?2": 2, "/read?3": 0}},
+		{"not shared", session.PostgresOptions{DisableBatching: true}, map[string]int64{"/read?1": 1, "/read?2": 1, "/read?3": 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := newSite(t, time.Hour, tt.opts)
@@ -204,7 +204,7 @@ func TestASharedStatementIsInOneTrace(t *testing.T) {
 				requests.Go(func() {
 					s.request(t, fmt.Sprintf("/read?%d", i+1), cookie, 200)
 				})
-				s.waitUntilAsked(t, i+1, tt.opts.DisableSharing)
+				s.waitUntilAsked(t, i+1, tt.opts.DisableBatching)
 			}
 			unlock()
 			requests.Wait()

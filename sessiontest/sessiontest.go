@@ -74,7 +74,7 @@ func Look(t testing.TB, m *session.Manager, r *http.Request, resp *http.Response
 	s, _ := visit(t, m, next, func(s *session.Session) {
 		s.Keys() // loads it
 		err = s.Err()
-		s.Abandon() // or the visit would extend its life
+		s.Detach() // or the visit would extend its life
 	})
 	if err != nil {
 		t.Fatalf("sessiontest: Look: %v", err)

@@ -29,7 +29,7 @@ var managers = []struct {
 	cfg  session.Config
 }{
 	{"default", session.Config{}},
-	{"Express", session.Config{Cookie: session.CookieConfig{Format: session.Express}}},
+	{"Express", session.Config{Cookie: session.CookieConfig{Format: session.FormatExpress}}},
 	{"host cookie", session.Config{Cookie: session.CookieConfig{Name: "__Host-id", Secure: session.SecureAlways}}},
 	{"path", session.Config{Cookie: session.CookieConfig{Path: "/app", Domain: "example.org"}}},
 	{"browser session", session.Config{Cookie: session.CookieConfig{BrowserSession: true}}},

@@ -12,7 +12,7 @@
 // It makes its table before it listens and ends on SIGTERM.
 //
 // To measure with, BENCH_SLOTS and BENCH_MAX_BATCH set the numbers of
-// session.PostgresOptions, and BENCH_SHARING=off its DisableSharing.
+// session.PostgresOptions, and BENCH_SHARING=off its DisableBatching.
 package main
 
 import (
@@ -78,14 +78,14 @@ func open(ctx context.Context, pool *pgxpool.Pool, opts session.PostgresOptions)
 }
 
 func options() (opts session.PostgresOptions, err error) {
-	for name, field := range map[string]*int{"BENCH_SLOTS": &opts.Slots, "BENCH_MAX_BATCH": &opts.MaxBatch} {
+	for name, field := range map[string]*int{"BENCH_SLOTS": &opts.BatchSlots, "BENCH_MAX_BATCH": &opts.MaxBatch} {
 		if v := os.Getenv(name); v != "" {
 			if *field, err = strconv.Atoi(v); err != nil {
 				return opts, fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
-	opts.DisableSharing = os.Getenv("BENCH_SHARING") == "off"
+	opts.DisableBatching = os.Getenv("BENCH_SHARING") == "off"
 	return opts, nil
 }
 

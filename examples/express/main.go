@@ -86,8 +86,8 @@ func run(ctx context.Context, moved string) (err error) {
 	if err != nil {
 		return err
 	}
-	cfg.Cookie.Format = session.Express // the same cookie: connect.sid
-	cfg.TrustProxy = true               // as app.set('trust proxy', …)
+	cfg.Cookie.Format = session.FormatExpress // the same cookie: connect.sid
+	cfg.TrustProxy = true                     // as app.set('trust proxy', …)
 	sessions, err := session.New(store, cfg)
 	if err != nil {
 		return err

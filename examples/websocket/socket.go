@@ -71,7 +71,7 @@ func (a *app) socket(w http.ResponseWriter, r *http.Request) {
 		_ = a.count(ctx, s, n) // nobody is there to be told
 	}
 	if code == closeLoggedOut {
-		s.Abandon() // a tap after the logout counts for nobody
+		s.Detach() // a tap after the logout counts for nobody
 	}
 	_ = c.Close(code, reason)
 }

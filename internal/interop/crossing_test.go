@@ -335,7 +335,7 @@ func TestCookieAttributes(t *testing.T) {
 		for _, tt := range cases {
 			t.Run(fmt.Sprint(major, "/", tt.name), func(t *testing.T) {
 				ex := db.express(t, express{Major: major, Proxy: true, Cookie: tt.express})
-				tt.golang.Format = session.Express
+				tt.golang.Format = session.FormatExpress
 				gg := db.golang(t, func(c *session.Config) { c.Cookie, c.TrustProxy = tt.golang, true })
 				https := []string{"X-Forwarded-Proto", "https"}
 				want := ""

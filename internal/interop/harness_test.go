@@ -317,7 +317,7 @@ func (db *database) golang(t *testing.T, change ...func(*session.Config)) *side 
 		IdleTimeout:  minute * time.Millisecond,
 		DisablePrune: true,
 		StoreTimeout: 15 * time.Second, // two busy cores
-		Cookie:       session.CookieConfig{Format: session.Express},
+		Cookie:       session.CookieConfig{Format: session.FormatExpress},
 		Logger:       slog.New(slog.NewTextHandler(s.log, nil)),
 	}
 	for _, f := range change {

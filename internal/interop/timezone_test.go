@@ -139,7 +139,7 @@ func wantZoneRefused(t *testing.T, pool *pgxpool.Pool, parts ...string) {
 	if _, err := session.New(store, cfg); err != nil {
 		t.Errorf("Manager that shares nothing with Express: got %v, want none", err)
 	}
-	cfg.Cookie.Format = session.Express
+	cfg.Cookie.Format = session.FormatExpress
 	_, err = session.New(store, cfg)
 	if err == nil {
 		t.Fatal("got a Manager in another TimeZone than Express's, want an error")

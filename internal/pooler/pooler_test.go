@@ -33,7 +33,7 @@ var modes = []pgx.QueryExecMode{
 // eachMode runs a test in each of the modes, with shared statements and without.
 func eachMode(t *testing.T, test func(*testing.T, pgx.QueryExecMode, session.PostgresOptions)) {
 	for _, mode := range modes {
-		for name, opts := range map[string]session.PostgresOptions{"shared": {}, "not shared": {DisableSharing: true}} {
+		for name, opts := range map[string]session.PostgresOptions{"shared": {}, "not shared": {DisableBatching: true}} {
 			t.Run(mode.String()+", "+name, func(t *testing.T) { test(t, mode, opts) })
 		}
 	}
@@ -232,7 +232,7 @@ func TestDefaultModeSaysWhatToSet(t *testing.T) {
 			return true, nil
 		}
 	})
-	store, log := newStore(t, pool, session.PostgresOptions{DisableSharing: true})
+	store, log := newStore(t, pool, session.PostgresOptions{DisableBatching: true})
 	wantWarning(t, log, true)
 
 	_, err := session.NewPostgresStore(t.Context(), open(t, b.url, pgx.QueryExecModeCacheStatement), session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
@@ -307,7 +307,7 @@ func TestPgBouncerKeepsStatements(t *testing.T) {
 func TestDeadline(t *testing.T) {
 	b := start(t, "transaction")
 	pool := open(t, b.url, pgx.QueryExecModeCacheDescribe)
-	store, _ := newStore(t, pool, session.PostgresOptions{DisableSharing: true})
+	store, _ := newStore(t, pool, session.PostgresOptions{DisableBatching: true})
 	id := rand.Text()
 	if err := store.Create(t.Context(), id, session.Record{Data: []byte("{}"), TTL: time.Hour}); err != nil {
 		t.Fatal(err)

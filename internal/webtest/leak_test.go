@@ -80,7 +80,7 @@ func newManager(t *testing.T, store session.Store, timeout time.Duration) *sessi
 // not of pruning, nor of streams and sockets that were open at Close.
 func TestNothingIsLeftAfterClose(t *testing.T) {
 	for name, opts := range map[string]*session.PostgresOptions{
-		"memory": nil, "PostgreSQL": {}, "PostgreSQL, not shared": {DisableSharing: true},
+		"memory": nil, "PostgreSQL": {}, "PostgreSQL, not shared": {DisableBatching: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.URL(t)

@@ -36,7 +36,7 @@ func sessionLibrary() *library {
 			StoreTimeout: o.storeTimeout, DisablePrune: true, Logger: quiet,
 		}
 		if o.express {
-			cfg.Cookie.Format, a.cookie = session.Express, "connect.sid"
+			cfg.Cookie.Format, a.cookie = session.FormatExpress, "connect.sid"
 		}
 		m, err := session.New(store, cfg)
 		if err != nil {

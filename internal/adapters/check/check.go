@@ -265,7 +265,7 @@ func (s *Site) Changes(t *testing.T, cookie string) (n int) {
 	s.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		x := session.From(r.Context())
 		n, _ = changes.Get(x)
-		x.Abandon()
+		x.Detach()
 	})).ServeHTTP(httptest.NewRecorder(), r)
 	return n
 }

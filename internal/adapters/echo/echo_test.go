@@ -96,14 +96,14 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// A recovery that abandons the session keeps what the handler had changed from
+// A recovery that detaches the session keeps what the handler had changed from
 // being saved.
 func TestRecoverAbandons(t *testing.T) {
 	check.Answers(t, func(sessions *session.Manager) http.Handler {
 		e := echo.New()
 		e.Use(middleware.RecoverWithConfig(middleware.RecoverConfig{
 			LogErrorFunc: func(c echo.Context, err error, _ []byte) error {
-				session.From(c.Request().Context()).Abandon()
+				session.From(c.Request().Context()).Detach()
 				return err
 			},
 		}))

@@ -129,13 +129,13 @@ func TestAnswers(t *testing.T) {
 	check.Public(t, app, "GET", "/json", 405, "405 method not allowed")
 }
 
-// A recovery that abandons the session keeps what the handler had changed from
+// A recovery that detaches the session keeps what the handler had changed from
 // being saved.
 func TestRecoveryAbandons(t *testing.T) {
 	check.Answers(t, func(sessions *session.Manager) http.Handler {
 		r := gin.New()
 		r.Use(gin.CustomRecovery(func(c *gin.Context, _ any) {
-			session.From(c.Request.Context()).Abandon()
+			session.From(c.Request.Context()).Detach()
 			c.AbortWithStatus(http.StatusInternalServerError)
 		}))
 		r.POST("/panic", func(c *gin.Context) {

@@ -48,15 +48,15 @@ const (
 
 // settings are those of a process.
 type settings struct {
-	Name           string
-	DatabaseURL    string
-	Connections    int32
-	Slots          int
-	MaxBatch       int
-	DisableSharing bool
-	HashIDs        bool
-	Encrypt        bool
-	Broken         string // a way in which its store breaks promises
+	Name            string
+	DatabaseURL     string
+	Connections     int32
+	Slots           int
+	MaxBatch        int
+	DisableBatching bool
+	HashIDs         bool
+	Encrypt         bool
+	Broken          string // a way in which its store breaks promises
 }
 
 // started is what a process says first.
@@ -150,7 +150,7 @@ func newPool(ctx context.Context, dbURL, name string, size int32) (*pgxpool.Pool
 func newManager(ctx context.Context, pool *pgxpool.Pool, set settings, wrap func(string, *session.PostgresStore) session.Store) (*session.Manager, error) {
 	quiet := slog.New(slog.DiscardHandler)
 	pg, err := session.NewPostgresStore(ctx, pool, session.PostgresOptions{
-		Slots: set.Slots, MaxBatch: set.MaxBatch, DisableSharing: set.DisableSharing, HashIDs: set.HashIDs,
+		BatchSlots: set.Slots, MaxBatch: set.MaxBatch, DisableBatching: set.DisableBatching, HashIDs: set.HashIDs,
 		IndexKeys: []string{string(keyUser)}, Logger: quiet,
 	})
 	if err != nil {

@@ -115,9 +115,9 @@ func (s *soak) startAll(ctx context.Context, dbURL string) error {
 	encrypt := !s.o.hashIDs
 	for i, set := range []settings{
 		{Connections: 4, Encrypt: encrypt},
-		{Connections: 4, DisableSharing: true},
+		{Connections: 4, DisableBatching: true},
 		{Connections: 2, Slots: 1, MaxBatch: 3},
-		{Connections: 3, DisableSharing: true, Encrypt: encrypt},
+		{Connections: 3, DisableBatching: true, Encrypt: encrypt},
 	} {
 		set.Name, set.DatabaseURL, set.HashIDs, set.Broken = strconv.Itoa(i+1), dbURL, s.o.hashIDs, s.o.broken
 		s.processes = append(s.processes, &process{s: s, settings: set, steady: i < 2})

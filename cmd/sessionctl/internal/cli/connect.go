@@ -155,7 +155,7 @@ func (d *database) manager(ctx context.Context) (*session.PostgresStore, *sessio
 	}
 	cfg.Encrypt, cfg.DisablePrune, cfg.Logger, cfg.StoreTimeout = false, true, quiet, storeTimeout
 	if !d.a.hashIDs {
-		cfg.Cookie.Format = session.Express // here it only means that the secret may have any length
+		cfg.Cookie.Format = session.FormatExpress // here it only means that the secret may have any length
 	}
 	m, err := session.New(store, cfg)
 	return store, m, err
