@@ -640,8 +640,8 @@ func TestDocsNamedTests(t *testing.T) {
 		{"here", "| x | `TestDocsNamedTests`, `FuzzRecord` |", "[]"},
 		{"misspelled", "| x | `TestDocsNamedTests`, `TestDocsNamedTest` |", "[TestDocsNamedTest]"},
 		{"elsewhere, not linked", "`TestGzip`", "[TestGzip]"},
-		{"elsewhere", "[`TestGzip`](../internal/webtest), [`TestRandomSequences`](../internal/interop/random_test.go)", "[]"},
-		{"here, linked elsewhere", "[`TestGzip`, `TestDocsNamedTests`](../internal/webtest)", "[TestDocsNamedTests]"},
+		{"elsewhere", "[`TestGzip`](../tests/webtest), [`TestRandomSequences`](../tests/interop/random_test.go)", "[]"},
+		{"here, linked elsewhere", "[`TestGzip`, `TestDocsNamedTests`](../tests/webtest)", "[TestDocsNamedTests]"},
 		{"a helper of tests", "`sessiontest.TestStore`", "[]"},
 	} {
 		if got := fmt.Sprint(tests.missing("docs/x.md", tt.line)); got != tt.want {

@@ -1,8 +1,0 @@
-// Package admintest drives the pages of package sessionadmin with a real browser,
-// and takes the pictures of them in docs/images:
-//
-//	cd internal/admintest && SESSION_PICTURES=1 go test -run TestPictures
-//
-// It is a module of its own, so that its dependencies do not reach those who
-// import the library.
-package admintest
