@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/internal/gate"
 )
 
 // Manager loads and saves the sessions of an application. It is safe for
@@ -165,8 +167,8 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 			return
 		}
 		x := &exchange{Context: r.Context(), m: m, r: r}
-		x.writer.raw, x.writer.x = w, x
-		x.serve(next, r.WithContext(x))
+		defer x.finish()
+		x.gate.Serve(w, r.WithContext(x), next, x)
 	})
 }
 
@@ -174,9 +176,9 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // request's context.
 type exchange struct {
 	context.Context
-	m      *Manager
-	r      *http.Request
-	writer hijackWriter
+	m    *Manager
+	r    *http.Request
+	gate gate.Gate
 
 	mu         sync.Mutex
 	session    *Session // nil until asked for, as by most requests for public pages
@@ -222,26 +224,57 @@ func (x *exchange) finish() {
 // Format keeps the session out of what a printed context shows.
 func (x *exchange) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Context") }
 
-func (x *exchange) serve(next http.Handler, r *http.Request) {
-	returned := false
-	x.writer.r = r
-	defer func() {
-		defer x.finish()
-		switch {
-		case returned:
-			x.writer.end()
-		case x.writer.answered:
-			x.writer.restoreHeader()
-			// A reverse proxy aborts when its writes are refused; here the
-			// answer is complete, and the browser is to see it. What the error
-			// handler itself panics with passes.
-			if v := recover(); v != nil && v != http.ErrAbortHandler { // as net/http compares it
-				panic(v)
-			}
-		}
-	}()
-	next.ServeHTTP(x.writer.outer(), r)
-	returned = true
+// Commit implements [gate.Hooks].
+func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
+	s := x.begun(true)
+	if s == nil {
+		return nil
+	}
+	if hijacked {
+		s.headerGone()
+	}
+	if err := s.commit(true); err != nil {
+		return err
+	}
+	s.addHeaders(w)
+	return nil
+}
+
+// Answer implements [gate.Hooks].
+func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
+	level := slog.LevelError
+	if errors.Is(err, ErrDestroyed) {
+		level = slog.LevelInfo
+	}
+	x.session.log(level, "session: request refused", err)
+	x.session.closeIO()
+	x.m.cfg.ErrorHandler(w, r, err)
+}
+
+// AnswerPlainly implements [gate.Hooks].
+func (x *exchange) AnswerPlainly(w http.ResponseWriter, r *http.Request, err error) {
+	answerError(w, r, err)
+}
+
+// Settle implements [gate.Hooks]. What came too late for its cookie is logged, and
+// the response ends as it is; any other failure aborts it.
+func (x *exchange) Settle() error {
+	s := x.begun(true)
+	if s == nil {
+		return nil
+	}
+	known := s.Err()
+	err := s.settle()
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, ErrHeaderSent):
+		s.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
+		return err
+	case known == nil: // else it was logged when it happened
+		s.log(slog.LevelError, "session: not saved", err)
+	}
+	return nil
 }
 
 // newID returns a new random session ID.

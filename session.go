@@ -9,6 +9,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgsession/session/internal/gate"
 )
 
 // Session is the session of one request. It is safe for concurrent use by the
@@ -584,4 +586,28 @@ func (s *Session) lifetime(now time.Time) lifetime {
 	_, own := s.base.maxAge()
 	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == FormatExpress)
 	return lifetime{ttl: s.left - now.Sub(s.asOf), untilExit: untilExit}
+}
+
+// addHeaders adds what the session has to say to the final header. It never
+// lets a cache keep a session cookie, or a page that depends on one without
+// saying so.
+func (s *Session) addHeaders(w http.ResponseWriter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.used {
+		return
+	}
+	h := w.Header()
+	if !gate.HeaderHas(h, "Vary", "cookie") && !gate.HeaderHas(h, "Vary", "*") {
+		h.Add("Vary", "Cookie")
+	}
+	cookie := s.header(gate.HeaderHas(h, "Cache-Control", "public") || gate.HeaderHas(h, "Cache-Control", "s-maxage="))
+	if cookie == "" {
+		return
+	}
+	h.Add("Set-Cookie", cookie)
+	if !gate.HeaderHas(h, "Cache-Control", "private") && !gate.HeaderHas(h, "Cache-Control", "no-store") {
+		h.Set("Cache-Control", "no-store")
+	}
+	gate.ForbidCaching(h)
 }

@@ -1,22 +1,76 @@
-package session
+// Package gate is a ResponseWriter that lets nothing out before a commit. It
+// asks its [Hooks] before the final header leaves, whichever way that happens:
+// WriteHeader, Write, Flush, ReadFrom, Hijack or the handler's return. Where the
+// commit fails, another answer takes the place of the handler's, and nothing of
+// the handler's headers, body or trailers gets out; where it fails after the
+// first byte, the response is aborted and never looks complete.
+//
+// It knows no session: what is committed, and what is answered, is up to the
+// hooks.
+package gate
 
 import (
 	"bufio"
 	"context"
-	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 )
 
-// writer is the ResponseWriter that a handler gets. It commits the session
-// before the final header leaves, whichever way that happens, and lets nothing
-// through once a commit has failed.
+// Hooks say what happens at the gate. They are called by the goroutine that
+// writes the response.
+type Hooks interface {
+	// Commit saves what is to be saved and adds headers to w. It is called
+	// before the final header leaves, once unless it panics: such a call has
+	// committed nothing. An error refuses the response. hijacked says that no
+	// header follows.
+	Commit(w http.ResponseWriter, hijacked bool) error
+
+	// Answer answers a refused request, on a header map as it was when the
+	// request came in. It may panic.
+	Answer(w http.ResponseWriter, r *http.Request, err error)
+
+	// AnswerPlainly answers where Answer has not.
+	AnswerPlainly(w http.ResponseWriter, r *http.Request, err error)
+
+	// Settle saves what came after the first byte, when the handler has
+	// returned. An error aborts the response.
+	Settle() error
+}
+
+// Gate is one response. It is used once, by [Gate.Serve]; keep it as a value in
+// whatever lives as long as the request, and the gate costs no allocation.
+type Gate struct{ writer hijackWriter }
+
+// Serve calls next with a writer over w, which can be hijacked where w can.
+func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, next http.Handler, hooks Hooks) {
+	g.writer.raw, g.writer.r, g.writer.hooks = w, r, hooks
+	returned := false
+	defer func() {
+		switch {
+		case returned:
+			g.writer.end()
+		case g.writer.answered:
+			g.writer.restoreHeader()
+			// A reverse proxy aborts when its writes are refused; here the
+			// answer is complete, and the browser is to see it. What the error
+			// handler itself panics with passes.
+			if v := recover(); v != nil && v != http.ErrAbortHandler { // as net/http compares it
+				panic(v)
+			}
+		}
+	}()
+	next.ServeHTTP(g.writer.outer(), r)
+	returned = true
+}
+
+// writer is the ResponseWriter that a handler gets. It commits before the final
+// header leaves, whichever way that happens, and lets nothing through once a
+// commit has failed.
 type writer struct {
 	raw       http.ResponseWriter
-	x         *exchange
+	hooks     Hooks
 	r         *http.Request // as the handler got it
 	entry     http.Header   // the header map before the handler had it; once refused, as answered
 	shown     bool          // the handler has had it
@@ -133,66 +187,38 @@ func (w *writer) CloseNotify() <-chan bool {
 // Hijack commits, then takes over the connection. A cookie that is due cannot
 // be sent any more unless the handler has written its header first.
 func (w *hijackWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if !w.committed {
-		if s := w.x.begun(true); s != nil {
-			s.headerGone()
-		}
-	}
-	if err := w.commit(); err != nil {
+	if err := w.commitOnce(true); err != nil {
 		return nil, nil, err
 	}
 	return http.NewResponseController(w.raw).Hijack()
 }
 
-// commit saves the session and adds its headers, once. After it has failed it
-// returns that error for ever.
-func (w *writer) commit() error {
+// commit commits, once. After it has failed it returns that error for ever.
+func (w *writer) commit() error { return w.commitOnce(false) }
+
+func (w *writer) commitOnce(hijacked bool) error {
 	if w.committed {
 		return w.failed
 	}
-	s := w.x.begun(true)
-	if s == nil {
-		w.committed = true
-		return nil
-	}
-	err := s.commit(true)
+	err := w.hooks.Commit(w.raw, hijacked)
 	w.committed = true // not earlier: a store that panics has not committed
 	if err != nil {
 		w.fail(err)
-		return err
 	}
-	s.addHeaders(w.raw)
-	return nil
+	return err
 }
 
 // end is called when the handler has returned.
 func (w *writer) end() {
-	if w.failed != nil {
+	switch {
+	case w.failed != nil:
 		w.restoreHeader()
-		return
-	}
-	if !w.committed {
+	case !w.committed:
 		_ = w.commit() // fail has answered
-		return
+	case w.hooks.Settle() != nil:
+		// What was sent cannot be taken back, and must not look complete.
+		panic(http.ErrAbortHandler)
 	}
-	s := w.x.begun(true)
-	if s == nil {
-		return
-	}
-	known := s.Err()
-	err := s.settle()
-	if err == nil {
-		return
-	}
-	if errors.Is(err, ErrHeaderSent) {
-		if known == nil { // else it was logged when it happened
-			s.log(slog.LevelError, "session: not saved", err)
-		}
-		return
-	}
-	s.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
-	// What was sent cannot be taken back, and must not look complete.
-	panic(http.ErrAbortHandler)
 }
 
 // fail answers with the error handler. Where that panics, the default answer
@@ -201,23 +227,17 @@ func (w *writer) end() {
 func (w *writer) fail(err error) {
 	w.failed = err
 	w.restoreHeader()
-	level := slog.LevelError
-	if errors.Is(err, ErrDestroyed) {
-		level = slog.LevelInfo
-	}
-	w.x.session.log(level, "session: request refused", err)
-	w.x.session.closeIO()
 	a := &answer{ResponseWriter: w.raw}
 	defer func() {
 		if !a.wrote {
-			answerError(a, w.r, err)
+			w.hooks.AnswerPlainly(a, w.r, err)
 		}
 		// A writer outside may read the map only later, as
 		// http.TimeoutHandler's does.
 		w.entry, w.shown = w.raw.Header().Clone(), true
 	}()
 	a.Header().Set("Cache-Control", "no-store")
-	w.x.m.cfg.ErrorHandler(a, w.r, err)
+	w.hooks.Answer(a, w.r, err)
 	w.answered = true
 }
 
@@ -246,7 +266,7 @@ func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 func (a *answer) WriteHeader(code int) {
 	if code >= 200 && !a.wrote {
 		a.wrote = true
-		forbidCaching(a.Header())
+		ForbidCaching(a.Header())
 		a.Header().Set("Cache-Control", "no-store")
 	}
 	a.ResponseWriter.WriteHeader(code)
@@ -268,33 +288,9 @@ func (a *answer) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
-// addHeaders adds what the session has to say to the final header. It never
-// lets a cache keep a session cookie, or a page that depends on one without
-// saying so.
-func (s *Session) addHeaders(w http.ResponseWriter) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.used {
-		return
-	}
-	h := w.Header()
-	if !headerHas(h, "Vary", "cookie") && !headerHas(h, "Vary", "*") {
-		h.Add("Vary", "Cookie")
-	}
-	cookie := s.header(headerHas(h, "Cache-Control", "public") || headerHas(h, "Cache-Control", "s-maxage="))
-	if cookie == "" {
-		return
-	}
-	h.Add("Set-Cookie", cookie)
-	if !headerHas(h, "Cache-Control", "private") && !headerHas(h, "Cache-Control", "no-store") {
-		h.Set("Cache-Control", "no-store")
-	}
-	forbidCaching(h)
-}
-
-// forbidCaching drops what overrides Cache-Control in a shared cache: targeted
+// ForbidCaching drops what overrides Cache-Control in a shared cache: targeted
 // fields, whose names end alike (RFC 9213, section 2), and what they replace.
-func forbidCaching(h http.Header) {
+func ForbidCaching(h http.Header) {
 	for name := range h {
 		if strings.HasSuffix(name, "-Cache-Control") {
 			delete(h, name)
@@ -304,11 +300,11 @@ func forbidCaching(h http.Header) {
 	h.Del("X-Accel-Expires")
 }
 
-// headerHas reports whether the list-valued header name has a member token,
+// HeaderHas reports whether the list-valued header name has a member token,
 // whatever its case. A token that ends in = stands for any argument; without,
 // it does not: private="X" (RFC 9111, section 5.2.2.7) protects only that field,
 // and private="X, private" no more.
-func headerHas(h http.Header, name, token string) bool {
+func HeaderHas(h http.Header, name, token string) bool {
 	for _, line := range h[name] {
 		quoted := false
 		for member := range strings.SplitSeq(line, ",") {
