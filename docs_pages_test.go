@@ -1,10 +1,16 @@
 package session_test
 
 import (
+	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -140,8 +146,13 @@ func TestDocsConfigurationIsComplete(t *testing.T) {
 		}
 	}
 	variables := strings.Join(docRows(docSection(t, page, "## Environment")), "\n") + "\n"
-	source := docRead(t, "config.go")
-	read := regexp.MustCompile(`os\.Getenv\("(\w+)"\)`).FindAllStringSubmatch(source, -1)
+	var source strings.Builder
+	for _, file := range docSources(t) {
+		if filepath.Dir(file) == "." { // those below internal that read variables are for tests
+			source.WriteString(docRead(t, file))
+		}
+	}
+	read := regexp.MustCompile(`(?m)^[^/\n]*os\.Getenv\("(\w+)"\)`).FindAllStringSubmatch(source.String(), -1)
 	if len(read) < 4 {
 		t.Errorf("variables in the source: got %d, want 4 at least", len(read))
 	}
@@ -149,5 +160,141 @@ func TestDocsConfigurationIsComplete(t *testing.T) {
 		if !strings.Contains(variables, "`"+m[1]+"`\n") {
 			t.Errorf("## Environment: got no row for %s", m[1])
 		}
+	}
+}
+
+// The operations page has a row for each message that the library logs, with
+// every attribute, and for each count of Stats, and no row for another message.
+func TestDocsOperationsIsComplete(t *testing.T) {
+	t.Parallel()
+	page := docRead(t, "docs/operations.md")
+	row := func(first string) string {
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, "| `"+first) {
+				return line
+			}
+		}
+		return ""
+	}
+	messages := map[string]bool{}
+	for _, call := range docLogCalls(t) {
+		messages[call.message] = true
+		got := row(call.message)
+		if got == "" {
+			t.Errorf("%s: %q has no row", call.at, call.message)
+		}
+		for _, name := range call.attributes {
+			if got != "" && !strings.Contains(got, "`"+name+"`") {
+				t.Errorf("%s: the row of %q: got no attribute %s", call.at, call.message, name)
+			}
+		}
+	}
+	if len(messages) < 30 {
+		t.Errorf("messages in the source: got %d, want 30 at least", len(messages))
+	}
+	for _, cell := range docRows(docSection(t, page, "## Log messages")) {
+		if message := strings.Trim(cell, "`"); cell != "message" && !messages[message] {
+			t.Errorf("the row of %q: got no such message in the source", message)
+		}
+	}
+	for i, stats := 0, reflect.TypeFor[session.Stats](); i < stats.NumField(); i++ {
+		if name := stats.Field(i).Name; row(name) == "" {
+			t.Errorf("Stats.%s has no row", name)
+		}
+	}
+}
+
+type docLogCall struct {
+	at, message string
+	attributes  []string
+}
+
+var docAttribute = regexp.MustCompile(`^[a-z][a-zA-Z]*$`)
+
+// docSources lists the source files of the package and of those below internal,
+// where parts of it live.
+func docSources(t *testing.T) (files []string) {
+	t.Helper()
+	for _, pattern := range []string{"*.go", "internal/*/*.go"} {
+		found, err := filepath.Glob(filepath.FromSlash(pattern))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range found {
+			if !strings.HasSuffix(file, "_test.go") {
+				files = append(files, file)
+			}
+		}
+	}
+	return files
+}
+
+// docLogCalls finds what the package logs.
+func docLogCalls(t *testing.T) (calls []docLogCall) {
+	t.Helper()
+	fset := token.NewFileSet()
+	for _, file := range docSources(t) {
+		f, err := parser.ParseFile(fset, file, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			fun, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error", "LogAttrs", "log"}, fun.Sel.Name) {
+				return true
+			}
+			c := docLogCall{at: fset.Position(call.Pos()).String()}
+			if fun.Sel.Name == "log" { // Session.log
+				c.attributes = []string{"error", "method"}
+			}
+			for _, arg := range call.Args {
+				if s, ok := docString(arg); ok && strings.HasPrefix(s, "session: ") {
+					c.message = s
+				} else if ok && docAttribute.MatchString(s) {
+					c.attributes = append(c.attributes, s)
+				}
+				if a, ok := arg.(*ast.CallExpr); ok && len(a.Args) > 0 { // slog.String("name", …)
+					if s, ok := docString(a.Args[0]); ok && docAttribute.MatchString(s) {
+						c.attributes = append(c.attributes, s)
+					}
+				}
+			}
+			if c.message != "" {
+				calls = append(calls, c)
+			}
+			return true
+		})
+	}
+	return calls
+}
+
+func docString(e ast.Expr) (string, bool) {
+	lit, ok := e.(*ast.BasicLit)
+	if !ok || lit.Kind != token.STRING {
+		return "", false
+	}
+	s, err := strconv.Unquote(lit.Value)
+	return s, err == nil && !bytes.ContainsRune([]byte(s), '\n')
+}
+
+// Every row of the page of faults says what shows it.
+func TestDocsFaultsAreTested(t *testing.T) {
+	t.Parallel()
+	rows := 0
+	for line := range strings.Lines(docRead(t, "docs/faults.md")) {
+		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| fault |") || strings.HasPrefix(line, "| attack ") {
+			continue
+		}
+		rows++
+		if strings.HasSuffix(strings.ReplaceAll(line, " ", ""), "||\n") {
+			t.Errorf("got a row without a test: %s", line)
+		}
+	}
+	if rows < 45 {
+		t.Errorf("rows: got %d, want 45 at least", rows)
 	}
 }
