@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -204,6 +205,17 @@ func (tests docTests) missing(file, line string) (missing []string) {
 	return missing
 }
 
+// where returns the directories that have a test of this name.
+func (tests docTests) where(name string) (dirs []string) {
+	for dir, names := range tests {
+		if names[name] {
+			dirs = append(dirs, filepath.ToSlash(dir))
+		}
+	}
+	slices.Sort(dirs)
+	return dirs
+}
+
 // Every test that a document names is there.
 func TestDocsNamedTests(t *testing.T) {
 	t.Parallel()
@@ -211,7 +223,7 @@ func TestDocsNamedTests(t *testing.T) {
 	for _, file := range docFiles(t) {
 		for i, line := range strings.Split(docRead(t, file), "\n") {
 			for _, name := range tests.missing(file, line) {
-				t.Errorf("%s:%d: got %s named, want a test that is there", file, i+1, name)
+				t.Errorf("%s:%d: got %s named, want a test that is there; in %q there is one, to link to", file, i+1, name, tests.where(name))
 			}
 		}
 	}
