@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,11 @@ type loaded struct {
 	left    time.Duration // until it expires, at asOf
 	asOf    time.Time
 	newborn bool // an absolute timeout is set and the record has no creation time
+}
+
+// counters are what Stats shows.
+type counters struct {
+	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors atomic.Uint64
 }
 
 // load fetches the record of id for a request, once.
@@ -348,6 +354,14 @@ func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (i
 			return "", err
 		}
 	}
+}
+
+// encode writes a record of id as it is stored.
+func (m *Manager) encode(id string, d *document) ([]byte, error) {
+	if m.cfg.Encrypt {
+		return m.sealer.seal(id, d)
+	}
+	return d.encode(), nil
 }
 
 // update changes, renews or touches an existing record.

@@ -20,6 +20,164 @@ import (
 )
 
 const (
+	// maxCookieLifetime is the most that browsers keep a cookie
+	// (RFC 6265bis, section 5.5).
+	maxCookieLifetime = 400 * 24 * time.Hour
+	// maxCookieBytes bounds name and value together (RFC 6265bis, section 5.4).
+	maxCookieBytes = 4096
+)
+
+// CookieConfig sets the session cookie. It is always HttpOnly.
+type CookieConfig struct {
+	_ struct{}
+
+	// Format picks the codec. Default [FormatSecureCookie]. A cookie of the other
+	// format is never accepted.
+	Format CookieFormat
+
+	// Name defaults to "session", with [FormatExpress] to "connect.sid".
+	Name string
+
+	// Domain defaults to none: this host only.
+	Domain string
+
+	// Path defaults to "/".
+	Path string
+
+	// SameSite defaults to Lax. [http.SameSiteDefaultMode] leaves the attribute
+	// out. None needs SecureAlways.
+	SameSite http.SameSite
+
+	// Secure defaults to [SecureAuto].
+	Secure SecureMode
+
+	// Partitioned sets the attribute of that name (CHIPS). It needs
+	// SecureAlways.
+	Partitioned bool
+
+	// BrowserSession leaves out Max-Age and Expires, so that the cookie ends
+	// with the browser: Express's null maxAge. A session with an idle timeout
+	// of its own (Session.SetIdleTimeout) still gets them.
+	BrowserSession bool
+}
+
+// CookieFormat is a way to sign the session ID in the cookie.
+type CookieFormat int
+
+const (
+	// FormatSecureCookie is gorilla/securecookie's format, with a key derived from
+	// the secret.
+	FormatSecureCookie CookieFormat = iota
+	// FormatExpress is express-session's format, signed with the bare secret, so
+	// that both programs accept each other's cookies. An existing session's
+	// attributes come from its record, as in Express.
+	FormatExpress
+)
+
+// String returns "securecookie" or "express".
+func (f CookieFormat) String() string {
+	switch f {
+	case FormatSecureCookie:
+		return "securecookie"
+	case FormatExpress:
+		return "express"
+	}
+	return fmt.Sprintf("CookieFormat(%d)", int(f))
+}
+
+// SecureMode says when the cookie has the Secure attribute.
+type SecureMode int
+
+const (
+	// SecureAuto sets it on requests that came by HTTPS: over TLS, or as the
+	// proxy says with Config.TrustProxy.
+	SecureAuto SecureMode = iota
+	// SecureAlways sets it always: browsers then send the cookie over HTTPS
+	// (and to localhost) only.
+	SecureAlways
+	// SecureNever leaves it out even over HTTPS.
+	SecureNever
+)
+
+// String returns "auto", "always" or "never".
+func (s SecureMode) String() string {
+	switch s {
+	case SecureAuto:
+		return "auto"
+	case SecureAlways:
+		return "always"
+	case SecureNever:
+		return "never"
+	}
+	return fmt.Sprintf("SecureMode(%d)", int(s))
+}
+
+// check refuses what browsers refuse (RFC 6265bis, section 5.7).
+func (c *CookieConfig) check(fault func(string, ...any)) {
+	if c.Format != FormatSecureCookie && c.Format != FormatExpress {
+		fault("Cookie.Format is %v: use FormatSecureCookie or FormatExpress", c.Format)
+	}
+	if c.Secure != SecureAuto && c.Secure != SecureAlways && c.Secure != SecureNever {
+		fault("Cookie.Secure is %v: use SecureAuto, SecureAlways or SecureNever", c.Secure)
+	}
+	if err := (&http.Cookie{Name: c.Name}).Valid(); err != nil { // #nosec G124 -- never sent
+		fault("Cookie.Name %q is not a valid cookie name (RFC 6265, section 4.1.1)", c.Name)
+	}
+	if err := (&http.Cookie{Name: "x", Domain: c.Domain}).Valid(); err != nil { // #nosec G124 -- never sent
+		fault("Cookie.Domain %q is not a domain name", c.Domain)
+	}
+	if err := (&http.Cookie{Name: "x", Path: c.Path}).Valid(); err != nil || !strings.HasPrefix(c.Path, "/") { // #nosec G124 -- never sent
+		fault("Cookie.Path %q must begin with / and have no control characters and no semicolon", c.Path)
+	}
+	if len(c.Name)+maxSignedBytes > maxCookieBytes {
+		fault("Cookie.Name has %d bytes: browsers refuse a name and value of over 4096 together", len(c.Name))
+	}
+	if len(c.Domain) > 1024 || len(c.Path) > 1024 {
+		fault("Cookie.Domain and Cookie.Path may have 1024 bytes each: browsers ignore a longer attribute")
+	}
+	switch c.SameSite {
+	case http.SameSiteDefaultMode, http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode:
+	default:
+		fault("Cookie.SameSite is %d: use the constants of net/http", c.SameSite)
+	}
+	c.checkSecure(fault)
+}
+
+// checkSecure lists what needs the Secure attribute on every response.
+func (c *CookieConfig) checkSecure(fault func(string, ...any)) {
+	if c.Secure != SecureAlways {
+		if c.SameSite == http.SameSiteNoneMode {
+			fault("Cookie.SameSite None needs Cookie.Secure: SecureAlways, or browsers drop the cookie")
+		}
+		if c.Partitioned {
+			fault("Cookie.Partitioned needs Cookie.Secure: SecureAlways, or browsers drop the cookie")
+		}
+	}
+	// Browsers compare the prefixes without regard to case.
+	lower := strings.ToLower(c.Name)
+	for _, prefix := range []string{"__secure-", "__host-"} {
+		if strings.HasPrefix(lower, prefix) && c.Secure != SecureAlways {
+			fault("Cookie.Name %q needs Cookie.Secure: SecureAlways, or browsers drop the cookie", c.Name)
+		}
+	}
+	if strings.HasPrefix(lower, "__host-") && (c.Domain != "" || c.Path != "/") {
+		fault("Cookie.Name %q needs Cookie.Path / and no Cookie.Domain, or browsers drop the cookie", c.Name)
+	}
+}
+
+func sameSiteName(s http.SameSite) string {
+	switch s {
+	case http.SameSiteLaxMode:
+		return "lax"
+	case http.SameSiteStrictMode:
+		return "strict"
+	case http.SameSiteNoneMode:
+		return "none"
+	}
+	return "unset"
+}
+
+const (
 	idBytes = 24 // of randomness: 192 bits
 	idLen   = 32 // of base64url
 
@@ -211,46 +369,6 @@ func encodeURIComponent(s string) string {
 type attributes struct {
 	domain, path, sameSite, priority string
 	secure, partitioned              bool
-}
-
-// configured returns the attributes that the configuration gives on r.
-func (m *Manager) configured(r *http.Request) attributes {
-	c := &m.cfg.Cookie
-	a := attributes{domain: c.Domain, path: c.Path, partitioned: c.Partitioned, secure: m.secure(r)}
-	switch c.SameSite {
-	case http.SameSiteLaxMode:
-		a.sameSite = "Lax"
-	case http.SameSiteStrictMode:
-		a.sameSite = "Strict"
-	case http.SameSiteNoneMode:
-		a.sameSite = "None"
-	}
-	return a
-}
-
-// secure reports whether a cookie made on r is to have the Secure attribute.
-func (m *Manager) secure(r *http.Request) bool {
-	switch m.cfg.Cookie.Secure {
-	case SecureAlways:
-		return true
-	case SecureNever:
-		return false
-	}
-	if r.TLS != nil {
-		return true
-	}
-	proto := r.Header.Get("X-Forwarded-Proto")
-	if proto == "" {
-		return false
-	}
-	if !m.cfg.TrustProxy {
-		m.warnProxy.Do(func() {
-			m.cfg.Logger.Warn("session: X-Forwarded-Proto seen but Config.TrustProxy is not set: session cookies are sent without Secure; set TrustProxy if your proxy sets this header, or SecureAlways")
-		})
-		return false
-	}
-	proto, _, _ = strings.Cut(proto, ",") // the client's side comes first
-	return strings.EqualFold(strings.TrimSpace(proto), "https")
 }
 
 // recorded returns the attributes of an existing Express session: those of its

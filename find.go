@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,9 +15,6 @@ import (
 )
 
 const (
-	// maxFound is how many sessions Manager.Sessions returns at most.
-	maxFound = 1000
-
 	// maxFindBytes bounds a value that sessions are found by. Longer ones are
 	// cut off in the index, at more than this.
 	maxFindBytes = 200
@@ -79,6 +77,12 @@ func (f Filter) Handle(handle string) Filter {
 	return f
 }
 
+// Format shows no value that sessions are found by, whatever the verb.
+func (Filter) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Filter") }
+
+// LogValue shows no value that sessions are found by.
+func (Filter) LogValue() slog.Value { return slog.StringValue("session.Filter") }
+
 // Info describes a session to people who may not know its ID.
 type Info struct {
 	_ struct{}
@@ -102,6 +106,12 @@ type Info struct {
 
 	document document
 }
+
+// Format shows the handle and no data, whatever the verb.
+func (i Info) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "session.Info(%s)", i.Handle) }
+
+// LogValue shows the handle and no data.
+func (i Info) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(i)) }
 
 // Of returns the value of k in a listed session, as [Key.Get] does. ok is also
 // false where the data cannot be read: that of an encrypted session with
@@ -271,23 +281,6 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 		}
 	}
 	return nil
-}
-
-// checkFinding returns the faults of what needs a store that can find.
-func (cfg *Config) checkFinding(store Store) error {
-	var errs []error
-	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
-		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
-	}
-	switch _, ok := store.(Finder); {
-	case cfg.MaxPerUser < 0 || cfg.MaxPerUser >= maxFound:
-		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative, nor over %d; 0 means no limit", cfg.MaxPerUser, maxFound-1))
-	case cfg.MaxPerUser > 0 && cfg.UserKey == "":
-		errs = append(errs, errors.New("session: Config.MaxPerUser needs Config.UserKey, the key that says whose session it is"))
-	case cfg.MaxPerUser > 0 && store != nil && !ok:
-		errs = append(errs, errors.New("session: Config.MaxPerUser needs a store that can find sessions, a Finder"))
-	}
-	return errors.Join(errs...)
 }
 
 // jsonText returns a JSON string, number or boolean as text, as PostgreSQL's ->>

@@ -141,11 +141,3 @@ func findValue(root []byte, key, text string) (string, error) {
 	mac.Write([]byte(key + "\x00" + text))
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:16]), nil
 }
-
-// encode writes a record of id as it is stored.
-func (m *Manager) encode(id string, d *document) ([]byte, error) {
-	if m.cfg.Encrypt {
-		return m.sealer.seal(id, d)
-	}
-	return d.encode(), nil
-}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
@@ -225,6 +227,9 @@ func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
 func (s *MemoryStore) LogValue() slog.Value {
 	return slog.StringValue("memory")
 }
+
+// Format shows neither session IDs nor data, whatever the verb.
+func (*MemoryStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.MemoryStore") }
 
 // live returns the record of id if it has not expired. The caller holds s.mu.
 func (s *MemoryStore) live(id string, now time.Time) (memoryRecord, bool) {
