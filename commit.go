@@ -389,14 +389,14 @@ func (p *snapshot) asked() bool { return len(p.changes) > 0 || p.idle != nil || 
 // save writes an existing record. Requests of one session in this program queue
 // here; those of others are merged.
 func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
-	turn, err := m.queue.acquire(ctx, p.id)
+	place, err := m.queue.Acquire(ctx, p.id)
 	if err != nil {
 		return &opError{"save: waiting for other requests of the session", err}
 	}
-	defer turn.release()
+	defer place.Release()
 	u := updating{m: m, p: p, rec: p.rec, changes: p.changes}
-	if rec := turn.newer(); rec != nil {
-		u.rec, u.guess = *rec, true
+	if rec, ok := place.Newer(); ok {
+		u.rec, u.guess = rec, true
 	}
 	if p.renew {
 		if u.newID, err = m.newID(); err != nil {
@@ -408,8 +408,7 @@ func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
 		return &opError{"save", err}
 	}
 	if wrote && out.id == p.id {
-		rec := out.rec
-		turn.written(&rec)
+		place.Written(out.rec)
 	}
 	return nil
 }

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/internal/turn"
 )
 
 // Manager loads and saves the sessions of an application. It is safe for
@@ -26,7 +28,7 @@ type Manager struct {
 	codec  codec
 	sealer sealer
 	rand   io.Reader
-	queue  queue
+	queue  turn.Queue[loaded]
 	stats  counters
 	name   string        // of this program, in tags
 	saves  atomic.Uint64 // tagged
