@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pgsession/session/internal/row"
 )
 
 // Defaults of [Config] and [CookieConfig].
@@ -239,7 +241,7 @@ func (cfg *Config) check() error {
 			fault("Config.%s is %v: must not be negative", d.name, d.value)
 		} else if d.value < time.Millisecond && d.name != "TouchInterval" {
 			fault("Config.%s is %v: must be at least a millisecond", d.name, d.value)
-		} else if d.value > maxLifetime && d.name != "IdleTimeout" {
+		} else if d.value > row.MaxLifetime && d.name != "IdleTimeout" {
 			fault("Config.%s is %v: must be less than a hundred years", d.name, d.value)
 		}
 	}
@@ -281,7 +283,7 @@ func (cfg *Config) checkSecrets(fault func(string, ...any)) {
 // checkFinding returns the faults of what needs a store that can find.
 func (cfg *Config) checkFinding(store Store) error {
 	var errs []error
-	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
+	if cfg.UserKey != "" && row.Reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
 		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
 	}
 	switch _, ok := store.(Finder); {

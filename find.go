@@ -3,7 +3,6 @@ package session
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,9 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 const (
@@ -46,7 +48,7 @@ type Filter struct {
 func (k Key[T]) Is(v T) Filter {
 	raw, err := k.encode(v)
 	f := Filter{key: string(k), value: raw, err: err}
-	if text, ok := jsonText(raw); err == nil && (!ok || len(text) > maxFindBytes || strings.ContainsAny(text, unfindable)) {
+	if text, ok := jsonobj.Text(raw); err == nil && (!ok || len(text) > maxFindBytes || strings.ContainsAny(text, unfindable)) {
 		f.err = invalid(k.op(), "Is needs a string, a number or a boolean of at most %d bytes, without NUL and line separators", maxFindBytes)
 	}
 	return f
@@ -104,7 +106,7 @@ type Info struct {
 	// ExpiresAt is when the session ends unless it is used.
 	ExpiresAt time.Time
 
-	document document
+	row row.Row
 }
 
 // Format shows the handle and no data, whatever the verb.
@@ -117,7 +119,7 @@ func (i Info) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(i)) }
 // false where the data cannot be read: that of an encrypted session with
 // [PostgresOptions.HashIDs].
 func (k Key[T]) Of(i Info) (value T, ok bool) {
-	value, ok, err := decode[T](i.document.get(string(k)))
+	value, ok, err := decode[T](i.row.Get(string(k)))
 	return value, ok && err == nil
 }
 
@@ -190,9 +192,9 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 		return nil, q, invalid("Filter", "the key %q is encrypted: only Config.UserKey can be searched", f.key)
 	}
 	if q.Key = f.key; q.Key != "" {
-		text, _ := jsonText(f.value)
+		text, _ := jsonobj.Text(f.value)
 		var err error
-		if q.Values, err = m.sealer.findValues(f.key, text); err != nil {
+		if q.Values, err = m.sealer.FindValues(f.key, text); err != nil {
 			return nil, q, err
 		}
 	}
@@ -209,19 +211,19 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 }
 
 func (m *Manager) info(r *Found, now time.Time) Info {
-	i := Info{Handle: r.Handle, ExpiresAt: now.Add(min(r.TTL, maxLifetime))}
-	d, err := parseDocument(r.Data)
+	i := Info{Handle: r.Handle, ExpiresAt: now.Add(min(r.TTL, row.MaxLifetime))}
+	d, err := row.Parse(r.Data)
 	if err != nil {
 		return i // no session of ours; revoking it is all one can do
 	}
-	i.CreatedAt, _ = d.time(memberCreated)
-	i.RenewedAt = d.renewed()
+	i.CreatedAt, _ = d.Created()
+	i.RenewedAt = d.Renewed()
 	i.LastSeenAt = i.ExpiresAt.Add(-m.idleTimeout(&d))
 	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
 		i.LastSeenAt = i.CreatedAt
 	}
-	if m.sealer.open(r.ID, &d) == nil {
-		i.document = d
+	if m.sealer.Open(r.ID, &d) == nil {
+		i.row = d
 	}
 	return i
 }
@@ -230,9 +232,9 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 // more than Config.MaxPerUser. It runs after the commit, so of two logins at
 // once the later sees both.
 func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
-	user := out.rec.get(m.cfg.UserKey)
-	text, ok := jsonText(user)
-	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.get(m.cfg.UserKey)) {
+	user := out.rec.Get(m.cfg.UserKey)
+	text, ok := jsonobj.Text(user)
+	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.Get(m.cfg.UserKey)) {
 		return
 	}
 	if err := m.removeOldest(ctx, text, out.id); err != nil {
@@ -242,7 +244,7 @@ func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
 
 func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	finder := m.store.(Finder) // New has checked
-	values, err := m.sealer.findValues(m.cfg.UserKey, user)
+	values, err := m.sealer.FindValues(m.cfg.UserKey, user)
 	if err != nil {
 		return err
 	}
@@ -281,18 +283,4 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 		}
 	}
 	return nil
-}
-
-// jsonText returns a JSON string, number or boolean as text, as PostgreSQL's ->>
-// does.
-func jsonText(raw []byte) (string, bool) {
-	if len(raw) == 0 || raw[0] == '{' || raw[0] == '[' || raw[0] == 'n' {
-		return "", false
-	}
-	if raw[0] != '"' {
-		return string(raw), true
-	}
-	var s string
-	err := json.Unmarshal(raw, &s)
-	return s, err == nil
 }

@@ -17,6 +17,9 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/cookie"
+	"github.com/pgsession/session/internal/row"
+	"github.com/pgsession/session/internal/seal"
 	"github.com/pgsession/session/internal/turn"
 )
 
@@ -25,8 +28,8 @@ import (
 type Manager struct {
 	cfg    Config
 	store  Store
-	codec  codec
-	sealer sealer
+	codec  cookie.Codec
+	sealer seal.Sealer
 	rand   io.Reader
 	queue  turn.Queue[loaded]
 	stats  counters
@@ -75,15 +78,16 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
-	codec, err := newCodec(&cfg)
+	secrets := append([]string{cfg.Secret}, cfg.OldSecrets...)
+	codec, err := cookie.NewCodec(secrets, cfg.Cookie.Format == FormatExpress)
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := newSealer(&cfg)
+	sealer, err := seal.New(secrets, cfg.UserKey)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:programBytes]}
+	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:row.ProgramBytes]}
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -251,16 +255,16 @@ func (x *exchange) serve(next http.Handler, r *http.Request) {
 }
 
 // configured returns the attributes that the configuration gives on r.
-func (m *Manager) configured(r *http.Request) attributes {
+func (m *Manager) configured(r *http.Request) cookie.Attributes {
 	c := &m.cfg.Cookie
-	a := attributes{domain: c.Domain, path: c.Path, partitioned: c.Partitioned, secure: m.secure(r)}
+	a := cookie.Attributes{Domain: c.Domain, Path: c.Path, Partitioned: c.Partitioned, Secure: m.secure(r)}
 	switch c.SameSite {
 	case http.SameSiteLaxMode:
-		a.sameSite = "Lax"
+		a.SameSite = "Lax"
 	case http.SameSiteStrictMode:
-		a.sameSite = "Strict"
+		a.SameSite = "Strict"
 	case http.SameSiteNoneMode:
-		a.sameSite = "None"
+		a.SameSite = "None"
 	}
 	return a
 }
@@ -292,7 +296,7 @@ func (m *Manager) secure(r *http.Request) bool {
 
 // newID returns a new random session ID.
 func (m *Manager) newID() (string, error) {
-	var b [idBytes]byte
+	var b [cookie.IDBytes]byte
 	if _, err := io.ReadFull(m.rand, b[:]); err != nil {
 		return "", fmt.Errorf("session: no randomness for a session ID: %w", err)
 	}

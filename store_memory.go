@@ -10,6 +10,9 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 // MemoryStore is a [Store] that keeps its records in this program's memory.
@@ -211,15 +214,15 @@ func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
 	if q.Key == "" {
 		return true
 	}
-	d, err := parseDocument(r.data)
+	d, err := row.Parse(r.data)
 	if err != nil {
 		return false
 	}
-	raw := d.get(prefixFind + q.Key)
+	raw := d.Get(row.PrefixFind + q.Key)
 	if raw == nil {
-		raw = d.get(q.Key)
+		raw = d.Get(q.Key)
 	}
-	text, ok := jsonText(raw)
+	text, ok := jsonobj.Text(raw)
 	return ok && slices.Contains(q.Values, text)
 }
 
