@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 // errPanic is the session's error when a panic has cut a load or a save.
@@ -14,10 +18,15 @@ var errPanic = errors.New("panic in the store or in a function of Key.Update")
 
 // loaded is a record as a request sees it.
 type loaded struct {
-	document
+	row.Row
 	left    time.Duration // until it expires, at asOf
 	asOf    time.Time
 	newborn bool // an absolute timeout is set and the record has no creation time
+}
+
+// counters are what Stats shows.
+type counters struct {
+	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors atomic.Uint64
 }
 
 // load fetches the record of id for a request, once.
@@ -39,19 +48,19 @@ func (m *Manager) fetch(ctx context.Context, id string) (loaded, error) {
 	if err != nil {
 		return loaded{}, m.storeError(err)
 	}
-	rec := loaded{left: min(r.TTL, maxLifetime), asOf: time.Now()}
-	if rec.document, err = parseDocument(r.Data); err != nil {
+	rec := loaded{left: min(r.TTL, row.MaxLifetime), asOf: time.Now()}
+	if rec.Row, err = row.Parse(r.Data); err != nil {
 		// It is not overwritten either: a new session gets another ID.
 		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: a record cannot be read, its session is treated as absent and the row left alone", slog.Any("error", err))
 		return loaded{}, ErrNotFound
 	}
-	if err := m.sealer.open(id, &rec.document); err != nil {
+	if err := m.sealer.Open(id, &rec.Row); err != nil {
 		return loaded{}, err
 	}
 	if m.cfg.AbsoluteTimeout == 0 {
 		return rec, nil
 	}
-	created, ok := rec.created()
+	created, ok := rec.Created()
 	if rec.newborn = !ok; ok && rec.asOf.Sub(created) >= m.cfg.AbsoluteTimeout {
 		// Express knows no absolute timeout and would keep it alive.
 		if err := m.store.Delete(ctx, id); err != nil {
@@ -74,8 +83,8 @@ func (m *Manager) storeError(err error) error {
 }
 
 // idleTimeout returns the session's own idle timeout, else the configured one.
-func (m *Manager) idleTimeout(d *document) time.Duration {
-	if own, ok := d.maxAge(); ok {
+func (m *Manager) idleTimeout(d *row.Row) time.Duration {
+	if own, ok := d.MaxAge(); ok {
 		return max(own, 0)
 	}
 	return m.cfg.IdleTimeout
@@ -83,11 +92,11 @@ func (m *Manager) idleTimeout(d *document) time.Duration {
 
 // target returns when the record should expire, from now: min(now + idle
 // timeout, created + absolute timeout).
-func (m *Manager) target(d *document, now time.Time) time.Duration {
+func (m *Manager) target(d *row.Row, now time.Time) time.Duration {
 	ttl := m.idleTimeout(d)
 	if m.cfg.AbsoluteTimeout > 0 {
 		rest := m.cfg.AbsoluteTimeout
-		if created, ok := d.created(); ok {
+		if created, ok := d.Created(); ok {
 			rest -= max(0, now.Sub(created)) // a creation in the future is a wrong clock
 		}
 		ttl = min(ttl, rest)
@@ -96,7 +105,7 @@ func (m *Manager) target(d *document, now time.Time) time.Duration {
 }
 
 // touchDue reports whether moving the expiry to ttl from now gains enough.
-func (m *Manager) touchDue(d *document, ttl, left time.Duration) bool {
+func (m *Manager) touchDue(d *row.Row, ttl, left time.Duration) bool {
 	interval := m.cfg.TouchInterval
 	if idle := m.idleTimeout(d); idle != m.cfg.IdleTimeout {
 		interval = min(interval, idle/10) // or a short one would never move
@@ -143,7 +152,7 @@ func (s *Session) commit(final bool) error {
 	}
 	p := snapshot{
 		r: s.r, id: s.id, changes: s.changes[:len(s.changes):len(s.changes)], idle: s.idle,
-		rec:   loaded{document: s.base, left: s.left - time.Since(s.asOf), asOf: time.Now(), newborn: s.newborn},
+		rec:   loaded{Row: s.base, left: s.left - time.Since(s.asOf), asOf: time.Now(), newborn: s.newborn},
 		renew: s.renew, doomed: s.doomed, epoch: s.epoch, late: late, failed: failed,
 	}
 	s.taken = len(p.changes)
@@ -225,7 +234,7 @@ func (s *Session) publish(p *snapshot, out *outcome) {
 		}
 		return
 	}
-	s.id, s.base, s.left, s.asOf, s.newborn = out.id, out.rec.document, out.rec.left, out.rec.asOf, out.rec.newborn
+	s.id, s.base, s.left, s.asOf, s.newborn = out.id, out.rec.Row, out.rec.left, out.rec.asOf, out.rec.newborn
 	s.changes = s.changes[len(p.changes):]
 	if s.idle == p.idle && s.id != "" {
 		s.idle = nil
@@ -270,11 +279,11 @@ func (m *Manager) apply(ctx context.Context, p *snapshot) (outcome, error) {
 
 // create stores a new record, if there is anything to store.
 func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
-	d := document{}
+	d := row.Row{}
 	for _, c := range p.changes {
-		d.set(c.name, c.value)
+		d.Set(c.name, c.value)
 	}
-	if len(d.members) == 0 {
+	if d.Len() == 0 {
 		return nil
 	}
 	if p.late {
@@ -288,38 +297,38 @@ func (m *Manager) create(ctx context.Context, p *snapshot, out *outcome) error {
 	case m.cfg.Cookie.BrowserSession:
 		idle = 0
 	}
-	cookie := m.newCookie(p.r)
-	d.setLifetime(cookie, idle, now)
-	d.setTime(memberCreated, now)
+	cookie := row.NewCookie(m.configured(p.r))
+	d.SetLifetime(cookie, idle, now)
+	d.SetCreated(now)
 	ttl := m.target(&d, now)
-	d.setLifetime(cookie, idle, now.Add(ttl))
+	d.SetLifetime(cookie, idle, now.Add(ttl))
 	id, err := m.insert(ctx, &d, ttl)
 	if err != nil {
 		return &opError{"create", err}
 	}
 	m.stats.creates.Add(1)
-	out.id, out.rec = id, loaded{document: d, left: ttl, asOf: now}
+	out.id, out.rec = id, loaded{Row: d, left: ttl, asOf: now}
 	out.cookie.send = true
 	return nil
 }
 
 // insert creates a record under an ID that nobody has.
-func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (id string, err error) {
+func (m *Manager) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id string, err error) {
 	name := func() error {
 		if id, err = m.newID(); err != nil {
 			return err
 		}
-		if d.raw, err = m.encode(id, d); err != nil {
+		if d.Raw, err = m.encode(id, d); err != nil {
 			return err
 		}
-		return m.checkSize(d.raw, 0)
+		return m.checkSize(d.Raw, 0)
 	}
 	if err := name(); err != nil {
 		return "", err
 	}
 	doubt := false // an earlier attempt may have happened
 	for try := 0; ; try++ {
-		err := m.store.Create(ctx, id, Record{Data: d.raw, TTL: ttl})
+		err := m.store.Create(ctx, id, Record{Data: d.Raw, TTL: ttl})
 		switch {
 		case err == nil:
 			return id, nil
@@ -332,7 +341,7 @@ func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (i
 		if doubt {
 			found, lerr := m.store.Load(ctx, id)
 			switch {
-			case lerr == nil && sameJSON(found.Data, d.raw):
+			case lerr == nil && jsonobj.Equal(found.Data, d.Raw):
 				return id, nil // it had happened
 			case lerr != nil && !errors.Is(lerr, ErrNotFound):
 				return "", fmt.Errorf("%w: %w", ErrUncertain, m.storeError(lerr))
@@ -348,6 +357,14 @@ func (m *Manager) insert(ctx context.Context, d *document, ttl time.Duration) (i
 			return "", err
 		}
 	}
+}
+
+// encode writes a record of id as it is stored.
+func (m *Manager) encode(id string, r *row.Row) ([]byte, error) {
+	if m.cfg.Encrypt {
+		return m.sealer.Seal(id, r)
+	}
+	return r.Encode(), nil
 }
 
 // update changes, renews or touches an existing record.
@@ -375,14 +392,14 @@ func (p *snapshot) asked() bool { return len(p.changes) > 0 || p.idle != nil || 
 // save writes an existing record. Requests of one session in this program queue
 // here; those of others are merged.
 func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
-	turn, err := m.queue.acquire(ctx, p.id)
+	place, err := m.queue.Acquire(ctx, p.id)
 	if err != nil {
 		return &opError{"save: waiting for other requests of the session", err}
 	}
-	defer turn.release()
+	defer place.Release()
 	u := updating{m: m, p: p, rec: p.rec, changes: p.changes}
-	if rec := turn.newer(); rec != nil {
-		u.rec, u.guess = *rec, true
+	if rec, ok := place.Newer(); ok {
+		u.rec, u.guess = rec, true
 	}
 	if p.renew {
 		if u.newID, err = m.newID(); err != nil {
@@ -394,8 +411,7 @@ func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
 		return &opError{"save", err}
 	}
 	if wrote && out.id == p.id {
-		rec := out.rec
-		turn.written(&rec)
+		place.Written(out.rec)
 	}
 	return nil
 }
@@ -404,15 +420,15 @@ func (m *Manager) save(ctx context.Context, p *snapshot, out *outcome) error {
 // where it fails the next request tries again.
 func (m *Manager) touch(ctx context.Context, id string, rec *loaded, out *outcome) error {
 	now := time.Now()
-	ttl := m.target(&rec.document, now)
-	if !m.touchDue(&rec.document, ttl, rec.left-now.Sub(rec.asOf)) {
+	ttl := m.target(&rec.Row, now)
+	if !m.touchDue(&rec.Row, ttl, rec.left-now.Sub(rec.asOf)) {
 		return nil
 	}
 	switch err := m.store.Touch(ctx, id, ttl); {
 	case err == nil:
 		m.stats.touches.Add(1)
 		out.rec.left, out.rec.asOf = ttl, now
-		_, own := rec.maxAge()
+		_, own := rec.MaxAge()
 		out.cookie.send, out.cookie.only = own || !m.cfg.Cookie.BrowserSession, true
 	case errors.Is(err, ErrNotFound):
 		out.gone = true

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"net/http"
@@ -10,6 +11,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
+
+	"github.com/pgsession/session/internal/row"
 )
 
 // Defaults of [Config] and [CookieConfig].
@@ -23,11 +27,9 @@ const (
 
 const (
 	minSecretBytes = 32
-	// maxCookieLifetime is the most that browsers keep a cookie
-	// (RFC 6265bis, section 5.5).
-	maxCookieLifetime = 400 * 24 * time.Hour
-	// maxCookieBytes bounds name and value together (RFC 6265bis, section 5.4).
-	maxCookieBytes = 4096
+
+	// maxFound is how many sessions Manager.Sessions returns at most.
+	maxFound = 1000
 )
 
 // Config says how a [Manager] works. The zero value plus a Secret is complete.
@@ -124,90 +126,13 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// CookieConfig sets the session cookie. It is always HttpOnly.
-type CookieConfig struct {
-	_ struct{}
+// Format shows no secret, whatever the verb: a printed struct is how secrets get
+// into logs. Where a Config is an unexported field of a struct fmt cannot call
+// it, so do not print that.
+func (Config) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Config") }
 
-	// Format picks the codec. Default [FormatSecureCookie]. A cookie of the other
-	// format is never accepted.
-	Format CookieFormat
-
-	// Name defaults to "session", with [FormatExpress] to "connect.sid".
-	Name string
-
-	// Domain defaults to none: this host only.
-	Domain string
-
-	// Path defaults to "/".
-	Path string
-
-	// SameSite defaults to Lax. [http.SameSiteDefaultMode] leaves the attribute
-	// out. None needs SecureAlways.
-	SameSite http.SameSite
-
-	// Secure defaults to [SecureAuto].
-	Secure SecureMode
-
-	// Partitioned sets the attribute of that name (CHIPS). It needs
-	// SecureAlways.
-	Partitioned bool
-
-	// BrowserSession leaves out Max-Age and Expires, so that the cookie ends
-	// with the browser: Express's null maxAge. A session with an idle timeout
-	// of its own (Session.SetIdleTimeout) still gets them.
-	BrowserSession bool
-}
-
-// CookieFormat is a way to sign the session ID in the cookie.
-type CookieFormat int
-
-const (
-	// FormatSecureCookie is gorilla/securecookie's format, with a key derived from
-	// the secret.
-	FormatSecureCookie CookieFormat = iota
-	// FormatExpress is express-session's format, signed with the bare secret, so
-	// that both programs accept each other's cookies. An existing session's
-	// attributes come from its record, as in Express.
-	FormatExpress
-)
-
-// String returns "securecookie" or "express".
-func (f CookieFormat) String() string {
-	switch f {
-	case FormatSecureCookie:
-		return "securecookie"
-	case FormatExpress:
-		return "express"
-	}
-	return fmt.Sprintf("CookieFormat(%d)", int(f))
-}
-
-// SecureMode says when the cookie has the Secure attribute.
-type SecureMode int
-
-const (
-	// SecureAuto sets it on requests that came by HTTPS: over TLS, or as the
-	// proxy says with Config.TrustProxy.
-	SecureAuto SecureMode = iota
-	// SecureAlways sets it always: browsers then send the cookie over HTTPS
-	// (and to localhost) only.
-	SecureAlways
-	// SecureNever leaves it out even over HTTPS.
-	SecureNever
-)
-
-// String returns "auto", "always" or "never".
-func (s SecureMode) String() string {
-	switch s {
-	case SecureAuto:
-		return "auto"
-	case SecureAlways:
-		return "always"
-	case SecureNever:
-		return "never"
-	}
-	return fmt.Sprintf("SecureMode(%d)", int(s))
-}
+// LogValue shows no secret.
+func (Config) LogValue() slog.Value { return slog.StringValue("session.Config") }
 
 // ConfigFromEnv returns a Config with what these environment variables say;
 // everything else is left to its default.
@@ -316,7 +241,7 @@ func (cfg *Config) check() error {
 			fault("Config.%s is %v: must not be negative", d.name, d.value)
 		} else if d.value < time.Millisecond && d.name != "TouchInterval" {
 			fault("Config.%s is %v: must be at least a millisecond", d.name, d.value)
-		} else if d.value > maxLifetime && d.name != "IdleTimeout" {
+		} else if d.value > row.MaxLifetime && d.name != "IdleTimeout" {
 			fault("Config.%s is %v: must be less than a hundred years", d.name, d.value)
 		}
 	}
@@ -355,57 +280,21 @@ func (cfg *Config) checkSecrets(fault func(string, ...any)) {
 	}
 }
 
-// check refuses what browsers refuse (RFC 6265bis, section 5.7).
-func (c *CookieConfig) check(fault func(string, ...any)) {
-	if c.Format != FormatSecureCookie && c.Format != FormatExpress {
-		fault("Cookie.Format is %v: use FormatSecureCookie or FormatExpress", c.Format)
+// checkFinding returns the faults of what needs a store that can find.
+func (cfg *Config) checkFinding(store Store) error {
+	var errs []error
+	if cfg.UserKey != "" && row.Reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
+		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
 	}
-	if c.Secure != SecureAuto && c.Secure != SecureAlways && c.Secure != SecureNever {
-		fault("Cookie.Secure is %v: use SecureAuto, SecureAlways or SecureNever", c.Secure)
+	switch _, ok := store.(Finder); {
+	case cfg.MaxPerUser < 0 || cfg.MaxPerUser >= maxFound:
+		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative, nor over %d; 0 means no limit", cfg.MaxPerUser, maxFound-1))
+	case cfg.MaxPerUser > 0 && cfg.UserKey == "":
+		errs = append(errs, errors.New("session: Config.MaxPerUser needs Config.UserKey, the key that says whose session it is"))
+	case cfg.MaxPerUser > 0 && store != nil && !ok:
+		errs = append(errs, errors.New("session: Config.MaxPerUser needs a store that can find sessions, a Finder"))
 	}
-	if err := (&http.Cookie{Name: c.Name}).Valid(); err != nil { // #nosec G124 -- never sent
-		fault("Cookie.Name %q is not a valid cookie name (RFC 6265, section 4.1.1)", c.Name)
-	}
-	if err := (&http.Cookie{Name: "x", Domain: c.Domain}).Valid(); err != nil { // #nosec G124 -- never sent
-		fault("Cookie.Domain %q is not a domain name", c.Domain)
-	}
-	if err := (&http.Cookie{Name: "x", Path: c.Path}).Valid(); err != nil || !strings.HasPrefix(c.Path, "/") { // #nosec G124 -- never sent
-		fault("Cookie.Path %q must begin with / and have no control characters and no semicolon", c.Path)
-	}
-	if len(c.Name)+maxSignedBytes > maxCookieBytes {
-		fault("Cookie.Name has %d bytes: browsers refuse a name and value of over 4096 together", len(c.Name))
-	}
-	if len(c.Domain) > 1024 || len(c.Path) > 1024 {
-		fault("Cookie.Domain and Cookie.Path may have 1024 bytes each: browsers ignore a longer attribute")
-	}
-	switch c.SameSite {
-	case http.SameSiteDefaultMode, http.SameSiteLaxMode, http.SameSiteStrictMode, http.SameSiteNoneMode:
-	default:
-		fault("Cookie.SameSite is %d: use the constants of net/http", c.SameSite)
-	}
-	c.checkSecure(fault)
-}
-
-// checkSecure lists what needs the Secure attribute on every response.
-func (c *CookieConfig) checkSecure(fault func(string, ...any)) {
-	if c.Secure != SecureAlways {
-		if c.SameSite == http.SameSiteNoneMode {
-			fault("Cookie.SameSite None needs Cookie.Secure: SecureAlways, or browsers drop the cookie")
-		}
-		if c.Partitioned {
-			fault("Cookie.Partitioned needs Cookie.Secure: SecureAlways, or browsers drop the cookie")
-		}
-	}
-	// Browsers compare the prefixes without regard to case.
-	lower := strings.ToLower(c.Name)
-	for _, prefix := range []string{"__secure-", "__host-"} {
-		if strings.HasPrefix(lower, prefix) && c.Secure != SecureAlways {
-			fault("Cookie.Name %q needs Cookie.Secure: SecureAlways, or browsers drop the cookie", c.Name)
-		}
-	}
-	if strings.HasPrefix(lower, "__host-") && (c.Domain != "" || c.Path != "/") {
-		fault("Cookie.Name %q needs Cookie.Path / and no Cookie.Domain, or browsers drop the cookie", c.Name)
-	}
+	return errors.Join(errs...)
 }
 
 // warn logs what is allowed but probably not meant.
@@ -425,16 +314,4 @@ func (cfg *Config) warn() {
 			cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD for a while")
 		}
 	}
-}
-
-func sameSiteName(s http.SameSite) string {
-	switch s {
-	case http.SameSiteLaxMode:
-		return "lax"
-	case http.SameSiteStrictMode:
-		return "strict"
-	case http.SameSiteNoneMode:
-		return "none"
-	}
-	return "unset"
 }

@@ -228,7 +228,7 @@ func TestDocsNamedTests(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct{ name, line, want string }{
-		{"here", "| x | `TestDocsNamedTests`, `FuzzRecord` |", "[]"},
+		{"here", "| x | `TestDocsNamedTests`, `FuzzSealedRecord` |", "[]"},
 		{"misspelled", "| x | `TestDocsNamedTests`, `TestDocsNamedTest` |", "[TestDocsNamedTest]"},
 		{"elsewhere, not linked", "`TestGzip`", "[TestGzip]"},
 		{"elsewhere", "[`TestGzip`](../tests/webtest), [`TestRandomSequences`](../tests/interop/random_test.go)", "[]"},

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 )
 
@@ -67,4 +68,18 @@ func (e *opError) Unwrap() error { return e.err }
 // invalid returns an [ErrInvalid] that says of what and why.
 func invalid(op, format string, args ...any) error {
 	return &opError{op, fmt.Errorf("%w: "+format, append([]any{ErrInvalid}, args...)...)}
+}
+
+// answerError is the default of Config.ErrorHandler.
+func answerError(w http.ResponseWriter, _ *http.Request, err error) {
+	code := http.StatusServiceUnavailable
+	switch {
+	case errors.Is(err, ErrDestroyed):
+		code = http.StatusConflict
+	case errors.Is(err, ErrInvalid), errors.Is(err, ErrHeaderSent):
+		code = http.StatusInternalServerError
+	default:
+		w.Header().Set("Retry-After", "5")
+	}
+	http.Error(w, http.StatusText(code), code)
 }

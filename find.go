@@ -3,20 +3,20 @@ package session
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 const (
-	// maxFound is how many sessions Manager.Sessions returns at most.
-	maxFound = 1000
-
 	// maxFindBytes bounds a value that sessions are found by. Longer ones are
 	// cut off in the index, at more than this.
 	maxFindBytes = 200
@@ -48,7 +48,7 @@ type Filter struct {
 func (k Key[T]) Is(v T) Filter {
 	raw, err := k.encode(v)
 	f := Filter{key: string(k), value: raw, err: err}
-	if text, ok := jsonText(raw); err == nil && (!ok || len(text) > maxFindBytes || strings.ContainsAny(text, unfindable)) {
+	if text, ok := jsonobj.Text(raw); err == nil && (!ok || len(text) > maxFindBytes || strings.ContainsAny(text, unfindable)) {
 		f.err = invalid(k.op(), "Is needs a string, a number or a boolean of at most %d bytes, without NUL and line separators", maxFindBytes)
 	}
 	return f
@@ -79,6 +79,12 @@ func (f Filter) Handle(handle string) Filter {
 	return f
 }
 
+// Format shows no value that sessions are found by, whatever the verb.
+func (Filter) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Filter") }
+
+// LogValue shows no value that sessions are found by.
+func (Filter) LogValue() slog.Value { return slog.StringValue("session.Filter") }
+
 // Info describes a session to people who may not know its ID.
 type Info struct {
 	_ struct{}
@@ -100,14 +106,20 @@ type Info struct {
 	// ExpiresAt is when the session ends unless it is used.
 	ExpiresAt time.Time
 
-	document document
+	row row.Row
 }
+
+// Format shows the handle and no data, whatever the verb.
+func (i Info) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "session.Info(%s)", i.Handle) }
+
+// LogValue shows the handle and no data.
+func (i Info) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(i)) }
 
 // Of returns the value of k in a listed session, as [Key.Get] does. ok is also
 // false where the data cannot be read: that of an encrypted session with
 // [PostgresOptions.HashIDs].
 func (k Key[T]) Of(i Info) (value T, ok bool) {
-	value, ok, err := decode[T](i.document.get(string(k)))
+	value, ok, err := decode[T](i.row.Get(string(k)))
 	return value, ok && err == nil
 }
 
@@ -180,9 +192,9 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 		return nil, q, invalid("Filter", "the key %q is encrypted: only Config.UserKey can be searched", f.key)
 	}
 	if q.Key = f.key; q.Key != "" {
-		text, _ := jsonText(f.value)
+		text, _ := jsonobj.Text(f.value)
 		var err error
-		if q.Values, err = m.sealer.findValues(f.key, text); err != nil {
+		if q.Values, err = m.sealer.FindValues(f.key, text); err != nil {
 			return nil, q, err
 		}
 	}
@@ -199,19 +211,19 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 }
 
 func (m *Manager) info(r *Found, now time.Time) Info {
-	i := Info{Handle: r.Handle, ExpiresAt: now.Add(min(r.TTL, maxLifetime))}
-	d, err := parseDocument(r.Data)
+	i := Info{Handle: r.Handle, ExpiresAt: now.Add(min(r.TTL, row.MaxLifetime))}
+	d, err := row.Parse(r.Data)
 	if err != nil {
 		return i // no session of ours; revoking it is all one can do
 	}
-	i.CreatedAt, _ = d.time(memberCreated)
-	i.RenewedAt = d.renewed()
+	i.CreatedAt, _ = d.Created()
+	i.RenewedAt = d.Renewed()
 	i.LastSeenAt = i.ExpiresAt.Add(-m.idleTimeout(&d))
 	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
 		i.LastSeenAt = i.CreatedAt
 	}
-	if m.sealer.open(r.ID, &d) == nil {
-		i.document = d
+	if m.sealer.Open(r.ID, &d) == nil {
+		i.row = d
 	}
 	return i
 }
@@ -220,9 +232,9 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 // more than Config.MaxPerUser. It runs after the commit, so of two logins at
 // once the later sees both.
 func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
-	user := out.rec.get(m.cfg.UserKey)
-	text, ok := jsonText(user)
-	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.get(m.cfg.UserKey)) {
+	user := out.rec.Get(m.cfg.UserKey)
+	text, ok := jsonobj.Text(user)
+	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.Get(m.cfg.UserKey)) {
 		return
 	}
 	if err := m.removeOldest(ctx, text, out.id); err != nil {
@@ -232,7 +244,7 @@ func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
 
 func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	finder := m.store.(Finder) // New has checked
-	values, err := m.sealer.findValues(m.cfg.UserKey, user)
+	values, err := m.sealer.FindValues(m.cfg.UserKey, user)
 	if err != nil {
 		return err
 	}
@@ -271,35 +283,4 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 		}
 	}
 	return nil
-}
-
-// checkFinding returns the faults of what needs a store that can find.
-func (cfg *Config) checkFinding(store Store) error {
-	var errs []error
-	if cfg.UserKey != "" && reserved(cfg.UserKey) || !utf8.ValidString(cfg.UserKey) || strings.IndexByte(cfg.UserKey, 0) >= 0 {
-		errs = append(errs, fmt.Errorf("session: Config.UserKey is %q: reserved by Express or this package, or not UTF-8", cfg.UserKey))
-	}
-	switch _, ok := store.(Finder); {
-	case cfg.MaxPerUser < 0 || cfg.MaxPerUser >= maxFound:
-		errs = append(errs, fmt.Errorf("session: Config.MaxPerUser is %d: must not be negative, nor over %d; 0 means no limit", cfg.MaxPerUser, maxFound-1))
-	case cfg.MaxPerUser > 0 && cfg.UserKey == "":
-		errs = append(errs, errors.New("session: Config.MaxPerUser needs Config.UserKey, the key that says whose session it is"))
-	case cfg.MaxPerUser > 0 && store != nil && !ok:
-		errs = append(errs, errors.New("session: Config.MaxPerUser needs a store that can find sessions, a Finder"))
-	}
-	return errors.Join(errs...)
-}
-
-// jsonText returns a JSON string, number or boolean as text, as PostgreSQL's ->>
-// does.
-func jsonText(raw []byte) (string, bool) {
-	if len(raw) == 0 || raw[0] == '{' || raw[0] == '[' || raw[0] == 'n' {
-		return "", false
-	}
-	if raw[0] != '"' {
-		return string(raw), true
-	}
-	var s string
-	err := json.Unmarshal(raw, &s)
-	return s, err == nil
 }

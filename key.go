@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
-	"strconv"
 	"unicode/utf8"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 // Key is the name of a value of type T in a session, declared once:
@@ -131,7 +133,7 @@ func (k Key[T]) Delete(s *Session) {
 func (k Key[T]) op() string { return fmt.Sprintf("Key(%q)", string(k)) }
 
 func (k Key[T]) check() error {
-	if reserved(string(k)) || !utf8.ValidString(string(k)) {
+	if row.Reserved(string(k)) || !utf8.ValidString(string(k)) {
 		return invalid(k.op(), "the name is empty, not UTF-8, or reserved by Express or this package; use another")
 	}
 	return nil
@@ -143,7 +145,7 @@ func (k Key[T]) encode(v T) ([]byte, error) {
 	if err := k.check(); err != nil {
 		return nil, err
 	}
-	raw, err := encodeJSON(v)
+	raw, err := jsonobj.Marshal(v)
 	if err != nil {
 		return nil, invalid(k.op(), "a %v that does not encode as JSON (try json.Marshal on it)", reflect.TypeFor[T]())
 	}
@@ -182,37 +184,11 @@ type rounded string
 // warnDigits logs, once for each key, that a value has an integer which Express
 // would round when it rewrites the record.
 func (k Key[T]) warnDigits(s *Session, raw []byte) {
-	if s.m.cfg.Cookie.Format != FormatExpress || !losesDigits(raw) {
+	if s.m.cfg.Cookie.Format != FormatExpress || !jsonobj.LosesDigits(raw) {
 		return
 	}
 	if _, before := s.m.warned.LoadOrStore(rounded(k), true); !before {
 		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored an integer over 2^53, which Express rounds when it rewrites the record; store it as a string",
 			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
 	}
-}
-
-// losesDigits reports whether valid JSON has an integer over 2^53, the last to
-// which JavaScript knows every one.
-func losesDigits(raw []byte) bool {
-	for i := 0; i < len(raw); {
-		switch c := raw[i]; {
-		case c == '"':
-			i = skipString(raw, i)
-		case c >= '0' && c <= '9':
-			start := i
-			for i < len(raw) && bytes.IndexByte([]byte("0123456789.eE+-"), raw[i]) >= 0 {
-				i++
-			}
-			text := raw[start:i]
-			if len(text) < 16 || bytes.ContainsAny(text, ".eE") {
-				continue
-			}
-			if n, err := strconv.ParseUint(string(text), 10, 64); err != nil || n > 1<<53 {
-				return true
-			}
-		default:
-			i++
-		}
-	}
-	return false
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/row"
 )
 
 type keyCart struct {
@@ -295,7 +296,7 @@ func TestKeyInvalid(t *testing.T) {
 		"constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf", "__proto__",
 		"__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__", "__created", "__renewed", "__saves", "__sealed", "__find_userId",
 	}
-	if got, want := len(session.ReservedKeys()), len(reserved)-1; got != want { // the last has a reserved beginning
+	if got, want := len(row.ReservedNames()), len(reserved)-1; got != want { // the last has a reserved beginning
 		t.Errorf("reserved names: got %d, want %d of this test's", got, want)
 	}
 	for _, name := range reserved {

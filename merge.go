@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 // updating is one Update with its merges.
@@ -18,9 +21,9 @@ type updating struct {
 	changes []change
 	guess   bool // rec is what an earlier request wrote, not what was loaded
 	newID   string
-	doubt   *document // what an attempt without an answer started from
-	tried   document  // what that attempt wrote
-	tag     string    // in what it writes, if a function of Key.Update is among the changes
+	doubt   *row.Row // what an attempt without an answer started from
+	tried   row.Row  // what that attempt wrote
+	tag     string   // in what it writes, if a function of Key.Update is among the changes
 }
 
 // run writes, and merges until that succeeds. wrote is false where nothing had
@@ -58,8 +61,8 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 			}
 		case errors.Is(err, ErrUncertain):
 			_ = m.storeError(err)
-			from := u.rec.document
-			u.doubt, u.tried = &from, next.document
+			from := u.rec.Row
+			u.doubt, u.tried = &from, next.Row
 		case errors.Is(err, ErrConflict):
 			m.stats.conflicts.Add(1)
 		default:
@@ -99,10 +102,10 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 		return false, err
 	}
 	if u.doubt != nil {
-		if happened, err = u.resolve(&rec.document); err != nil {
+		if happened, err = u.resolve(&rec.Row); err != nil {
 			return false, err
 		}
-		if !bytes.Equal(rec.raw, u.doubt.raw) {
+		if !bytes.Equal(rec.Raw, u.doubt.Raw) {
 			u.doubt = nil // the attempt has happened or no longer can
 		}
 	}
@@ -112,15 +115,15 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 
 // resolve finds out from the record as it is now whether the attempt without an
 // answer was carried out, or leaves those of the changes that it can do again.
-func (u *updating) resolve(now *document) (happened bool, err error) {
+func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 	switch {
 	case u.p.renew: // then the record would have another ID
 		return false, nil
-	case bytes.Equal(now.raw, u.tried.raw): // also by somebody's like change, unless it is tagged
+	case bytes.Equal(now.Raw, u.tried.Raw): // also by somebody's like change, unless it is tagged
 		return true, nil
 	case u.tag != "":
 		// To run a function once more, or once less, would be wrong.
-		happened, known := now.savedBy(u.tag, u.doubt)
+		happened, known := now.SavedBy(u.tag, u.doubt)
 		if !known {
 			return false, fmt.Errorf("%w: too many others have changed the session since", ErrUncertain)
 		}
@@ -130,7 +133,7 @@ func (u *updating) resolve(now *document) (happened bool, err error) {
 	// since: by our own attempt, or by somebody after it.
 	var kept []change
 	for _, c := range u.changes {
-		if sameJSON(now.get(c.name), u.doubt.get(c.name)) {
+		if jsonobj.Equal(now.Get(c.name), u.doubt.Get(c.name)) {
 			kept = append(kept, c)
 		}
 	}
@@ -142,11 +145,11 @@ func (u *updating) resolve(now *document) (happened bool, err error) {
 // functions of Key.Update anew. c.New is nil if nothing would change.
 func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	m, p := u.m, u.p
-	d := u.rec.clone()
+	d := u.rec.Clone()
 	dirty, counted := false, false
 	for _, ch := range u.changes {
 		value := ch.value
-		old := d.get(ch.name)
+		old := d.Get(ch.name)
 		if again && ch.update != nil {
 			if value, err = ch.update(old); err != nil {
 				return next, c, err
@@ -154,47 +157,44 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 		}
 		if !bytes.Equal(value, old) {
 			dirty, counted = true, counted || ch.update != nil
-			d.set(ch.name, value)
+			d.Set(ch.name, value)
 		}
 	}
 	if counted {
 		if u.tag == "" {
 			u.tag = m.newTag()
 		}
-		d.addSave(u.tag)
+		d.AddSave(u.tag)
 	}
 	now := time.Now()
 	if u.rec.newborn {
 		dirty = true
-		d.setTime(memberCreated, now)
-		if _, ok := d.time(memberRenewed); !ok {
-			d.set(memberRenewed, []byte("0")) // not known: first sight is no login
-		}
+		d.SetFirstSeen(now)
 	}
-	cookie, healthy := d.healthyCookie()
+	cookie, healthy := d.Cookie()
 	if !healthy {
-		cookie = m.newCookie(p.r)
+		cookie = row.NewCookie(m.configured(p.r))
 	}
 	left := u.rec.left - now.Sub(u.rec.asOf)
 	if p.idle != nil {
 		dirty = true
-		d.setLifetime(cookie, *p.idle, now)
+		d.SetLifetime(cookie, *p.idle, now)
 		c.Shorten = true
 		c.TTL = m.target(&d, now)
-		d.setLifetime(cookie, *p.idle, now.Add(c.TTL))
+		d.SetLifetime(cookie, *p.idle, now.Add(c.TTL))
 	} else if ttl := m.target(&d, now); m.touchDue(&d, ttl, left) {
 		c.TTL = ttl
 	}
 	if u.newID != "" {
 		dirty = true
-		d.setTime(memberRenewed, now)
+		d.SetRenewed(now)
 	}
 	if !dirty {
 		return u.rec, Change{}, nil
 	}
 	// A row that is written anyway is mended.
 	u.lifetime(&d, cookie, healthy, c.TTL, now)
-	c.Old, c.NewID = u.rec.raw, u.newID
+	c.Old, c.NewID = u.rec.Raw, u.newID
 	if c.New, err = m.encode(cmp.Or(u.newID, p.id), &d); err != nil { // a new ID has another key
 		return next, c, err
 	}
@@ -203,8 +203,8 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 			return next, c, err
 		}
 	}
-	d.raw = c.New
-	next = loaded{document: d, left: left, asOf: now}
+	d.Raw = c.New
+	next = loaded{Row: d, left: left, asOf: now}
 	if c.TTL > 0 {
 		next.left = c.TTL
 	}
@@ -213,8 +213,8 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 
 // lifetime brings the cookie object of a record that is written anyway up to
 // date, and replaces one that Express could not use; a timeout in it is kept.
-func (u *updating) lifetime(d *document, cookie document, healthy bool, ttl time.Duration, now time.Time) {
-	own, ok := d.maxAge()
+func (u *updating) lifetime(d *row.Row, cookie jsonobj.Object, healthy bool, ttl time.Duration, now time.Time) {
+	own, ok := d.MaxAge()
 	switch {
 	case u.p.idle != nil: // done
 	case !healthy:
@@ -225,10 +225,9 @@ func (u *updating) lifetime(d *document, cookie document, healthy bool, ttl time
 		if ok && own > 0 {
 			idle = own
 		}
-		d.setLifetime(cookie, idle, now.Add(idle))
+		d.SetLifetime(cookie, idle, now.Add(idle))
 	case ok && own > 0 && ttl > 0:
-		cookie.setExpires(now.Add(ttl))
-		d.set(memberCookie, cookie.encode())
+		d.SetExpires(cookie, now.Add(ttl))
 	}
 }
 
@@ -240,7 +239,7 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 		u.m.stats.renewals.Add(1)
 		out.id = c.NewID
 	}
-	_, own := rec.maxAge()
+	_, own := rec.MaxAge()
 	moved := c.TTL > 0 && (own || !u.m.cfg.Cookie.BrowserSession)
 	out.cookie.send = c.NewID != "" || u.p.idle != nil || moved
 	out.cookie.only = !u.p.asked()

@@ -10,13 +10,18 @@ import (
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/gate"
+	"github.com/pgsession/session/internal/row"
+	"github.com/pgsession/session/internal/seal"
+	"github.com/pgsession/session/internal/turn"
 )
 
 // Manager loads and saves the sessions of an application. It is safe for
@@ -24,10 +29,10 @@ import (
 type Manager struct {
 	cfg    Config
 	store  Store
-	codec  codec
-	sealer sealer
+	codec  cookie.Codec
+	sealer seal.Sealer
 	rand   io.Reader
-	queue  queue
+	queue  turn.Queue[loaded]
 	stats  counters
 	name   string        // of this program, in tags
 	saves  atomic.Uint64 // tagged
@@ -38,6 +43,9 @@ type Manager struct {
 	stopPrune context.CancelFunc
 	pruned    chan struct{} // closed when the pruning goroutine has ended; nil without one
 }
+
+// Format shows no secret, whatever the verb.
+func (*Manager) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Manager") }
 
 // Open is the short way: [ConfigFromEnv], [NewPostgresStore] with its defaults
 // and [New]. It makes the table if it is missing and starts pruning. ctx bounds
@@ -71,15 +79,16 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
-	codec, err := newCodec(&cfg)
+	secrets := append([]string{cfg.Secret}, cfg.OldSecrets...)
+	codec, err := cookie.NewCodec(secrets, cfg.Cookie.Format == FormatExpress)
 	if err != nil {
 		return nil, err
 	}
-	sealer, err := newSealer(&cfg)
+	sealer, err := seal.New(secrets, cfg.UserKey)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:programBytes]}
+	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:row.ProgramBytes]}
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -277,9 +286,49 @@ func (x *exchange) Settle() error {
 	return nil
 }
 
+// configured returns the attributes that the configuration gives on r.
+func (m *Manager) configured(r *http.Request) cookie.Attributes {
+	c := &m.cfg.Cookie
+	a := cookie.Attributes{Domain: c.Domain, Path: c.Path, Partitioned: c.Partitioned, Secure: m.secure(r)}
+	switch c.SameSite {
+	case http.SameSiteLaxMode:
+		a.SameSite = "Lax"
+	case http.SameSiteStrictMode:
+		a.SameSite = "Strict"
+	case http.SameSiteNoneMode:
+		a.SameSite = "None"
+	}
+	return a
+}
+
+// secure reports whether a cookie made on r is to have the Secure attribute.
+func (m *Manager) secure(r *http.Request) bool {
+	switch m.cfg.Cookie.Secure {
+	case SecureAlways:
+		return true
+	case SecureNever:
+		return false
+	}
+	if r.TLS != nil {
+		return true
+	}
+	proto := r.Header.Get("X-Forwarded-Proto")
+	if proto == "" {
+		return false
+	}
+	if !m.cfg.TrustProxy {
+		m.warnProxy.Do(func() {
+			m.cfg.Logger.Warn("session: X-Forwarded-Proto seen but Config.TrustProxy is not set: session cookies are sent without Secure; set TrustProxy if your proxy sets this header, or SecureAlways")
+		})
+		return false
+	}
+	proto, _, _ = strings.Cut(proto, ",") // the client's side comes first
+	return strings.EqualFold(strings.TrimSpace(proto), "https")
+}
+
 // newID returns a new random session ID.
 func (m *Manager) newID() (string, error) {
-	var b [idBytes]byte
+	var b [cookie.IDBytes]byte
 	if _, err := io.ReadFull(m.rand, b[:]); err != nil {
 		return "", fmt.Errorf("session: no randomness for a session ID: %w", err)
 	}
@@ -298,16 +347,29 @@ func (m *Manager) storeContext(ctx context.Context) (context.Context, context.Ca
 	return context.WithTimeout(context.WithoutCancel(ctx), m.cfg.StoreTimeout)
 }
 
-// answerError is the default of Config.ErrorHandler.
-func answerError(w http.ResponseWriter, _ *http.Request, err error) {
-	code := http.StatusServiceUnavailable
-	switch {
-	case errors.Is(err, ErrDestroyed):
-		code = http.StatusConflict
-	case errors.Is(err, ErrInvalid), errors.Is(err, ErrHeaderSent):
-		code = http.StatusInternalServerError
-	default:
-		w.Header().Set("Retry-After", "5")
+// Stats are counts since the Manager was made, for a person on call.
+type Stats struct {
+	Loads       uint64 // records asked for
+	Misses      uint64 // of these, not found: expired, destroyed or unknown
+	Creates     uint64 // new sessions stored
+	Saves       uint64 // existing sessions changed, renewals included
+	Conflicts   uint64 // saves that met another request's and were merged
+	Renewals    uint64 // IDs changed
+	Touches     uint64 // expiries moved without other changes
+	Destroys    uint64 // records deleted at an application's wish
+	Pruned      uint64 // expired records deleted
+	BadCookies  uint64 // session cookies that did not verify
+	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
+}
+
+// Stats returns the counts so far. It is safe for concurrent use, and suits
+// expvar.Func.
+func (m *Manager) Stats() Stats {
+	c := &m.stats
+	return Stats{
+		Loads: c.loads.Load(), Misses: c.misses.Load(), Creates: c.creates.Load(), Saves: c.saves.Load(),
+		Conflicts: c.conflicts.Load(), Renewals: c.renewals.Load(), Touches: c.touches.Load(),
+		Destroys: c.destroys.Load(), Pruned: c.pruned.Load(), BadCookies: c.badCookies.Load(),
+		StoreErrors: c.storeErrors.Load(),
 	}
-	http.Error(w, http.StatusText(code), code)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"sync/atomic"
 	"time"
 )
 
@@ -61,35 +60,4 @@ func (m *Manager) prune(ctx context.Context, p Pruner) (int64, error) {
 		m.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "session: pruned", slog.Int64("deleted", n), slog.Int64("durationMs", time.Since(start).Milliseconds()))
 	}
 	return n, nil
-}
-
-// Stats are counts since the Manager was made, for a person on call.
-type Stats struct {
-	Loads       uint64 // records asked for
-	Misses      uint64 // of these, not found: expired, destroyed or unknown
-	Creates     uint64 // new sessions stored
-	Saves       uint64 // existing sessions changed, renewals included
-	Conflicts   uint64 // saves that met another request's and were merged
-	Renewals    uint64 // IDs changed
-	Touches     uint64 // expiries moved without other changes
-	Destroys    uint64 // records deleted at an application's wish
-	Pruned      uint64 // expired records deleted
-	BadCookies  uint64 // session cookies that did not verify
-	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
-}
-
-// Stats returns the counts so far. It is safe for concurrent use, and suits
-// expvar.Func.
-func (m *Manager) Stats() Stats {
-	c := &m.stats
-	return Stats{
-		Loads: c.loads.Load(), Misses: c.misses.Load(), Creates: c.creates.Load(), Saves: c.saves.Load(),
-		Conflicts: c.conflicts.Load(), Renewals: c.renewals.Load(), Touches: c.touches.Load(),
-		Destroys: c.destroys.Load(), Pruned: c.pruned.Load(), BadCookies: c.badCookies.Load(),
-		StoreErrors: c.storeErrors.Load(),
-	}
-}
-
-type counters struct {
-	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors atomic.Uint64
 }

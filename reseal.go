@@ -6,11 +6,13 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgsession/session/internal/row"
 )
 
 // sqlWalk finds the next live records after the ID $1. Only sealed data is
 // sent: a table of large plain records is not read over the network.
-const sqlWalk = `SELECT sid::text, CASE WHEN strpos(sess::text, '"` + memberSealed + `"') > 0 THEN sess::text ELSE '' END
+const sqlWalk = `SELECT sid::text, CASE WHEN strpos(sess::text, '"` + row.MemberSealed + `"') > 0 THEN sess::text ELSE '' END
 	FROM %[1]s WHERE expire >= now() AND sid > $1::text ORDER BY sid LIMIT %[7]s`
 
 const (
@@ -134,12 +136,11 @@ func (m *Manager) reseal(ctx context.Context, r *Found, dry bool, n *ResealCount
 
 // replaceSeal seals a record with the current secret. again says that a request
 // came first, and that r is now what that request has written.
-func (m *Manager) replaceSeal(ctx context.Context, r *Found, d *document, userKey string) (again bool, err error) {
+func (m *Manager) replaceSeal(ctx context.Context, r *Found, d *row.Row, userKey string) (again bool, err error) {
 	ctx, cancel := m.storeContext(ctx)
 	defer cancel()
-	seal := m.sealer
-	seal.userKey = userKey
-	data, err := seal.seal(r.ID, d)
+	sealer := m.sealer.WithUserKey(userKey)
+	data, err := sealer.Seal(r.ID, d)
 	if err != nil {
 		return false, err
 	}
@@ -169,23 +170,17 @@ func (u sealedUnder) count(n *ResealCounts) *int64 {
 // unseal opens the data of record id. userKey is the key whose value it can be
 // found by: this Manager may have been made without Config.UserKey, and the
 // searchable hash must not be lost by that.
-func (m *Manager) unseal(id string, data []byte) (d document, userKey string, under sealedUnder) {
-	d, err := parseDocument(data)
-	if err != nil || d.get(memberSealed) == nil {
+func (m *Manager) unseal(id string, data []byte) (d row.Row, userKey string, under sealedUnder) {
+	d, err := row.Parse(data)
+	if err != nil || d.Get(row.MemberSealed) == nil {
 		return d, "", underNone
 	}
-	if userKey = m.sealer.userKey; userKey == "" {
-		for _, member := range d.members {
-			if name, ok := strings.CutPrefix(member.name(), prefixFind); ok {
-				userKey = name
-			}
-		}
-	}
-	current := sealer{roots: m.sealer.roots[:1]}
+	userKey = m.sealer.UserKey(&d)
+	current := m.sealer.Current()
 	switch {
-	case current.open(id, &d) == nil:
+	case current.Open(id, &d) == nil:
 		return d, userKey, underCurrent
-	case m.sealer.open(id, &d) == nil:
+	case m.sealer.Open(id, &d) == nil:
 		return d, userKey, underOld
 	}
 	return d, userKey, underUnknown

@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgsession/session/internal/cookie"
 )
 
 //go:embed schema.sql
@@ -255,7 +257,7 @@ func (s *PostgresStore) check(t *tableInfo) error {
 			fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;", name, s.table(), is, want, s.table(), name, typ, using)
 		}
 	}
-	sid, length := t.types["sid"], len(s.sid(strings.Repeat("x", idLen)))
+	sid, length := t.types["sid"], len(s.sid(strings.Repeat("x", cookie.IDLen)))
 	column("sid", fmt.Sprintf("varchar or text of %d characters or more", length), "varchar", "", sid == "text" || sid == "character varying" && (t.sidLength == 0 || t.sidLength >= length))
 	sess := t.types["sess"]
 	column("sess", "json or jsonb", "json", " USING sess::text::json", sess == "json" || sess == "jsonb")

@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/gate"
+	"github.com/pgsession/session/internal/row"
 )
 
 // Session is the session of one request. It is safe for concurrent use by the
@@ -37,7 +39,7 @@ type Session struct {
 
 	// The record, as of the last load or commit. id is empty without one.
 	id       string
-	base     document
+	base     row.Row
 	left     time.Duration // until it expires, at asOf
 	asOf     time.Time
 	newborn  bool // has an AbsoluteTimeout to obey but no creation time yet
@@ -53,7 +55,7 @@ type Session struct {
 	epoch   int      // counts Destroy, so that a commit under way notices
 
 	cookie     cookieState
-	expireAs   *attributes // those of the destroyed record
+	expireAs   *cookie.Attributes // those of the destroyed record
 	headerSent bool
 	detached   bool
 	offline    bool // in the error handler, or finished: no more I/O
@@ -132,7 +134,7 @@ func (s *Session) load() {
 		s.fail(&opError{"load", err})
 	default:
 		s.id, s.existed = id, true
-		s.base, s.left, s.asOf, s.newborn = rec.document, rec.left, rec.asOf, rec.newborn
+		s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
 		if s.resign {
 			s.cookie = cookieState{send: true, only: true}
 		}
@@ -146,7 +148,7 @@ func (s *Session) present() {
 		return
 	}
 	var bad int
-	s.presented, s.resign, bad = s.m.codec.find(lines, s.m.cfg.Cookie.Name)
+	s.presented, s.resign, bad = s.m.codec.Find(lines, s.m.cfg.Cookie.Name)
 	s.m.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
@@ -210,7 +212,7 @@ func (s *Session) Handle() string {
 func (s *Session) CreatedAt() time.Time {
 	s.use()
 	defer s.mu.Unlock()
-	t, _ := s.base.created()
+	t, _ := s.base.Created()
 	return t
 }
 
@@ -229,7 +231,7 @@ func (s *Session) RenewedAt() time.Time {
 	if s.renew {
 		return time.Now()
 	}
-	return s.base.renewed()
+	return s.base.Renewed()
 }
 
 // IsNew reports whether there was no record when the request began.
@@ -243,11 +245,11 @@ func (s *Session) IsNew() bool {
 func (s *Session) Keys() []string {
 	s.use()
 	defer s.mu.Unlock()
-	d := s.base.clone()
+	d := s.base.Clone()
 	for _, c := range s.changes {
-		d.set(c.name, c.value)
+		d.Set(c.name, c.value)
 	}
-	return d.names()
+	return d.Keys()
 }
 
 // get returns the value of a key as JSON, nil if absent; it is called with s.mu
@@ -258,10 +260,10 @@ func (s *Session) get(name string) []byte {
 			return s.changes[i].value
 		}
 	}
-	if bookkeeping(name) {
+	if row.Bookkeeping(name) {
 		return nil
 	}
-	return s.base.get(name)
+	return s.base.Get(name)
 }
 
 // put records a change; it is called with s.mu locked.
@@ -336,7 +338,7 @@ func (s *Session) Destroy() {
 // forget leaves s without a record; it is called with s.mu locked.
 func (s *Session) forget() {
 	s.version++
-	s.id, s.base, s.left, s.newborn = "", document{}, 0, false
+	s.id, s.base, s.left, s.newborn = "", row.Row{}, 0, false
 	s.changes, s.taken, s.idle, s.renew = nil, 0, nil, false
 	s.cookie = cookieState{expire: s.cookie.expire}
 }
@@ -362,7 +364,7 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 	if d == 0 && !s.m.cfg.Cookie.BrowserSession {
 		d = s.m.cfg.IdleTimeout
 	}
-	if now, own := s.base.maxAge(); s.id != "" && s.idle == nil && own == (d > 0) && now == d {
+	if now, own := s.base.MaxAge(); s.id != "" && s.idle == nil && own == (d > 0) && now == d {
 		return
 	}
 	s.idle = &d
@@ -444,7 +446,7 @@ func (s *Session) Reload(ctx context.Context) error {
 	case err != nil:
 		return &opError{"Reload", err}
 	}
-	s.base, s.left, s.asOf, s.newborn = rec.document, rec.left, rec.asOf, rec.newborn
+	s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
 	return s.replay()
 }
 
@@ -453,7 +455,7 @@ func (s *Session) Reload(ctx context.Context) error {
 func (s *Session) replay() error {
 	for {
 		base, pending, version := s.base, slices.Clone(s.changes), s.version
-		err := s.unlocked(func() error { return rebase(base.clone(), pending) })
+		err := s.unlocked(func() error { return rebase(base.Clone(), pending) })
 		if err != nil {
 			s.fail(err)
 			return err
@@ -474,17 +476,17 @@ func (s *Session) unlocked(f func() error) error {
 
 // rebase runs the functions among the changes again, on d, and keeps their
 // results.
-func rebase(d document, changes []change) error {
+func rebase(d row.Row, changes []change) error {
 	for i := range changes {
 		c := &changes[i]
 		if c.update != nil {
-			v, err := c.update(d.get(c.name))
+			v, err := c.update(d.Get(c.name))
 			if err != nil {
 				return err
 			}
 			c.value = v
 		}
-		d.set(c.name, c.value)
+		d.Set(c.name, c.value)
 	}
 	return nil
 }
@@ -550,29 +552,30 @@ func (s *Session) header(public bool) string {
 	}
 	now := time.Now()
 	attrs := s.attributes()
+	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
 	switch {
 	case c.send && s.id != "":
-		value, err := s.m.codec.sign(s.m.cfg.Cookie.Name, s.id)
-		if err != nil || len(s.m.cfg.Cookie.Name)+len(value) > maxCookieBytes {
+		value, err := s.m.codec.Sign(name, s.id)
+		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
 			s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: cookie left out, too long for browsers")
 			return ""
 		}
-		return s.m.setCookie(value, attrs, s.lifetime(now), now)
+		return cookie.SetCookie(name, value, attrs, s.lifetime(now), express, now)
 	case c.expire:
 		if s.expireAs != nil {
 			attrs = *s.expireAs
 		}
-		return s.m.setCookie("", attrs, lifetime{}, now)
+		return cookie.SetCookie(name, "", attrs, cookie.Lifetime{}, express, now)
 	}
 	return ""
 }
 
 // attributes returns those of the session's cookie: an existing Express
 // session's are in its record.
-func (s *Session) attributes() attributes {
-	if s.m.cfg.Cookie.Format == FormatExpress && s.base.raw != nil {
-		a, err := s.base.recorded()
+func (s *Session) attributes() cookie.Attributes {
+	if s.m.cfg.Cookie.Format == FormatExpress && s.base.Raw != nil {
+		a, err := s.base.Attributes()
 		if err == nil {
 			return a
 		}
@@ -582,10 +585,10 @@ func (s *Session) attributes() attributes {
 }
 
 // lifetime says how long the session's cookie is to live.
-func (s *Session) lifetime(now time.Time) lifetime {
-	_, own := s.base.maxAge()
+func (s *Session) lifetime(now time.Time) cookie.Lifetime {
+	_, own := s.base.MaxAge()
 	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == FormatExpress)
-	return lifetime{ttl: s.left - now.Sub(s.asOf), untilExit: untilExit}
+	return cookie.Lifetime{TTL: s.left - now.Sub(s.asOf), UntilExit: untilExit}
 }
 
 // addHeaders adds what the session has to say to the final header. It never

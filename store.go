@@ -4,6 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
 	"time"
 )
 
@@ -57,6 +60,14 @@ type Record struct {
 	TTL time.Duration
 }
 
+// Format shows no data, whatever the verb.
+func (r Record) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "session.Record(%d bytes, %v)", len(r.Data), r.TTL)
+}
+
+// LogValue shows no data.
+func (r Record) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
+
 // Change is one atomic change of a record, for [Store.Update].
 type Change struct {
 	_ struct{}
@@ -75,6 +86,14 @@ type Change struct {
 	// NewID, unless empty, becomes the record's ID in the same step: a renewal.
 	NewID string
 }
+
+// Format shows neither session ID nor data, whatever the verb.
+func (c Change) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "session.Change(%d to %d bytes, %v, renewal %t)", len(c.Old), len(c.New), c.TTL, c.NewID != "")
+}
+
+// LogValue shows neither session ID nor data.
+func (c Change) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 
 // Pruner is implemented by stores that can delete expired records. The manager
 // calls it every [Config.PruneInterval].
@@ -125,6 +144,12 @@ type Query struct {
 	Limit int
 }
 
+// Format shows neither session ID nor the values asked for, whatever the verb.
+func (Query) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Query") }
+
+// LogValue shows neither session ID nor the values asked for.
+func (Query) LogValue() slog.Value { return slog.StringValue("session.Query") }
+
 // Found is a record that a [Finder] has found.
 type Found struct {
 	Record
@@ -135,6 +160,12 @@ type Found struct {
 	// Handle is the record's handle.
 	Handle string
 }
+
+// Format shows the handle, and neither session ID nor data, whatever the verb.
+func (r Found) Format(f fmt.State, _ rune) { _, _ = fmt.Fprintf(f, "session.Found(%s)", r.Handle) }
+
+// LogValue shows the handle, and neither session ID nor data.
+func (r Found) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
 
 // handleOf hashes an ID, or what a store keeps in its place.
 func handleOf(sid string) string {

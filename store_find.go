@@ -12,6 +12,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/pgsession/session/internal/row"
 )
 
 const (
@@ -122,7 +124,7 @@ func (s *PostgresStore) where(sql string, q *Query) (string, []any) {
 // value returns the expression of a key's value, the same in every statement,
 // for an index is only used for its own.
 func (s *PostgresStore) value(key string) string {
-	return strings.NewReplacer("%[2]s", s.sessType, "%[4]s", literal(key), "%[5]s", literal(prefixFind+key)).
+	return strings.NewReplacer("%[2]s", s.sessType, "%[4]s", literal(key), "%[5]s", literal(row.PrefixFind+key)).
 		Replace(strings.Join(strings.Fields(sqlValue), " "))
 }
 

@@ -4,10 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/row"
 )
 
 // MemoryStore is a [Store] that keeps its records in this program's memory.
@@ -209,15 +214,15 @@ func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
 	if q.Key == "" {
 		return true
 	}
-	d, err := parseDocument(r.data)
+	d, err := row.Parse(r.data)
 	if err != nil {
 		return false
 	}
-	raw := d.get(prefixFind + q.Key)
+	raw := d.Get(row.PrefixFind + q.Key)
 	if raw == nil {
-		raw = d.get(q.Key)
+		raw = d.Get(q.Key)
 	}
-	text, ok := jsonText(raw)
+	text, ok := jsonobj.Text(raw)
 	return ok && slices.Contains(q.Values, text)
 }
 
@@ -225,6 +230,9 @@ func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
 func (s *MemoryStore) LogValue() slog.Value {
 	return slog.StringValue("memory")
 }
+
+// Format shows neither session IDs nor data, whatever the verb.
+func (*MemoryStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.MemoryStore") }
 
 // live returns the record of id if it has not expired. The caller holds s.mu.
 func (s *MemoryStore) live(id string, now time.Time) (memoryRecord, bool) {

@@ -14,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/internal/row"
 )
 
 // Statements, with the table for %[1]s, its JSON type for %[2]s and the type of
@@ -157,7 +159,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	}
 	opts.IndexKeys = slices.Clone(opts.IndexKeys)
 	for _, key := range opts.IndexKeys {
-		if reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
+		if row.Reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
 			return nil, fmt.Errorf("session: PostgresOptions.IndexKeys: %q is no key: empty, reserved, or not UTF-8", key)
 		}
 	}
@@ -367,7 +369,7 @@ func (s *PostgresStore) pruneBatch(ctx context.Context, after *float64) (found, 
 }
 
 func fromSeconds(s float64) time.Duration {
-	return time.Duration(math.Min(s, maxLifetime.Seconds()) * float64(time.Second)) // also of infinity
+	return time.Duration(math.Min(s, row.MaxLifetime.Seconds()) * float64(time.Second)) // also of infinity
 }
 
 // repetition says when a statement may be run again.

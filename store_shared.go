@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session/internal/batch"
+	"github.com/pgsession/session/internal/turn"
 )
 
 // Statements that several requests share, with the placeholders of the single
@@ -67,7 +68,7 @@ type sharing struct {
 	// one statement per session at a time, so that a row that is locked for
 	// long does not take the connections from the others.
 	lane  chan struct{}
-	queue queue
+	queue turn.Queue[struct{}]
 }
 
 type save struct {
@@ -102,11 +103,11 @@ func single[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(co
 
 // alone runs f in the slow lane.
 func (s *PostgresStore) alone(ctx context.Context, id string, f func() error) error {
-	turn, err := s.shared.queue.acquire(ctx, id)
+	place, err := s.shared.queue.Acquire(ctx, id)
 	if err != nil {
 		return late(ctx, err)
 	}
-	defer turn.release()
+	defer place.Release()
 	select {
 	case s.shared.lane <- struct{}{}:
 		defer func() { <-s.shared.lane }()

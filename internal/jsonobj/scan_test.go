@@ -1,4 +1,4 @@
-package session_test
+package jsonobj_test
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/jsonobj"
 )
 
 var scanned = []string{
@@ -43,7 +43,7 @@ func FuzzRecordScanner(f *testing.F) {
 // checkScan wants the scanner to take apart what encoding/json takes for an
 // object, with the same keys and the very bytes of the values, and nothing else.
 func checkScan(t *testing.T, obj []byte) {
-	got, ok := session.ScanObject(obj)
+	o, ok := jsonobj.Scan(obj)
 	if want := len(obj) > 0 && obj[0] == '{' && obj[len(obj)-1] == '}' && json.Valid(obj); ok != want {
 		t.Fatalf("%.100q: got an object %t, want %t", obj, ok, want)
 	}
@@ -54,12 +54,19 @@ func checkScan(t *testing.T, obj []byte) {
 	if err := json.Unmarshal(obj, &want); err != nil {
 		t.Fatalf("%.100q: encoding/json: %v", obj, err)
 	}
+	got := make(map[string][]byte)
+	for name, value := range o.All() {
+		got[name] = value // of duplicate keys the last counts
+	}
 	if len(got) != len(want) {
 		t.Fatalf("%.100q: got %d keys, want %d", obj, len(got), len(want))
 	}
 	for name, value := range want {
 		if !bytes.Equal(got[name], value) {
 			t.Errorf("%.100q: value of %q: got %.100q, want %.100q", obj, name, got[name], value)
+		}
+		if !bytes.Equal(o.Get(name), value) || !bytes.Equal(jsonobj.Lookup(obj, name), value) {
+			t.Errorf("%.100q: Get and Lookup of %q: got %.100q, %.100q, want %.100q", obj, name, o.Get(name), jsonobj.Lookup(obj, name), value)
 		}
 	}
 }
