@@ -214,6 +214,15 @@ func (cfg Config) withDefaults() Config {
 	return cfg
 }
 
+// limits returns what the engine has to know of a config with its defaults.
+func (cfg *Config) limits() limits {
+	return limits{
+		idleTimeout: cfg.IdleTimeout, absoluteTimeout: cfg.AbsoluteTimeout,
+		touchInterval: cfg.TouchInterval, storeTimeout: cfg.StoreTimeout,
+		maxBytes: cfg.MaxBytes, browserSession: cfg.Cookie.BrowserSession, encrypt: cfg.Encrypt,
+	}
+}
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

@@ -6,7 +6,7 @@ import "io"
 var ParseTimeout = parseTimeout
 
 // SetRandom replaces the source of session IDs.
-func (m *Manager) SetRandom(r io.Reader) { m.rand = r }
+func (m *Manager) SetRandom(r io.Reader) { m.engine.rand = r }
 
 // SignCookie returns the cookie value that names id.
 func (m *Manager) SignCookie(id string) (string, error) {

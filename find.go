@@ -135,7 +135,7 @@ func (m *Manager) Sessions(ctx context.Context, f Filter) ([]Info, error) {
 	defer cancel()
 	found, err := finder.Find(ctx, q)
 	if err != nil {
-		return nil, &opError{"Sessions", m.storeError(err)}
+		return nil, &opError{"Sessions", m.engine.countError(err)}
 	}
 	now := time.Now()
 	infos := make([]Info, 0, len(found))
@@ -166,13 +166,13 @@ func (m *Manager) Revoke(ctx context.Context, f Filter) (int64, error) {
 	case f.everyone:
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), revokeTimeout)
 	default:
-		ctx, cancel = m.storeContext(ctx)
+		ctx, cancel = m.engine.storeContext(ctx)
 	}
 	defer cancel()
 	n, err := finder.DeleteFound(ctx, q)
-	m.stats.destroys.Add(uint64(max(n, 0)))
+	m.engine.stats.destroys.Add(uint64(max(n, 0)))
 	if err != nil {
-		return n, &opError{"Revoke", m.storeError(err)}
+		return n, &opError{"Revoke", m.engine.countError(err)}
 	}
 	return n, nil
 }
@@ -194,7 +194,7 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 	if q.Key = f.key; q.Key != "" {
 		text, _ := jsonobj.Text(f.value)
 		var err error
-		if q.Values, err = m.sealer.FindValues(f.key, text); err != nil {
+		if q.Values, err = m.engine.sealer.FindValues(f.key, text); err != nil {
 			return nil, q, err
 		}
 	}
@@ -218,11 +218,11 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 	}
 	i.CreatedAt, _ = d.Created()
 	i.RenewedAt = d.Renewed()
-	i.LastSeenAt = i.ExpiresAt.Add(-m.idleTimeout(&d))
+	i.LastSeenAt = i.ExpiresAt.Add(-m.engine.idleTimeout(&d))
 	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
 		i.LastSeenAt = i.CreatedAt
 	}
-	if m.sealer.Open(r.ID, &d) == nil {
+	if m.engine.sealer.Open(r.ID, &d) == nil {
 		i.row = d
 	}
 	return i
@@ -231,10 +231,10 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 // limit destroys a user's oldest sessions once a commit has given the user one
 // more than Config.MaxPerUser. It runs after the commit, so of two logins at
 // once the later sees both.
-func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
+func (m *Manager) limit(ctx context.Context, before *row.Row, out *outcome) {
 	user := out.rec.Get(m.cfg.UserKey)
 	text, ok := jsonobj.Text(user)
-	if !ok || len(text) > maxFindBytes || string(user) == string(p.rec.Get(m.cfg.UserKey)) {
+	if !ok || len(text) > maxFindBytes || string(user) == string(before.Get(m.cfg.UserKey)) {
 		return
 	}
 	if err := m.removeOldest(ctx, text, out.id); err != nil {
@@ -244,14 +244,14 @@ func (m *Manager) limit(ctx context.Context, p *snapshot, out *outcome) {
 
 func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	finder := m.store.(Finder) // New has checked
-	values, err := m.sealer.FindValues(m.cfg.UserKey, user)
+	values, err := m.engine.sealer.FindValues(m.cfg.UserKey, user)
 	if err != nil {
 		return err
 	}
 	q := Query{Key: m.cfg.UserKey, Values: values, Limit: maxFound}
 	found, err := finder.Find(ctx, q)
 	if err != nil {
-		return m.storeError(err)
+		return m.engine.countError(err)
 	}
 	// Newest login first. All logins at the same time must see the same order, or
 	// they would destroy each other: one that comes late may be over the limit
@@ -277,9 +277,9 @@ func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
 	for _, i := range all[min(len(all), m.cfg.MaxPerUser):] {
 		q.Handle = i.Handle
 		n, err := finder.DeleteFound(ctx, q)
-		m.stats.destroys.Add(uint64(max(n, 0)))
+		m.engine.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
-			return m.storeError(err)
+			return m.engine.countError(err)
 		}
 	}
 	return nil

@@ -28,8 +28,8 @@ type Key[T any] string
 // null and T cannot hold that, or if it is not a T, which is logged once with
 // the key's name.
 func (k Key[T]) Get(s *Session) (value T, ok bool) {
-	s.use()
-	raw := s.get(string(k))
+	s.lockLoaded()
+	raw := s.getLocked(string(k))
 	s.mu.Unlock()
 	value, ok, err := decode[T](raw)
 	if err != nil {
@@ -42,18 +42,18 @@ func (k Key[T]) Get(s *Session) (value T, ok bool) {
 // not count. A value that encodes to the bytes already stored is no change. One
 // that cannot be encoded is an error of the session: [ErrInvalid].
 func (k Key[T]) Set(s *Session, v T) {
-	if !s.writable() {
+	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
 	raw, err := k.encode(v)
 	if err != nil {
-		s.fail(err)
+		s.failLocked(err)
 		return
 	}
-	if !bytes.Equal(raw, s.get(string(k))) {
+	if !bytes.Equal(raw, s.getLocked(string(k))) {
 		k.warnDigits(s, raw)
-		s.put(change{name: string(k), value: raw})
+		s.putLocked(change{name: string(k), value: raw})
 	}
 }
 
@@ -71,25 +71,25 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		return k.encode(f(v))
 	}
 	for {
-		if !s.writable() {
+		if !s.lockForChange() {
 			return
 		}
-		old := s.get(string(k))
+		old := s.getLocked(string(k))
 		s.mu.Unlock()
 		raw, err := update(old) // unlocked: f may use the session
-		if !s.writable() {
+		if !s.lockForChange() {
 			return
 		}
-		if !bytes.Equal(old, s.get(string(k))) { // another goroutine of this request
+		if !bytes.Equal(old, s.getLocked(string(k))) { // another goroutine of this request
 			s.mu.Unlock()
 			continue
 		}
 		switch {
 		case err != nil:
-			s.fail(err)
+			s.failLocked(err)
 		case !bytes.Equal(raw, old):
 			k.warnDigits(s, raw)
-			s.put(change{name: string(k), value: raw, update: update})
+			s.putLocked(change{name: string(k), value: raw, update: update})
 		}
 		s.mu.Unlock()
 		return
@@ -98,13 +98,13 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 
 // Take returns the value and deletes it: for messages that are shown once.
 func (k Key[T]) Take(s *Session) (value T, ok bool) {
-	s.use()
-	raw := s.get(string(k))
-	if raw != nil && !s.refuses() {
+	s.lockLoaded()
+	raw := s.getLocked(string(k))
+	if raw != nil && !s.rejectChangeLocked() {
 		if err := k.check(); err != nil {
-			s.fail(err)
+			s.failLocked(err)
 		} else {
-			s.put(change{name: string(k)})
+			s.putLocked(change{name: string(k)})
 		}
 	}
 	s.mu.Unlock()
@@ -117,16 +117,16 @@ func (k Key[T]) Take(s *Session) (value T, ok bool) {
 
 // Delete removes the value. An absent one is no change.
 func (k Key[T]) Delete(s *Session) {
-	if !s.writable() {
+	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
 	if err := k.check(); err != nil {
-		s.fail(err)
+		s.failLocked(err)
 		return
 	}
-	if s.get(string(k)) != nil {
-		s.put(change{name: string(k)})
+	if s.getLocked(string(k)) != nil {
+		s.putLocked(change{name: string(k)})
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // updating is one Update with its merges.
 type updating struct {
-	m       *Manager
+	e       *engine
 	p       *snapshot
 	rec     loaded
 	changes []change
@@ -29,7 +29,7 @@ type updating struct {
 // run writes, and merges until that succeeds. wrote is false where nothing had
 // to be written.
 func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error) {
-	m := u.m
+	e := u.e
 	for try := 0; ; try++ {
 		next, c, err := u.change(try > 0 || u.guess)
 		if u.guess && (err != nil || c.New == nil) {
@@ -44,9 +44,9 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		}
 		if c.New == nil { // every change is there already
 			out.rec = u.rec
-			return false, m.touch(ctx, u.p.id, &u.rec, out)
+			return false, e.touch(ctx, u.p.id, &u.rec, out)
 		}
-		err = m.store.Update(ctx, u.p.id, c)
+		err = e.store.Update(ctx, u.p.id, c)
 		switch {
 		case err == nil:
 			u.done(out, next, c)
@@ -56,17 +56,17 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 				return false, ErrDestroyed
 			}
 		case errors.Is(err, ErrExists):
-			if u.newID, err = m.newID(); err != nil {
+			if u.newID, err = e.newID(); err != nil {
 				return false, err
 			}
 		case errors.Is(err, ErrUncertain):
-			_ = m.storeError(err)
+			_ = e.countError(err)
 			from := u.rec.Row
 			u.doubt, u.tried = &from, next.Row
 		case errors.Is(err, ErrConflict):
-			m.stats.conflicts.Add(1)
+			e.stats.conflicts.Add(1)
 		default:
-			return false, m.storeError(err)
+			return false, e.countError(err)
 		}
 		if perr := pause(ctx, try); perr != nil {
 			return false, errors.Join(err, perr)
@@ -83,10 +83,10 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 // look loads the record again after a conflict or a missing answer. happened
 // says that an attempt without an answer had been carried out.
 func (u *updating) look(ctx context.Context) (happened bool, err error) {
-	rec, err := u.m.fetch(ctx, u.p.id)
+	rec, err := u.e.fetch(ctx, u.p.id)
 	if errors.Is(err, ErrNotFound) {
 		if u.doubt != nil && u.p.renew {
-			if rec, err = u.m.fetch(ctx, u.newID); err == nil {
+			if rec, err = u.e.fetch(ctx, u.newID); err == nil {
 				u.rec = rec
 				return true, nil
 			}
@@ -144,7 +144,7 @@ func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 // change makes the changes on the record as it is known. again runs the
 // functions of Key.Update anew. c.New is nil if nothing would change.
 func (u *updating) change(again bool) (next loaded, c Change, err error) {
-	m, p := u.m, u.p
+	e, p := u.e, u.p
 	d := u.rec.Clone()
 	dirty, counted := false, false
 	for _, ch := range u.changes {
@@ -162,7 +162,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	}
 	if counted {
 		if u.tag == "" {
-			u.tag = m.newTag()
+			u.tag = e.newTag()
 		}
 		d.AddSave(u.tag)
 	}
@@ -173,16 +173,16 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	}
 	cookie, healthy := d.Cookie()
 	if !healthy {
-		cookie = row.NewCookie(m.configured(p.r))
+		cookie = row.NewCookie(p.attributes)
 	}
 	left := u.rec.left - now.Sub(u.rec.asOf)
 	if p.idle != nil {
 		dirty = true
 		d.SetLifetime(cookie, *p.idle, now)
 		c.Shorten = true
-		c.TTL = m.target(&d, now)
+		c.TTL = e.target(&d, now)
 		d.SetLifetime(cookie, *p.idle, now.Add(c.TTL))
-	} else if ttl := m.target(&d, now); m.touchDue(&d, ttl, left) {
+	} else if ttl := e.target(&d, now); e.touchDue(&d, ttl, left) {
 		c.TTL = ttl
 	}
 	if u.newID != "" {
@@ -195,11 +195,11 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	// A row that is written anyway is mended.
 	u.lifetime(&d, cookie, healthy, c.TTL, now)
 	c.Old, c.NewID = u.rec.Raw, u.newID
-	if c.New, err = m.encode(cmp.Or(u.newID, p.id), &d); err != nil { // a new ID has another key
+	if c.New, err = e.encode(cmp.Or(u.newID, p.id), &d); err != nil { // a new ID has another key
 		return next, c, err
 	}
 	if len(u.changes) > 0 { // a renewal alone must not fail for our bookkeeping
-		if err := m.checkSize(c.New, len(c.Old)); err != nil {
+		if err := e.checkSize(c.New, len(c.Old)); err != nil {
 			return next, c, err
 		}
 	}
@@ -218,8 +218,8 @@ func (u *updating) lifetime(d *row.Row, cookie jsonobj.Object, healthy bool, ttl
 	switch {
 	case u.p.idle != nil: // done
 	case !healthy:
-		idle := u.m.cfg.IdleTimeout
-		if u.m.cfg.Cookie.BrowserSession {
+		idle := u.e.limits.idleTimeout
+		if u.e.limits.browserSession {
 			idle = 0
 		}
 		if ok && own > 0 {
@@ -233,16 +233,33 @@ func (u *updating) lifetime(d *row.Row, cookie jsonobj.Object, healthy bool, ttl
 
 // done notes what has been written.
 func (u *updating) done(out *outcome, rec loaded, c Change) {
-	u.m.stats.saves.Add(1)
+	u.e.stats.saves.Add(1)
 	out.rec = rec
 	if c.NewID != "" {
-		u.m.stats.renewals.Add(1)
+		u.e.stats.renewals.Add(1)
 		out.id = c.NewID
 	}
 	_, own := rec.MaxAge()
-	moved := c.TTL > 0 && (own || !u.m.cfg.Cookie.BrowserSession)
+	moved := c.TTL > 0 && (own || !u.e.limits.browserSession)
 	out.cookie.send = c.NewID != "" || u.p.idle != nil || moved
-	out.cookie.only = !u.p.asked()
+	out.cookie.refreshOnly = !u.p.asked()
+}
+
+// rebase runs the functions among the changes again, on d, and keeps their
+// results.
+func rebase(d row.Row, changes []change) error {
+	for i := range changes {
+		c := &changes[i]
+		if c.update != nil {
+			v, err := c.update(d.Get(c.name))
+			if err != nil {
+				return err
+			}
+			c.value = v
+		}
+		d.Set(c.name, c.value)
+	}
+	return nil
 }
 
 // pause waits a random moment, longer after more tries.

@@ -2,26 +2,19 @@ package session
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
-	"strconv"
-	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/gate"
-	"github.com/pgsession/session/internal/row"
 	"github.com/pgsession/session/internal/seal"
-	"github.com/pgsession/session/internal/turn"
 )
 
 // Manager loads and saves the sessions of an application. It is safe for
@@ -30,12 +23,7 @@ type Manager struct {
 	cfg    Config
 	store  Store
 	codec  cookie.Codec
-	sealer seal.Sealer
-	rand   io.Reader
-	queue  turn.Queue[loaded]
-	stats  counters
-	name   string        // of this program, in tags
-	saves  atomic.Uint64 // tagged
+	engine engine
 
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
@@ -88,7 +76,8 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, sealer: sealer, rand: rand.Reader, name: rand.Text()[:row.ProgramBytes]}
+	m := &Manager{cfg: cfg, store: store, codec: codec}
+	m.engine.init(store, sealer, cfg.Logger, cfg.limits())
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -286,67 +275,6 @@ func (x *exchange) Settle() error {
 	return nil
 }
 
-// configured returns the attributes that the configuration gives on r.
-func (m *Manager) configured(r *http.Request) cookie.Attributes {
-	c := &m.cfg.Cookie
-	a := cookie.Attributes{Domain: c.Domain, Path: c.Path, Partitioned: c.Partitioned, Secure: m.secure(r)}
-	switch c.SameSite {
-	case http.SameSiteLaxMode:
-		a.SameSite = "Lax"
-	case http.SameSiteStrictMode:
-		a.SameSite = "Strict"
-	case http.SameSiteNoneMode:
-		a.SameSite = "None"
-	}
-	return a
-}
-
-// secure reports whether a cookie made on r is to have the Secure attribute.
-func (m *Manager) secure(r *http.Request) bool {
-	switch m.cfg.Cookie.Secure {
-	case SecureAlways:
-		return true
-	case SecureNever:
-		return false
-	}
-	if r.TLS != nil {
-		return true
-	}
-	proto := r.Header.Get("X-Forwarded-Proto")
-	if proto == "" {
-		return false
-	}
-	if !m.cfg.TrustProxy {
-		m.warnProxy.Do(func() {
-			m.cfg.Logger.Warn("session: X-Forwarded-Proto seen but Config.TrustProxy is not set: session cookies are sent without Secure; set TrustProxy if your proxy sets this header, or SecureAlways")
-		})
-		return false
-	}
-	proto, _, _ = strings.Cut(proto, ",") // the client's side comes first
-	return strings.EqualFold(strings.TrimSpace(proto), "https")
-}
-
-// newID returns a new random session ID.
-func (m *Manager) newID() (string, error) {
-	var b [cookie.IDBytes]byte
-	if _, err := io.ReadFull(m.rand, b[:]); err != nil {
-		return "", fmt.Errorf("session: no randomness for a session ID: %w", err)
-	}
-	return base64.RawURLEncoding.EncodeToString(b[:]), nil
-}
-
-// newTag returns a tag that no other save has.
-func (m *Manager) newTag() string {
-	return m.name + strconv.FormatUint(m.saves.Add(1), 36)
-}
-
-// storeContext returns the context of one operation on the store. It keeps the
-// request's values, for tracing, but not its end: a browser that goes away
-// neither loses its save nor cancels a statement.
-func (m *Manager) storeContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), m.cfg.StoreTimeout)
-}
-
 // Stats are counts since the Manager was made, for a person on call.
 type Stats struct {
 	Loads       uint64 // records asked for
@@ -365,7 +293,7 @@ type Stats struct {
 // Stats returns the counts so far. It is safe for concurrent use, and suits
 // expvar.Func.
 func (m *Manager) Stats() Stats {
-	c := &m.stats
+	c := &m.engine.stats
 	return Stats{
 		Loads: c.loads.Load(), Misses: c.misses.Load(), Creates: c.creates.Load(), Saves: c.saves.Load(),
 		Conflicts: c.conflicts.Load(), Renewals: c.renewals.Load(), Touches: c.touches.Load(),

@@ -50,9 +50,9 @@ func (m *Manager) Prune(ctx context.Context) (int64, error) {
 func (m *Manager) prune(ctx context.Context, p Pruner) (int64, error) {
 	start := time.Now()
 	n, err := p.Prune(ctx, m.cfg.PruneInterval)
-	m.stats.pruned.Add(uint64(max(n, 0)))
+	m.engine.stats.pruned.Add(uint64(max(n, 0)))
 	if err != nil {
-		_ = m.storeError(err)
+		_ = m.engine.countError(err)
 		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: pruning failed, tried again next time", slog.Any("error", err), slog.Int64("deleted", n))
 		return n, err
 	}

@@ -75,7 +75,7 @@ func (m *Manager) Reseal(ctx context.Context, opts ResealOptions) (ResealCounts,
 		}
 		for i := range found {
 			if err := m.reseal(ctx, &found[i], opts.DryRun, &n); err != nil {
-				return n, &opError{"Reseal", m.storeError(err)}
+				return n, &opError{"Reseal", m.engine.countError(err)}
 			}
 		}
 		last = found[len(found)-1].ID
@@ -87,7 +87,7 @@ func (m *Manager) Reseal(ctx context.Context, opts ResealOptions) (ResealCounts,
 
 // walk returns the records after the ID last, in the order of IDs.
 func (m *Manager) walk(ctx context.Context, s *PostgresStore, last string) ([]Found, error) {
-	ctx, cancel := m.storeContext(ctx)
+	ctx, cancel := m.engine.storeContext(ctx)
 	defer cancel()
 	sql := strings.NewReplacer("%[1]s", s.table(), "%[7]s", walkBatch).Replace(strings.Join(strings.Fields(sqlWalk), " "))
 	var found []Found
@@ -102,7 +102,7 @@ func (m *Manager) walk(ctx context.Context, s *PostgresStore, last string) ([]Fo
 		return err
 	})
 	if err != nil {
-		return nil, &opError{"Reseal", m.storeError(err)}
+		return nil, &opError{"Reseal", m.engine.countError(err)}
 	}
 	return found, nil
 }
@@ -137,9 +137,9 @@ func (m *Manager) reseal(ctx context.Context, r *Found, dry bool, n *ResealCount
 // replaceSeal seals a record with the current secret. again says that a request
 // came first, and that r is now what that request has written.
 func (m *Manager) replaceSeal(ctx context.Context, r *Found, d *row.Row, userKey string) (again bool, err error) {
-	ctx, cancel := m.storeContext(ctx)
+	ctx, cancel := m.engine.storeContext(ctx)
 	defer cancel()
-	sealer := m.sealer.WithUserKey(userKey)
+	sealer := m.engine.sealer.WithUserKey(userKey)
 	data, err := sealer.Seal(r.ID, d)
 	if err != nil {
 		return false, err
@@ -175,12 +175,12 @@ func (m *Manager) unseal(id string, data []byte) (d row.Row, userKey string, und
 	if err != nil || d.Get(row.MemberSealed) == nil {
 		return d, "", underNone
 	}
-	userKey = m.sealer.UserKey(&d)
-	current := m.sealer.Current()
+	userKey = m.engine.sealer.UserKey(&d)
+	current := m.engine.sealer.Current()
 	switch {
 	case current.Open(id, &d) == nil:
 		return d, userKey, underCurrent
-	case m.sealer.Open(id, &d) == nil:
+	case m.engine.sealer.Open(id, &d) == nil:
 		return d, userKey, underOld
 	}
 	return d, userKey, underUnknown

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/pgsession/session/internal/cookie"
-	"github.com/pgsession/session/internal/gate"
 	"github.com/pgsession/session/internal/row"
 )
 
@@ -28,7 +27,7 @@ type Session struct {
 
 	saving sync.Mutex // one commit at a time; held during I/O, so never by the API
 
-	mu      sync.Mutex
+	mu      sync.Mutex    // locked by the methods called lockX, for those called xLocked
 	loading chan struct{} // closed when the load under way has ended
 	loaded  bool
 	used    bool
@@ -54,32 +53,18 @@ type Session struct {
 	doomed  []string // IDs whose records are to be deleted
 	epoch   int      // counts Destroy, so that a commit under way notices
 
-	cookie     cookieState
-	expireAs   *cookie.Attributes // those of the destroyed record
-	headerSent bool
-	detached   bool
-	offline    bool // in the error handler, or finished: no more I/O
-	finished   bool
-	err        error
-	told       bool // err is a Reload's, which had nothing to save
+	cookie        cookieState
+	expireAs      *cookie.Attributes // those of the destroyed record
+	headerSent    bool
+	detached      bool
+	offline       bool // in the error handler, or finished: no more I/O
+	finished      bool
+	err           error
+	endedByReload bool // err is a Reload's, which had nothing to save
 }
 
-// change is one change of a key, in the order they were made.
-type change struct {
-	name   string
-	value  []byte                           // after this change; nil: deleted
-	update func(old []byte) ([]byte, error) // nil for a plain set or delete
-}
-
-// cookieState is what the final header will say.
-type cookieState struct {
-	send   bool // the ID and its lifetime
-	only   bool // for no better reason than a touch or a new signature
-	expire bool // the record was deleted
-}
-
-// use locks s with its record loaded. The caller unlocks s.mu.
-func (s *Session) use() {
+// lockLoaded locks s with its record loaded. The caller unlocks s.mu.
+func (s *Session) lockLoaded() {
 	s.mu.Lock()
 	s.used = true
 	for !s.loaded {
@@ -93,14 +78,14 @@ func (s *Session) use() {
 			s.mu.Lock()
 			continue
 		}
-		s.load()
+		s.loadLocked()
 	}
 }
 
-// load finds the record that the cookie names. It is called with s.mu locked
-// and unlocks it while the store works.
-func (s *Session) load() {
-	s.present()
+// loadLocked finds the record that the cookie names. It unlocks s.mu while the
+// store works.
+func (s *Session) loadLocked() {
+	s.presentLocked()
 	if s.presented == "" {
 		s.loaded = true
 		return
@@ -115,10 +100,10 @@ func (s *Session) load() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.loading, s.loaded = nil, true
-			s.fail(&opError{"load", errPanic})
+			s.failLocked(&opError{"load", errPanic})
 		}
 	}()
-	rec, err := s.m.load(s.r.Context(), id)
+	rec, err := s.m.engine.load(s.r.Context(), id)
 	returned = true
 	s.mu.Lock()
 	s.loading = nil
@@ -131,42 +116,41 @@ func (s *Session) load() {
 		// The ID is never adopted, and its cookie is left alone: a parallel
 		// login may just have replaced it.
 	case err != nil:
-		s.fail(&opError{"load", err})
+		s.failLocked(&opError{"load", err})
 	default:
 		s.id, s.existed = id, true
 		s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
 		if s.resign {
-			s.cookie = cookieState{send: true, only: true}
+			s.cookie = cookieState{send: true, refreshOnly: true}
 		}
 	}
 }
 
-// present finds the session ID in the request's cookies.
-func (s *Session) present() {
+// presentLocked finds the session ID in the request's cookies.
+func (s *Session) presentLocked() {
 	lines := s.r.Header["Cookie"]
 	if len(lines) == 0 {
 		return
 	}
 	var bad int
 	s.presented, s.resign, bad = s.m.codec.Find(lines, s.m.cfg.Cookie.Name)
-	s.m.stats.badCookies.Add(uint64(max(bad, 0)))
+	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
-// writable locks s for a change, or reports false, unlocked, if changes are
-// refused.
-func (s *Session) writable() bool {
-	s.use()
-	if s.refuses() {
+// lockForChange is lockLoaded for a change; it reports false, and leaves s
+// unlocked, if changes are refused.
+func (s *Session) lockForChange() bool {
+	s.lockLoaded()
+	if s.rejectChangeLocked() {
 		s.mu.Unlock()
 		return false
 	}
 	return true
 }
 
-// refuses reports whether a change comes too late; it is called with s.mu
-// locked.
-func (s *Session) refuses() bool {
-	s.told = false
+// rejectChangeLocked reports whether a change comes too late.
+func (s *Session) rejectChangeLocked() bool {
+	s.endedByReload = false
 	if s.finished {
 		if s.err == nil {
 			s.err = ErrFinished
@@ -177,8 +161,8 @@ func (s *Session) refuses() bool {
 	return s.err != nil || s.offline
 }
 
-// fail keeps the first error; it is called with s.mu locked.
-func (s *Session) fail(err error) {
+// failLocked keeps the first error.
+func (s *Session) failLocked(err error) {
 	if s.err == nil {
 		s.err = err
 	}
@@ -187,7 +171,7 @@ func (s *Session) fail(err error) {
 // ID returns the session's ID, "" until there is a record. A renewal changes
 // it when it is committed. Never log it.
 func (s *Session) ID() string {
-	s.use()
+	s.lockLoaded()
 	defer s.mu.Unlock()
 	return s.id
 }
@@ -210,7 +194,7 @@ func (s *Session) Handle() string {
 // that did it; where Express created it, when it was first seen with an
 // [Config.AbsoluteTimeout], else zero. It is zero without a record.
 func (s *Session) CreatedAt() time.Time {
-	s.use()
+	s.lockLoaded()
 	defer s.mu.Unlock()
 	t, _ := s.base.Created()
 	return t
@@ -226,7 +210,7 @@ func (s *Session) CreatedAt() time.Time {
 //
 // After Renew it is now, if there is a record.
 func (s *Session) RenewedAt() time.Time {
-	s.use()
+	s.lockLoaded()
 	defer s.mu.Unlock()
 	if s.renew {
 		return time.Now()
@@ -236,14 +220,14 @@ func (s *Session) RenewedAt() time.Time {
 
 // IsNew reports whether there was no record when the request began.
 func (s *Session) IsNew() bool {
-	s.use()
+	s.lockLoaded()
 	defer s.mu.Unlock()
 	return !s.existed
 }
 
 // Keys returns the names of the keys that have a value, in the record's order.
 func (s *Session) Keys() []string {
-	s.use()
+	s.lockLoaded()
 	defer s.mu.Unlock()
 	d := s.base.Clone()
 	for _, c := range s.changes {
@@ -252,9 +236,8 @@ func (s *Session) Keys() []string {
 	return d.Keys()
 }
 
-// get returns the value of a key as JSON, nil if absent; it is called with s.mu
-// locked.
-func (s *Session) get(name string) []byte {
+// getLocked returns the value of a key as JSON, nil if absent.
+func (s *Session) getLocked(name string) []byte {
 	for i := len(s.changes) - 1; i >= 0; i-- {
 		if s.changes[i].name == name {
 			return s.changes[i].value
@@ -266,10 +249,10 @@ func (s *Session) get(name string) []byte {
 	return s.base.Get(name)
 }
 
-// put records a change; it is called with s.mu locked.
-func (s *Session) put(c change) {
+// putLocked records a change.
+func (s *Session) putLocked(c change) {
 	if s.id == "" && s.headerSent && s.taken == 0 { // else its creation is under way
-		s.tooLate("a new session")
+		s.tooLateLocked("a new session")
 		return
 	}
 	s.version++
@@ -283,9 +266,9 @@ func (s *Session) put(c change) {
 	s.changes = append(s.changes, c)
 }
 
-// tooLate refuses what would need a cookie that can no longer be sent.
-func (s *Session) tooLate(what string) {
-	s.fail(&opError{what, ErrHeaderSent})
+// tooLateLocked refuses what would need a cookie that can no longer be sent.
+func (s *Session) tooLateLocked(what string) {
+	s.failLocked(&opError{what, ErrHeaderSent})
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: not saved", slog.Any("error", s.err))
 }
 
@@ -295,14 +278,14 @@ func (s *Session) tooLate(what string) {
 // fixation). It happens when the session is committed. Without a record it does
 // nothing, for a new session gets a new ID anyway; twice is once.
 func (s *Session) Renew() {
-	if !s.writable() {
+	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
 	switch {
 	case s.id == "":
 	case s.headerSent:
-		s.tooLate("Renew")
+		s.tooLateLocked("Renew")
 	default:
 		s.renew = true
 	}
@@ -316,27 +299,27 @@ func (s *Session) Destroy() {
 	defer s.mu.Unlock()
 	s.used = true
 	if s.finished || s.offline {
-		s.refuses()
+		s.rejectChangeLocked()
 		return
 	}
 	if !s.loaded {
 		if s.loading == nil {
-			s.present()
+			s.presentLocked()
 		}
 		s.id, s.existed = s.presented, s.presented != ""
 		s.loaded = true
 	}
 	if s.id != "" {
 		s.doomed = append(s.doomed, s.id)
-		a := s.attributes() // a browser drops only a cookie of the same domain and path
+		a := s.attributesLocked() // a browser drops only a cookie of the same domain and path
 		s.expireAs = &a
 	}
 	s.epoch++
-	s.forget()
+	s.forgetLocked()
 }
 
-// forget leaves s without a record; it is called with s.mu locked.
-func (s *Session) forget() {
+// forgetLocked leaves s without a record.
+func (s *Session) forgetLocked() {
 	s.version++
 	s.id, s.base, s.left, s.newborn = "", row.Row{}, 0, false
 	s.changes, s.taken, s.idle, s.renew = nil, 0, nil, false
@@ -349,12 +332,12 @@ func (s *Session) forget() {
 // most that browsers keep a cookie, is an error ([ErrInvalid]). Milliseconds
 // are the unit; less is one. On its own it creates no record.
 func (s *Session) SetIdleTimeout(d time.Duration) {
-	if !s.writable() {
+	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
 	if d > maxCookieLifetime {
-		s.fail(invalid("SetIdleTimeout", "%v, and browsers keep a cookie for 400 days (9600h) at most", d))
+		s.failLocked(invalid("SetIdleTimeout", "%v, and browsers keep a cookie for 400 days (9600h) at most", d))
 		return
 	}
 	if d > 0 {
@@ -415,7 +398,7 @@ func (s *Session) Save(ctx context.Context) error {
 // ctx bounds the load, besides [Config.StoreTimeout]; a commit of this request
 // that is under way comes first.
 func (s *Session) Reload(ctx context.Context) error {
-	s.use()
+	s.lockLoaded()
 	id, epoch, err, offline := s.id, s.epoch, s.err, s.offline
 	s.mu.Unlock()
 	if err != nil || id == "" || offline {
@@ -432,32 +415,32 @@ func (s *Session) Reload(ctx context.Context) error {
 	}
 	lctx, cancel := context.WithTimeout(ctx, s.m.cfg.StoreTimeout)
 	defer cancel()
-	rec, err := s.m.fetch(lctx, id)
+	rec, err := s.m.engine.fetch(lctx, id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.epoch != epoch: // destroyed by this request itself
 		return nil
 	case errors.Is(err, ErrNotFound):
-		s.told = s.err == nil && len(s.changes) == 0 && s.idle == nil && !s.renew
-		s.forget()
-		s.fail(&opError{"Reload", ErrDestroyed})
+		s.endedByReload = s.err == nil && len(s.changes) == 0 && s.idle == nil && !s.renew
+		s.forgetLocked()
+		s.failLocked(&opError{"Reload", ErrDestroyed})
 		return s.err
 	case err != nil:
 		return &opError{"Reload", err}
 	}
 	s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
-	return s.replay()
+	return s.replayLocked()
 }
 
-// replay makes the changes again on a newer record. It is called with s.mu
-// locked and unlocks it while an application's function runs.
-func (s *Session) replay() error {
+// replayLocked makes the changes again on a newer record. It unlocks s.mu while
+// an application's function runs.
+func (s *Session) replayLocked() error {
 	for {
 		base, pending, version := s.base, slices.Clone(s.changes), s.version
 		err := s.unlocked(func() error { return rebase(base.Clone(), pending) })
 		if err != nil {
-			s.fail(err)
+			s.failLocked(err)
 			return err
 		}
 		if s.version == version {
@@ -472,23 +455,6 @@ func (s *Session) unlocked(f func() error) error {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	return f()
-}
-
-// rebase runs the functions among the changes again, on d, and keeps their
-// results.
-func rebase(d row.Row, changes []change) error {
-	for i := range changes {
-		c := &changes[i]
-		if c.update != nil {
-			v, err := c.update(d.Get(c.name))
-			if err != nil {
-				return err
-			}
-			c.value = v
-		}
-		d.Set(c.name, c.value)
-	}
-	return nil
 }
 
 // Detach leaves this response to the handler: nothing more is saved, no cookie
@@ -539,78 +505,4 @@ func (s *Session) headerGone() {
 // log writes what went wrong. The path stays out: it may hold a token.
 func (s *Session) log(level slog.Level, msg string, err error) {
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
-}
-
-// header returns the Set-Cookie header that is due, "" if none, and forgets it.
-// public says that caches may keep the response, which is then not spoilt for
-// the sake of a touch. It is called with s.mu locked.
-func (s *Session) header(public bool) string {
-	c := s.cookie
-	s.cookie = cookieState{}
-	if s.detached || c.only && public {
-		return ""
-	}
-	now := time.Now()
-	attrs := s.attributes()
-	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
-	switch {
-	case c.send && s.id != "":
-		value, err := s.m.codec.Sign(name, s.id)
-		if err != nil || len(name)+len(value) > maxCookieBytes {
-			// Only an ID of kilobytes, made by a custom genid, comes here.
-			s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: cookie left out, too long for browsers")
-			return ""
-		}
-		return cookie.SetCookie(name, value, attrs, s.lifetime(now), express, now)
-	case c.expire:
-		if s.expireAs != nil {
-			attrs = *s.expireAs
-		}
-		return cookie.SetCookie(name, "", attrs, cookie.Lifetime{}, express, now)
-	}
-	return ""
-}
-
-// attributes returns those of the session's cookie: an existing Express
-// session's are in its record.
-func (s *Session) attributes() cookie.Attributes {
-	if s.m.cfg.Cookie.Format == FormatExpress && s.base.Raw != nil {
-		a, err := s.base.Attributes()
-		if err == nil {
-			return a
-		}
-		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: cookie attributes in the record are not usable, the configuration's are used", slog.String("reason", err.Error()))
-	}
-	return s.m.configured(s.r)
-}
-
-// lifetime says how long the session's cookie is to live.
-func (s *Session) lifetime(now time.Time) cookie.Lifetime {
-	_, own := s.base.MaxAge()
-	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == FormatExpress)
-	return cookie.Lifetime{TTL: s.left - now.Sub(s.asOf), UntilExit: untilExit}
-}
-
-// addHeaders adds what the session has to say to the final header. It never
-// lets a cache keep a session cookie, or a page that depends on one without
-// saying so.
-func (s *Session) addHeaders(w http.ResponseWriter) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.used {
-		return
-	}
-	h := w.Header()
-	if !gate.HeaderHas(h, "Vary", "cookie") && !gate.HeaderHas(h, "Vary", "*") {
-		h.Add("Vary", "Cookie")
-	}
-	cookie := s.header(gate.HeaderHas(h, "Cache-Control", "public") || gate.HeaderHas(h, "Cache-Control", "s-maxage="))
-	if cookie == "" {
-		return
-	}
-	h.Add("Set-Cookie", cookie)
-	if !gate.HeaderHas(h, "Cache-Control", "private") && !gate.HeaderHas(h, "Cache-Control", "no-store") {
-		h.Set("Cache-Control", "no-store")
-	}
-	gate.ForbidCaching(h)
 }
