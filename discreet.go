@@ -1,12 +1,9 @@
 package session
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-
-	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // What holds a secret, a session ID or data shows none of it to fmt or slog,
@@ -64,13 +61,3 @@ func (r Found) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(r)) }
 
 // Format shows neither session IDs nor data, whatever the verb.
 func (*MemoryStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.MemoryStore") }
-
-// scrub takes out of PostgreSQL's error what may quote a row: its text does not
-// show these fields, but whoever unwraps it could log them.
-func scrub(err error) error {
-	var pe *pgconn.PgError
-	if errors.As(err, &pe) {
-		pe.Detail, pe.Where, pe.InternalQuery = "", "", ""
-	}
-	return err
-}

@@ -6,8 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
+
+	"github.com/pgsession/session/internal/backoff"
 )
 
 // updating is one Update with its merges.
@@ -246,14 +247,4 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 	out.cookie.only = !u.p.asked()
 }
 
-// pause waits a random moment, longer after more tries.
-func pause(ctx context.Context, try int) error {
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6))) // #nosec G404 -- no secret
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
+var pause = backoff.Pause
