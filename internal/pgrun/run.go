@@ -5,8 +5,10 @@
 //
 // Its promises: the caller is back by its deadline, give or take a tenth of a
 // second. A statement whose fate is not known is run again only if its caller
-// says that twice is once, and is otherwise reported as uncertain. No error
-// holds what may quote a row.
+// says that twice is once, and is otherwise reported as uncertain. However many
+// statements are late, PostgreSQL is asked to cancel a few at once, and no
+// connection is given up for it. No error holds what may quote a row. Every
+// goroutine ends two seconds after its caller's deadline.
 package pgrun
 
 import (
@@ -22,14 +24,6 @@ import (
 	"github.com/pgsession/session/internal/backoff"
 )
 
-const (
-	// cancelMargin is how long before the deadline a statement is cancelled:
-	// time for the server to say that it is. One that began with little time
-	// left gets leastMargin, and is allowed to be that late.
-	cancelMargin = 250 * time.Millisecond
-	leastMargin  = 100 * time.Millisecond
-)
-
 // Errors are the errors that a [Runner] wraps others in.
 type Errors struct {
 	Uncertain error // the connection died before the answer: it may have been done
@@ -42,11 +36,15 @@ type Runner struct {
 	maxConns int
 	timeout  time.Duration
 	errs     Errors
+	canceller
 }
 
 // New returns a Runner. timeout is for contexts without a deadline.
 func New(pool *pgxpool.Pool, timeout time.Duration, errs Errors) *Runner {
-	return &Runner{pool: pool, maxConns: int(pool.Config().MaxConns), timeout: timeout, errs: errs}
+	return &Runner{
+		pool: pool, maxConns: int(pool.Config().MaxConns), timeout: timeout, errs: errs,
+		canceller: canceller{turns: make(chan struct{}, cancelTurns)},
+	}
 }
 
 // Pool returns the pool.
@@ -83,6 +81,11 @@ func (r Repetition) Shared() Repetition {
 
 // Run runs f on a connection, again where that is safe, until the context's
 // deadline.
+//
+// f runs in a goroutine of its own, which may outlive Run where its statement is
+// late. So it hands its answer back and changes nothing of its caller's, and
+// what it reads must not be changed by its caller afterwards. The context that
+// it gets never ends.
 func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(context.Context, *pgx.Conn) (T, error)) (T, error) {
 	ctx, cancel := r.Bounded(ctx)
 	defer cancel()
@@ -119,14 +122,9 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 
 // attempt runs f once. sent says that the statement may have reached the server,
 // dead that its connection did not survive.
-//
-// f runs without a deadline of its own, for pgx answers a context that ends by
-// closing the connection. Instead the statement is cancelled in the server
-// shortly before the deadline, and the connection closed only if that does not
-// help (70 timeouts: no connection lost).
 func attempt[T any](ctx context.Context, r *Runner, f func(context.Context, *pgx.Conn) (T, error)) (v T, sent, dead bool, err error) {
 	deadline, _ := ctx.Deadline()
-	margin := min(cancelMargin, time.Until(deadline)/4)
+	margin := r.margin(time.Until(deadline))
 	early, cancel := context.WithDeadline(ctx, deadline.Add(-margin))
 	defer cancel()
 	conn, err := r.pool.Acquire(early)
@@ -136,50 +134,30 @@ func attempt[T any](ctx context.Context, r *Runner, f func(context.Context, *pgx
 		}
 		return v, false, false, err
 	}
-	defer conn.Release()
-	pg := conn.Conn().PgConn()
-	ended, cancelled := make(chan struct{}), make(chan struct{})
-	forced := false // to be read after cancelled is closed
-	stop := context.AfterFunc(early, func() {
-		defer close(cancelled)
-		hard, cancel := context.WithTimeout(context.Background(), max(margin, leastMargin))
-		defer cancel()
-		_ = pg.CancelRequest(hard) // if it fails the next line ends the wait
-		select {
-		case <-ended:
-		case <-hard.Done():
-			forced = true
-			_ = pg.Conn().SetDeadline(time.Unix(1, 0))
+	value := new(T) // the statement's, until it has ended
+	s := start(conn, func() (err error) {
+		run := context.WithoutCancel(ctx)
+		if *value, err = f(run, conn.Conn()); SQLState(err) == "0A000" { // feature_not_supported
+			// A cached plan that DDL has made useless; pgx has dropped it. Every
+			// other connection has one too, so not on another.
+			*value, err = f(run, conn.Conn())
 		}
+		return err
 	})
-	defer stop() // a tracer may panic, and the connection goes back to the pool
-	run := context.WithoutCancel(ctx)
-	if v, err = f(run, conn.Conn()); SQLState(err) == "0A000" { // feature_not_supported
-		// A cached plan that DDL has made useless; pgx has dropped it. Every
-		// other connection has one too, so not on another.
-		v, err = f(run, conn.Conn())
-	}
-	if !stop() {
-		close(ended)
-		<-cancelled
-		if (forced || SQLState(err) != "57014") && !conn.Conn().IsClosed() {
-			// The cancellation may still be under way, to whatever runs next.
-			discard(conn)
+	select {
+	case <-s.ended:
+		s.release(false)
+	case <-early.Done():
+		if !r.late(s, max(margin, leastMargin)) {
+			<-ctx.Done() // at this moment, or Run would try again
+			return v, true, true, fmt.Errorf("no answer in time: %w", early.Err())
 		}
-		if err != nil && (SQLState(err) == "57014" || conn.Conn().IsClosed()) {
-			err = fmt.Errorf("no answer in time: %w: %w", early.Err(), err)
+		if s.err != nil && (s.dead || SQLState(s.err) == "57014") { // query_canceled
+			s.err = fmt.Errorf("no answer in time: %w: %w", early.Err(), s.err)
 		}
 	}
-	if SQLState(err) == "25006" { // a standby: the primary is somewhere else now
-		discard(conn)
-		return v, true, false, err
+	if s.panicked != nil {
+		panic(s.panicked)
 	}
-	return v, !pgconn.SafeToRetry(err), conn.Conn().IsClosed(), err
-}
-
-// discard closes a connection, so that the pool makes a new one.
-func discard(conn *pgxpool.Conn) {
-	ctx, cancel := context.WithTimeout(context.Background(), cancelMargin)
-	defer cancel()
-	_ = conn.Conn().Close(ctx) // the pool drops it either way
+	return *value, !pgconn.SafeToRetry(s.err), s.dead, s.err
 }
