@@ -138,26 +138,8 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	if pool == nil {
 		return nil, errors.New("session: NewPostgresStore: pool is nil")
 	}
-	setDefault(&opts.Schema, "schema_system")
-	setDefault(&opts.Table, "session")
-	setDefault(&opts.BatchSlots, 2)
-	setDefault(&opts.MaxBatch, 128)
-	if opts.BatchSlots < 0 || opts.MaxBatch < 0 {
-		return nil, fmt.Errorf("session: PostgresOptions: BatchSlots is %d, MaxBatch %d: must not be negative", opts.BatchSlots, opts.MaxBatch)
-	}
-	for _, name := range []string{opts.Schema, opts.Table} {
-		if len(name) > pgtable.MaxNameBytes || strings.IndexByte(name, 0) >= 0 {
-			return nil, fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", name, pgtable.MaxNameBytes)
-		}
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.Default()
-	}
-	opts.IndexKeys = slices.Clone(opts.IndexKeys)
-	for _, key := range opts.IndexKeys {
-		if reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
-			return nil, fmt.Errorf("session: PostgresOptions.IndexKeys: %q is no key: empty, reserved, or not UTF-8", key)
-		}
+	if err := opts.complete(); err != nil {
+		return nil, err
 	}
 	s := &PostgresStore{opts: opts, runner: pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})}
 	s.table = opts.table()
@@ -193,6 +175,32 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		s.share()
 	}
 	return s, nil
+}
+
+// complete sets the defaults and refuses what cannot be.
+func (o *PostgresOptions) complete() error {
+	setDefault(&o.Schema, "schema_system")
+	setDefault(&o.Table, "session")
+	setDefault(&o.BatchSlots, 2)
+	setDefault(&o.MaxBatch, 128)
+	if o.BatchSlots < 0 || o.MaxBatch < 0 {
+		return fmt.Errorf("session: PostgresOptions: BatchSlots is %d, MaxBatch %d: must not be negative", o.BatchSlots, o.MaxBatch)
+	}
+	for _, name := range []string{o.Schema, o.Table} {
+		if len(name) > pgtable.MaxNameBytes || strings.IndexByte(name, 0) >= 0 {
+			return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", name, pgtable.MaxNameBytes)
+		}
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
+	}
+	o.IndexKeys = slices.Clone(o.IndexKeys)
+	for _, key := range o.IndexKeys {
+		if reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
+			return fmt.Errorf("session: PostgresOptions.IndexKeys: %q is no key: empty, reserved, or not UTF-8", key)
+		}
+	}
+	return nil
 }
 
 // table returns the table that the options name, which nobody has looked at yet.
