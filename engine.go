@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/jsonobj"
 	"github.com/pgsession/session/internal/row"
@@ -286,7 +287,7 @@ func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id 
 				return "", err
 			}
 		}
-		if err := pause(ctx, try); err != nil {
+		if err := backoff.Pause(ctx, try); err != nil {
 			return "", err
 		}
 	}

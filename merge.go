@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
+	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/jsonobj"
 	"github.com/pgsession/session/internal/row"
 )
@@ -68,7 +68,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		default:
 			return false, e.countError(err)
 		}
-		if perr := pause(ctx, try); perr != nil {
+		if perr := backoff.Pause(ctx, try); perr != nil {
 			return false, errors.Join(err, perr)
 		}
 		if happened, err := u.look(ctx); err != nil {
@@ -260,16 +260,4 @@ func rebase(d row.Row, changes []change) error {
 		d.Set(c.name, c.value)
 	}
 	return nil
-}
-
-// pause waits a random moment, longer after more tries.
-func pause(ctx context.Context, try int) error {
-	t := time.NewTimer(rand.N(time.Millisecond << min(try, 6))) // #nosec G404 -- no secret
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return ctx.Err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

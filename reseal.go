@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/row"
 )
 
@@ -89,17 +90,15 @@ func (m *Manager) Reseal(ctx context.Context, opts ResealOptions) (ResealCounts,
 func (m *Manager) walk(ctx context.Context, s *PostgresStore, last string) ([]Found, error) {
 	ctx, cancel := m.engine.storeContext(ctx)
 	defer cancel()
-	sql := strings.NewReplacer("%[1]s", s.table(), "%[7]s", walkBatch).Replace(strings.Join(strings.Fields(sqlWalk), " "))
-	var found []Found
-	err := s.run(ctx, repeatable, func(ctx context.Context, c *pgx.Conn) error {
+	sql := strings.NewReplacer("%[1]s", s.table.Quoted(), "%[7]s", walkBatch).Replace(strings.Join(strings.Fields(sqlWalk), " "))
+	found, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) ([]Found, error) {
 		rows, err := c.Query(ctx, sql, last)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		found, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Found, err error) {
+		return pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Found, err error) {
 			return r, row.Scan(&r.ID, &r.Data)
 		})
-		return err
 	})
 	if err != nil {
 		return nil, &opError{"Reseal", m.engine.countError(err)}

@@ -480,29 +480,3 @@ func (s *Session) LogValue() slog.Value { return slog.StringValue("session") }
 
 // Format shows neither ID nor data, whatever the verb.
 func (s *Session) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("session")) }
-
-// closeIO makes later calls work in memory only.
-func (s *Session) closeIO() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.offline = true
-}
-
-// finish ends the request's use of the session.
-func (s *Session) finish() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.offline, s.finished = true, true
-}
-
-// headerGone notes that the response header is out of the session's hands.
-func (s *Session) headerGone() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.headerSent = true
-}
-
-// log writes what went wrong. The path stays out: it may hold a token.
-func (s *Session) log(level slog.Level, msg string, err error) {
-	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
-}

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session/internal/batch"
+	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/turn"
 )
 
@@ -85,27 +86,27 @@ type touch struct {
 // share sets s up to share statements.
 func (s *PostgresStore) share() {
 	slots, most := s.opts.BatchSlots, s.opts.MaxBatch
-	s.shared = &sharing{lane: make(chan struct{}, max(1, s.maxConns/3))}
+	s.shared = &sharing{lane: make(chan struct{}, max(1, s.runner.MaxConns()/3))}
 	s.shared.loads = batch.New(slots, most, s.loadOne, s.loadMany)
 	// Also a single one by the shared statement: it waits for no row lock, so
 	// that no slot ever does.
-	s.shared.saves = batch.New(slots, most, single(s.saveMany), s.saveMany)
-	s.shared.touches = batch.New(slots, most, single(s.touchMany), s.touchMany)
-	s.shared.deletes = batch.New(slots, most, single(s.deleteMany), s.deleteMany)
+	s.shared.saves = batch.New(slots, most, viaMany(s.saveMany), s.saveMany)
+	s.shared.touches = batch.New(slots, most, viaMany(s.touchMany), s.touchMany)
+	s.shared.deletes = batch.New(slots, most, viaMany(s.deleteMany), s.deleteMany)
 }
 
-func single[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(context.Context, Q) (A, error) {
+func viaMany[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(context.Context, Q) (A, error) {
 	return func(ctx context.Context, q Q) (A, error) {
 		a := many(ctx, []Q{q})[0]
 		return a.Value, a.Err
 	}
 }
 
-// alone runs f in the slow lane.
-func (s *PostgresStore) alone(ctx context.Context, id string, f func() error) error {
+// runAlone runs f in the slow lane.
+func (s *PostgresStore) runAlone(ctx context.Context, id string, f func() error) error {
 	place, err := s.shared.queue.Acquire(ctx, id)
 	if err != nil {
-		return late(ctx, err)
+		return explainTimeout(ctx, err)
 	}
 	defer place.Release()
 	select {
@@ -119,14 +120,14 @@ func (s *PostgresStore) alone(ctx context.Context, id string, f func() error) er
 
 // loadMany loads the records of ids in one statement.
 func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answer[Record] {
-	answers := make([]batch.Answer[Record], len(ids))
-	err := s.run(ctx, repeatable, func(ctx context.Context, c *pgx.Conn) error {
+	answers, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[Record], error) {
+		answers := make([]batch.Answer[Record], len(ids))
 		for i := range answers {
-			answers[i] = batch.Answer[Record]{Err: ErrNotFound}
+			answers[i].Err = ErrNotFound
 		}
 		rows, err := c.Query(ctx, s.sql.loadMany, ids)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer rows.Close()
 		for rows.Next() {
@@ -134,7 +135,7 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			var data []byte
 			var left float64
 			if err := rows.Scan(&n, &data, &left); err != nil {
-				return err
+				return nil, err
 			}
 			if data == nil {
 				answers[n-1].Err = errAlone
@@ -142,9 +143,9 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			}
 			answers[n-1] = batch.Answer[Record]{Value: Record{Data: data, TTL: fromSeconds(left)}}
 		}
-		return rows.Err()
+		return answers, rows.Err()
 	})
-	return failed(answers, err)
+	return failAll(answers, len(ids), err)
 }
 
 // saveMany changes records in one statement. A session takes part in it once;
@@ -160,7 +161,7 @@ func (s *PostgresStore) saveMany(ctx context.Context, saves []save) []batch.Answ
 		seen[v.id] = true
 		ids[i], olds[i], news[i], ttls[i] = v.id, v.old, v.new, v.ttl.Seconds()
 	}
-	return s.many(ctx, once, len(saves), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
+	return s.many(ctx, pgrun.Once, len(saves), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
 		return c.Query(ctx, s.sql.updateMany, ids, olds, news, ttls)
 	}, func(rows pgx.Rows) (n int, err error) {
 		var saved bool
@@ -180,61 +181,61 @@ func (s *PostgresStore) touchMany(ctx context.Context, touches []touch) []batch.
 	for i, v := range touches {
 		ids[i], ttls[i] = v.id, v.ttl.Seconds()
 	}
-	return s.many(ctx, repeatable, len(touches), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
+	return s.many(ctx, pgrun.Repeatable, len(touches), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
 		return c.Query(ctx, s.sql.touchMany, ids, ttls)
-	}, number)
+	}, scanIndex)
 }
 
 // deleteMany deletes records in one statement.
 func (s *PostgresStore) deleteMany(ctx context.Context, ids []string) []batch.Answer[struct{}] {
-	return s.many(ctx, repeatable, len(ids), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
+	return s.many(ctx, pgrun.Repeatable, len(ids), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
 		return c.Query(ctx, s.sql.deleteMany, ids)
-	}, number)
+	}, scanIndex)
 }
 
-// number reads a row that says no more than whose it is.
-func number(rows pgx.Rows) (n int, err error) {
+// scanIndex reads a row that is only the number of a member, from 1 on.
+func scanIndex(rows pgx.Rows) (n int, err error) {
 	return n, rows.Scan(&n)
 }
 
 // many runs a statement that answers with a row for each member it was done for.
 // A member without one was passed over. An answer counts only once the statement
 // has ended without an error: it commits then, not when the row comes.
-func (s *PostgresStore) many(ctx context.Context, r repetition, members int, query func(context.Context, *pgx.Conn) (pgx.Rows, error), row func(pgx.Rows) (int, error)) []batch.Answer[struct{}] {
-	answers := make([]batch.Answer[struct{}], members)
-	r.shared = true
-	err := s.run(ctx, r, func(ctx context.Context, c *pgx.Conn) error {
+func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, members int, query func(context.Context, *pgx.Conn) (pgx.Rows, error), row func(pgx.Rows) (int, error)) []batch.Answer[struct{}] {
+	answers, err := pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[struct{}], error) {
+		answers := make([]batch.Answer[struct{}], members)
 		for i := range answers {
 			answers[i].Err = errAlone
 		}
 		rows, err := query(ctx, c)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			n, err := row(rows)
 			if n == 0 {
-				return err
+				return nil, err
 			}
 			answers[n-1].Err = err
 		}
-		return rows.Err()
+		return answers, rows.Err()
 	})
-	return failed(answers, err)
+	return failAll(answers, members, err)
 }
 
-// failed gives the error of a shared statement to its members. What one of them
+// failAll gives the error of a shared statement to its members. What one of them
 // may have caused (data that PostgreSQL refuses, a deadlock) they find out alone.
-func failed[A any](answers []batch.Answer[A], err error) []batch.Answer[A] {
+func failAll[A any](answers []batch.Answer[A], members int, err error) []batch.Answer[A] {
 	if err == nil {
 		return answers
 	}
-	if state := sqlState(err); !errors.Is(err, context.DeadlineExceeded) && (errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain)) {
+	if state := pgrun.SQLState(err); !errors.Is(err, context.DeadlineExceeded) && (errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain)) {
 		err = errAlone
 	}
+	answers = make([]batch.Answer[A], members)
 	for i := range answers {
-		answers[i] = batch.Answer[A]{Err: err}
+		answers[i].Err = err
 	}
 	return answers
 }

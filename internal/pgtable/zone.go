@@ -1,8 +1,7 @@
-package session
+package pgtable
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -22,8 +21,8 @@ const sqlZone = `SELECT current_setting('TimeZone'),
 // column without time zone each would then take the other's expiries for hours
 // off, and prune sessions that are alive. pgx takes a TimeZone from PGTZ and
 // from the connection string; node-postgres takes it from neither.
-func (s *PostgresStore) checkZone(ctx context.Context, conn *pgx.Conn, expireType string) {
-	if expireType != "timestamp without time zone" {
+func (t *Table) checkZone(ctx context.Context, conn *pgx.Conn) {
+	if t.ExpireType != "timestamp without time zone" {
 		return
 	}
 	var ours, theirs struct {
@@ -33,24 +32,24 @@ func (s *PostgresStore) checkZone(ctx context.Context, conn *pgx.Conn, expireTyp
 	if conn.QueryRow(ctx, sqlZone).Scan(&ours.name, &ours.asked, &ours.offsets) != nil || !ours.asked {
 		return
 	}
-	plain, err := s.connectPlain(ctx)
+	plain, err := t.connectPlain(ctx)
 	if err == nil {
 		defer plain.Close(ctx)
 		err = plain.QueryRow(ctx, sqlZone).Scan(&theirs.name, &theirs.asked, &theirs.offsets)
 	}
 	switch {
 	case err != nil:
-		s.opts.Logger.Warn("session: this program sets the TimeZone of its connections, and it could not be compared with the database's own, which Express has", "timeZone", ours.name)
+		t.Logger.Warn("session: this program sets the TimeZone of its connections, and it could not be compared with the database's own, which Express has", "timeZone", ours.name)
 	case ours.offsets != theirs.offsets:
-		s.foreignZone = fmt.Errorf("session: this program sets TimeZone %s on its connections (by PGTZ, the connection string or AfterConnect), others of this user have %s: in a column without time zone each program takes the expiries of the other for hours off and deletes sessions that are alive. Unset it",
+		t.ForeignZone = fmt.Errorf("session: this program sets TimeZone %s on its connections (by PGTZ, the connection string or AfterConnect), others of this user have %s: in a column without time zone each program takes the expiries of the other for hours off and deletes sessions that are alive. Unset it",
 			ours.name, theirs.name)
-		s.opts.Logger.Warn("session: wrong TimeZone", slog.String("table", s.opts.Schema+"."+s.opts.Table), slog.Any("error", s.foreignZone))
+		t.Logger.Warn("session: wrong TimeZone", slog.String("table", t.Schema+"."+t.Name), slog.Any("error", t.ForeignZone))
 	}
 }
 
 // connectPlain connects as the pool does but without its TimeZone.
-func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
-	pool := s.pool.Config()
+func (t *Table) connectPlain(ctx context.Context) (*pgx.Conn, error) {
+	pool := t.Runner.Pool().Config()
 	cfg := pool.ConnConfig.Copy()
 	if pool.BeforeConnect != nil {
 		if err := pool.BeforeConnect(ctx, cfg); err != nil {
@@ -63,16 +62,4 @@ func (s *PostgresStore) connectPlain(ctx context.Context) (*pgx.Conn, error) {
 		}
 	}
 	return pgx.ConnectConfig(ctx, cfg)
-}
-
-// fitsExpress refuses a store that cannot share its rows with Express.
-func fitsExpress(store Store, cfg *Config) error {
-	s, ok := store.(*PostgresStore)
-	switch {
-	case !ok || s == nil || cfg.Cookie.Format != FormatExpress:
-		return nil
-	case s.opts.HashIDs:
-		return errors.New("session: PostgresOptions.HashIDs does not go with the Express format: Express looks for the ID itself")
-	}
-	return s.foreignZone
 }

@@ -1,0 +1,172 @@
+package pgrun
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// pgx answers a context that ends by closing the connection: of 70 timeouts each
+// cost a connection. So a statement runs without a deadline, and shortly before
+// its caller's it is cancelled in the server, which leaves the connection whole.
+//
+// To cancel costs the server a process, and so does a new connection. Where many
+// statements are late at once (a table is locked, the disk is slow) the server
+// has no time for either, and what is not answered in time must not be thrown
+// away, or every connection that is lost costs one more process. Hence
+//
+//   - the statement has a goroutine, and the caller goes at its deadline whatever
+//     the statement does. Its connection is brought home behind its back, which
+//     may take homeTimeout longer;
+//   - cancelTurns statements are cancelled at once, the others wait for their turn.
+//     One that ends meanwhile is not cancelled;
+//   - the margin follows what cancelling costs here, so that the next time most
+//     callers still hear what has become of their statement.
+//
+// What is bounded: a statement holds one connection of the pool until it is home,
+// so there are never more of these goroutines than connections, two for each.
+const (
+	// cancelMargin is how long before the deadline a statement is cancelled where
+	// cancelling is cheap: time for the server to say that it is. One that began
+	// with little time left gets leastMargin, and is allowed to be that late.
+	cancelMargin = 250 * time.Millisecond
+	leastMargin  = 100 * time.Millisecond
+
+	// homeTimeout is how long after its caller has gone a connection may take to
+	// come home; then the server is taken for dead.
+	homeTimeout = 2 * time.Second
+
+	cancelTurns = 2
+)
+
+var errNoAnswer = errors.New("the statement ended without an answer")
+
+// canceller cancels late statements.
+type canceller struct {
+	turns chan struct{}
+	cost  atomic.Int64 // of bringing a statement's connection home, in nanoseconds
+}
+
+// margin is how long before the deadline a statement is cancelled that has left
+// to run: a quarter of that at most, or half of it where cancelling was seen to
+// need it.
+func (c *canceller) margin(left time.Duration) time.Duration {
+	cost := time.Duration(c.cost.Load())
+	return max(min(cancelMargin, left/4), min(cost+cost/2, left/2))
+}
+
+// paid notes what bringing a connection home has cost. The dearest counts, and
+// is forgotten as cheaper ones follow.
+func (c *canceller) paid(cost time.Duration) {
+	for {
+		old := c.cost.Load()
+		if c.cost.CompareAndSwap(old, max(int64(cost), old-old/8)) {
+			return
+		}
+	}
+}
+
+// statement is one that runs on a connection of its own.
+type statement struct {
+	conn  *pgxpool.Conn
+	ended chan struct{} // closed when it has come back; err and panicked are set then
+
+	err      error
+	panicked any
+	dead     bool // set by release: its connection did not survive
+}
+
+// start runs f, which uses conn, in a goroutine. After it has ended release must
+// be called.
+func start(conn *pgxpool.Conn, f func() error) *statement {
+	s := &statement{conn: conn, ended: make(chan struct{})}
+	go func() {
+		defer close(s.ended)
+		s.err = errNoAnswer // also after runtime.Goexit
+		defer func() {
+			// A tracer may panic. That is its caller's, unless it has gone.
+			s.panicked = recover()
+		}()
+		s.err = f()
+	}()
+	return s
+}
+
+// release gives the connection back to the pool. One that may still be cancelled,
+// which would hit whatever runs on it next, is closed before, and so is that to
+// a standby: the primary is somewhere else now.
+func (s *statement) release(mayBeCancelled bool) {
+	conn := s.conn.Conn()
+	if (mayBeCancelled || SQLState(s.err) == "25006") && !conn.IsClosed() {
+		ctx, cancel := context.WithTimeout(context.Background(), cancelMargin)
+		defer cancel()
+		_ = conn.Close(ctx) // the pool drops it either way
+	}
+	s.dead = conn.IsClosed()
+	s.conn.Release()
+}
+
+// late cancels a statement and brings its connection home, if need be after it
+// has returned. It waits for patience at most, and reports whether that was
+// enough: only then may its caller look at s.
+func (c *canceller) late(s *statement, patience time.Duration) bool {
+	home := make(chan struct{})
+	go func() {
+		defer close(home)
+		c.bringHome(s, patience)
+	}()
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-home:
+		return true
+	case <-t.C:
+		return false
+	}
+}
+
+func (c *canceller) bringHome(s *statement, patience time.Duration) {
+	begin := time.Now()
+	hard, cancel := context.WithTimeout(context.Background(), patience+homeTimeout)
+	defer cancel()
+	asked, err := c.request(hard, s)
+	if err != nil { // nobody is there to cancel it
+		hard, cancel = context.WithDeadline(hard, begin.Add(patience))
+		defer cancel()
+	}
+	select {
+	case <-s.ended:
+		if cancelled := SQLState(s.err) == "57014"; asked && cancelled { // query_canceled
+			c.paid(time.Since(begin))
+			asked = false // no more
+		}
+	case <-hard.Done():
+		// pgx closes the connection now, and tries to cancel once more.
+		_ = s.conn.Conn().PgConn().Conn().SetDeadline(time.Unix(1, 0))
+		<-s.ended
+		asked = true
+	}
+	s.release(asked)
+}
+
+// request asks the server to cancel a statement, when its turn has come. asked
+// is false if the statement has ended before that.
+func (c *canceller) request(ctx context.Context, s *statement) (asked bool, err error) {
+	select {
+	case <-s.ended:
+		return false, nil
+	case <-ctx.Done():
+		return false, nil
+	case c.turns <- struct{}{}:
+	}
+	defer func() { <-c.turns }()
+	select {
+	case <-s.ended:
+		return false, nil
+	default:
+		return true, s.conn.Conn().PgConn().CancelRequest(ctx)
+	}
+}

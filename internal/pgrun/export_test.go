@@ -1,0 +1,12 @@
+package pgrun
+
+import "time"
+
+// HomeTimeout is how long a connection may take to come home.
+const HomeTimeout = homeTimeout
+
+// Margin is how long before the deadline a statement is cancelled.
+func (r *Runner) Margin(left time.Duration) time.Duration { return r.margin(left) }
+
+// Paid notes what a cancellation has cost.
+func (r *Runner) Paid(cost time.Duration) { r.paid(cost) }
