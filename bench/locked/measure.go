@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,6 +49,7 @@ type savers struct {
 	*rig.Visits // the neighbours' part
 	blocked     int
 	request     []byte
+	begun       func()       // called with the first requests
 	merges      bool         // every number must come once
 	seen        map[int]bool // answers of the shared session
 
@@ -58,6 +60,7 @@ type savers struct {
 
 // Next implements rig.Script.
 func (s *savers) Next(conn int) (int, []byte) {
+	s.begun()
 	if conn < s.blocked {
 		return 0, s.request
 	}
@@ -141,12 +144,12 @@ func newStand(ctx context.Context, stage *rig.Stage, o options, name string) (*s
 
 func (s *stand) measure(ctx context.Context) (*Result, error) {
 	result := &Result{Variant: s.server.Variant.Name}
-	if _, err := s.run(ctx, s.duration/3); err != nil { // warms up
+	if _, err := s.run(ctx, s.duration/3, func() {}); err != nil { // warms up
 		return nil, err
 	}
 	var late, ratio []float64
 	for range s.rounds {
-		free, err := s.run(ctx, s.duration)
+		free, err := s.run(ctx, s.duration, func() {})
 		if err != nil {
 			return nil, fmt.Errorf("without a lock: %w", err)
 		}
@@ -175,22 +178,25 @@ func (s *stand) lockedRun(ctx context.Context) (run Run, err error) {
 	if err != nil {
 		return run, errors.Join(err, tx.Rollback(ctx))
 	}
-	committed := make(chan error, 1)
+	begun, committed := make(chan struct{}), make(chan error, 1)
+	begin := sync.OnceFunc(func() { close(begun) })
 	go func() {
+		<-begun // so that the lock outlasts the run
 		select {
 		case <-time.After(s.duration):
 		case <-ctx.Done():
 		}
 		committed <- tx.Commit(context.WithoutCancel(ctx))
 	}()
-	run, err = s.run(ctx, s.duration)
+	run, err = s.run(ctx, s.duration, begin)
+	begin() // also where it has failed before
 	return run, errors.Join(err, <-committed)
 }
 
-func (s *stand) run(ctx context.Context, d time.Duration) (Run, error) {
+func (s *stand) run(ctx context.Context, d time.Duration, begun func()) (Run, error) {
 	script := &savers{
 		Visits:  rig.NewVisits(s.server.Variant, rig.Write, s.users, s.conns-s.blocked, 0),
-		blocked: s.blocked, request: rig.Request(rig.Write, s.shared), merges: s.server.Variant.Ours, seen: s.seen,
+		blocked: s.blocked, begun: begun, request: rig.Request(rig.Write, s.shared), merges: s.server.Variant.Ours, seen: s.seen,
 	}
 	result, err := rig.Load{Addrs: []string{s.server.Addr}, Conns: s.conns, Duration: d, Script: script}.Run(ctx)
 	if err != nil {
