@@ -311,6 +311,9 @@ func TestNumbers(t *testing.T) {
 		{rig.JoinInts([]int{1, 8}), "1,8"},
 		{fmt.Sprint(rig.Median([]float64{3, 1, 2})), "2"},
 		{fmt.Sprint(rig.Median([]float64{4, 1})), "2.5"},
+		{fmt.Sprint(rig.MedianOf([]string{"abc", "a", "ab"}, func(s string) float64 { return float64(len(s)) })), "2"},
+		{fmt.Sprint(rig.Milliseconds(1500 * time.Microsecond)), "1.5"},
+		{fmt.Sprint(rig.Microseconds(1500 * time.Nanosecond)), "1.5"},
 		{fmt.Sprint(rig.IsShort([]string{"-x", "--short"})), "true"},
 		{fmt.Sprint(rig.IsShort([]string{"short", "-shorter"})), "false"},
 	} {
