@@ -58,6 +58,7 @@ func newManager(t *testing.T, s session.Store, touch time.Duration) *session.Man
 	m, err := session.New(s, session.Config{
 		Secret:        strings.Repeat("otel test ", 5),
 		TouchInterval: touch,
+		StoreTimeout:  2 * time.Minute, // longer than any test waits
 		DisablePrune:  true,
 		Logger:        slog.New(slog.DiscardHandler),
 	})

@@ -250,7 +250,7 @@ func (s *site) waitUntilAsked(t *testing.T, n int, apart bool) {
 	if apart {
 		locked, queued = n, 0
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the store gives up after 5
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // the store gives up after two
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -177,9 +177,9 @@ func TestOddRows(t *testing.T) {
 
 // One measurement serves all who wait for it, if it fails too.
 func TestOverviewTogether(t *testing.T) {
-	for _, code := range []int{200, 503} {
+	for code, timeout := range map[int]time.Duration{200: time.Minute, 503: 2 * time.Second} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			r := newRig(t, session.Config{}, sessionadmin.Options{Timeout: 2 * time.Second})
+			r := newRig(t, session.Config{}, sessionadmin.Options{Timeout: timeout})
 			tx, err := r.pool.Begin(t.Context())
 			r.must(err)
 			defer func() { _ = tx.Rollback(context.Background()) }()
@@ -221,7 +221,7 @@ func TestNoTable(t *testing.T) {
 
 // A table that is locked: an answer in time, with what the process knows.
 func TestLockedTable(t *testing.T) {
-	r := newRig(t, session.Config{StoreTimeout: time.Second}, sessionadmin.Options{Timeout: time.Second})
+	r := newRig(t, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{Timeout: 2 * time.Second})
 	_, live := r.login(42)
 	tx, err := r.pool.Begin(t.Context())
 	r.must(err)
@@ -266,7 +266,7 @@ func TestDatabaseDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	r := newRigOn(t, pool, session.Config{StoreTimeout: time.Second / 2}, sessionadmin.Options{})
+	r := newRigOn(t, pool, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{})
 	_, live := r.login(42) // no page yet: it would keep its measurement for a while
 	r.must(server.Stop(t.Context(), "immediate"))
 	if live() {

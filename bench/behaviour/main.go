@@ -11,11 +11,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
 	"time"
 
 	"github.com/pgsession/session/bench/behaviour/measure"
+	"github.com/pgsession/session/bench/internal/rig"
 )
 
 func main() {
@@ -24,14 +23,13 @@ func main() {
 	flag.DurationVar(&o.StoreTimeout, "store-timeout", 5*time.Second, "this library's Config.StoreTimeout")
 	flag.BoolVar(&o.NoExpress, "no-express", false, "leave out Express, which needs Node.js and npm")
 	flag.Parse()
-	o.Log = func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	table, err := measure.Run(ctx, o)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	fmt.Print(table.Markdown())
+	o.Log = rig.Log
+	rig.Main(func(ctx context.Context) error {
+		table, err := measure.Run(ctx, o)
+		if err != nil {
+			return err
+		}
+		fmt.Print(table.Markdown())
+		return nil
+	})
 }

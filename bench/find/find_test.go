@@ -1,11 +1,9 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/pgsession/session/bench/internal/rig"
+	"github.com/pgsession/session/bench/internal/rigtest"
 )
 
 // The shortest run: every figure is there. What is listed and revoked is checked
@@ -26,13 +24,5 @@ func TestShortRun(t *testing.T) {
 	if r.Without.HeapOnly == 0 || r.With.HeapOnly != 0 {
 		t.Errorf("heap-only share: got %v without the index and %v with it, want some and none", r.Without.HeapOnly, r.With.HeapOnly)
 	}
-	where := rig.Place{Out: t.TempDir()}
-	if err := r.write(where); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"find.json", "find.md"} {
-		if info, err := os.Stat(filepath.Join(where.Out, name)); err != nil || info.Size() == 0 {
-			t.Errorf("%s: got %v, want a file", name, err)
-		}
-	}
+	rigtest.Files(t, r, "find.json", "find.md")
 }

@@ -8,11 +8,6 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/pgsession/session/bench/internal/rig"
 )
@@ -32,36 +27,14 @@ var (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	rig.Program{Name: "find", Files: "the report", Tables: "table is"}.Main(command)
 }
 
-func command(ctx context.Context, args []string) error {
-	module, err := rig.ModuleDir(ctx)
-	if err != nil {
+func command(ctx context.Context, c *rig.Command) error {
+	o := rig.Choose(c, full, short)
+	c.IntVar(&o.rows, "rows", o.rows, "rows in the table")
+	if err := c.Parse(); err != nil {
 		return err
 	}
-	o := full
-	if rig.IsShort(args) {
-		o = short
-	}
-	f := flag.NewFlagSet("find", flag.ExitOnError)
-	f.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
-	f.IntVar(&o.rows, "rows", o.rows, "rows in the table")
-	out := f.String("out", "", "directory of the report (default bench/results; a temporary one with -short)")
-	docs := f.String("docs", "", "document whose table is replaced (default docs/performance.md; none with -short); \"none\" for none")
-	_ = f.Parse(args) // which exits
-	where, err := rig.Places(module, *out, *docs, rig.IsShort(args))
-	if err != nil {
-		return err
-	}
-	report, err := measure(ctx, o)
-	if err != nil {
-		return err
-	}
-	return report.write(where)
+	return c.Save(measure(ctx, o))
 }

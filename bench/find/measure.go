@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -20,17 +18,14 @@ import (
 
 // Report is everything that was measured; find.json holds it.
 type Report struct {
-	When       time.Time   `json:"when"`
-	Machine    rig.Machine `json:"machine"`
-	Go         string      `json:"go"`
-	Postgres   string      `json:"postgresql"`
-	Rows       int         `json:"rows"`
-	PerUser    int         `json:"perUser"`
-	TableBytes int64       `json:"tableBytes"`
-	IndexBytes int64       `json:"indexBytes"`
-	BuildMs    float64     `json:"buildMs"` // of the index
-	Without    Figures     `json:"without"`
-	With       Figures     `json:"with"`
+	rig.Occasion
+	Rows       int     `json:"rows"`
+	PerUser    int     `json:"perUser"`
+	TableBytes int64   `json:"tableBytes"`
+	IndexBytes int64   `json:"indexBytes"`
+	BuildMs    float64 `json:"buildMs"` // of the index
+	Without    Figures `json:"without"`
+	With       Figures `json:"with"`
 }
 
 // Figures are in milliseconds, but for the bytes and the share.
@@ -91,8 +86,8 @@ func measure(ctx context.Context, o options) (*Report, error) {
 		}
 	}
 	r := &Report{
-		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(), Postgres: b.pg.Version,
-		Rows: o.rows, PerUser: o.perUser,
+		Occasion: rig.Now(b.pg.Version),
+		Rows:     o.rows, PerUser: o.perUser,
 	}
 	rig.Log("without an index")
 	if r.Without, err = b.figures(ctx, o.scans); err != nil {
@@ -103,7 +98,7 @@ func measure(ctx context.Context, o options) (*Report, error) {
 	if err := b.open(ctx, "userId"); err != nil {
 		return nil, err
 	}
-	r.BuildMs = ms(time.Since(start))
+	r.BuildMs = rig.Milliseconds(time.Since(start))
 	rig.Log("with it")
 	if r.With, err = b.figures(ctx, o.lookups); err != nil {
 		return nil, err
@@ -134,7 +129,7 @@ func (b *bench) figures(ctx context.Context, n int) (f Figures, err error) {
 		if err != nil {
 			return f, err
 		}
-		lists = append(lists, ms(time.Since(start)))
+		lists = append(lists, rig.Milliseconds(time.Since(start)))
 		if len(found) != b.perUser && len(found) != 0 { // already revoked
 			return f, fmt.Errorf("user %d has %d sessions, not %d", id, len(found), b.perUser)
 		}
@@ -143,7 +138,7 @@ func (b *bench) figures(ctx context.Context, n int) (f Figures, err error) {
 		if err != nil {
 			return f, err
 		}
-		revocations = append(revocations, ms(time.Since(start)))
+		revocations = append(revocations, rig.Milliseconds(time.Since(start)))
 		if int(revoked) != len(found) {
 			return f, fmt.Errorf("%d of %d sessions revoked", revoked, len(found))
 		}
@@ -184,7 +179,7 @@ func (b *bench) save(ctx context.Context, f *Figures) error {
 		if err := b.store.Update(ctx, id, change); err != nil {
 			return err
 		}
-		saves = append(saves, ms(time.Since(start)))
+		saves = append(saves, rig.Milliseconds(time.Since(start)))
 	}
 	f.SaveP50, _ = quantiles(saves)
 	after, err := b.pg.WAL(ctx)
@@ -208,8 +203,6 @@ func (b *bench) save(ctx context.Context, f *Figures) error {
 	}
 }
 
-func ms(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
-
 func quantiles(v []float64) (p50, p99 float64) {
 	slices.Sort(v)
 	return v[len(v)/2], v[len(v)*99/100]
@@ -225,21 +218,13 @@ func (r *Report) part() string {
 			rig.Fixed(row.f.SaveP50, 2), rig.Int(row.f.SaveWAL), rig.Fixed(100*row.f.HeapOnly, 0)+" %")
 	}
 	return fmt.Sprintf("%s sessions of 1 KB, %d of each user; the table has %d MB, the index %d MB, made in %s s beside everything else. PostgreSQL %s, %s.\n\n",
-		rig.Int(float64(r.Rows)), r.PerUser, r.TableBytes>>20, r.IndexBytes>>20, rig.Fixed(r.BuildMs/1000, 1), r.Postgres, r.When.Format("2 January 2006")) + t.String()
+		rig.Int(float64(r.Rows)), r.PerUser, r.TableBytes>>20, r.IndexBytes>>20, rig.Fixed(r.BuildMs/1000, 1), r.Postgres, r.Date()) + t.String()
 }
 
-func (r *Report) write(where rig.Place) error {
-	text := "# Finding and ending a user's sessions\n\nWritten by `go run ./find` in `bench`.\n\n" + r.part()
-	if err := rig.WriteFile(filepath.Join(where.Out, "find.md"), text); err != nil {
-		return err
+// Output implements [rig.Reporter].
+func (r *Report) Output() rig.Output {
+	return rig.Output{
+		Name: "find", Text: "# Finding and ending a user's sessions\n\nWritten by `go run ./find` in `bench`.\n\n" + r.part(),
+		Parts: map[string]string{"find": r.part()},
 	}
-	if err := rig.WriteJSON(filepath.Join(where.Out, "find.json"), r); err != nil {
-		return err
-	}
-	fmt.Print(text)
-	rig.Log("written to %s", where.Out)
-	if where.Docs == "" {
-		return nil
-	}
-	return rig.Insert(where.Docs, map[string]string{"find": r.part()})
 }

@@ -1,20 +1,14 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/pgsession/session/bench/internal/rig"
+	"github.com/pgsession/session/bench/internal/rigtest"
 )
 
 // The shortest run: every figure is there, no answer was wrong. Speed is not judged.
 func TestShortRun(t *testing.T) {
-	module, err := rig.ModuleDir(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	report, err := measure(t.Context(), module, short)
+	report, err := measure(t.Context(), rigtest.Module(t), short)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,15 +30,7 @@ func TestShortRun(t *testing.T) {
 			t.Errorf("%s%s, %d sessions, %d processes: got %v requests/s, p99 %v, want some", c.Variant, c.Route, c.Sessions, c.Processes, c.PerSecond, c.P99)
 		}
 	}
-	where := rig.Place{Out: t.TempDir()}
-	if err := report.write(where); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"growth.json", "growth.md", "growth.svg", "processes.svg"} {
-		if info, err := os.Stat(filepath.Join(where.Out, name)); err != nil || info.Size() == 0 {
-			t.Errorf("%s: got %v, want a file", name, err)
-		}
-	}
+	rigtest.Files(t, report, "growth.json", "growth.md", "growth.svg", "processes.svg")
 }
 
 // Visited sessions are spread over the whole table, each once.

@@ -9,11 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
@@ -43,47 +38,19 @@ var (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	rig.Program{Name: "growth", Files: "report, figures and charts", Tables: "tables are"}.Main(command)
 }
 
-func command(ctx context.Context, args []string) error {
-	module, err := rig.ModuleDir(ctx)
-	if err != nil {
+func command(ctx context.Context, c *rig.Command) error {
+	o := rig.Choose(c, full, short)
+	c.IntsVar(&o.sizes, "sizes", "numbers of live sessions, growing")
+	c.IntsVar(&o.processes, "processes", "numbers of application processes")
+	c.IntVar(&o.active, "active", o.active, "sessions that are visited")
+	c.IntVar(&o.conns, "conns", o.conns, "connections to each process")
+	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
+	c.DurationVar(&o.duration, "duration", o.duration, "how long a measurement takes")
+	if err := c.Parse(); err != nil {
 		return err
 	}
-	o := full
-	if rig.IsShort(args) {
-		o = short
-	}
-	f := flag.NewFlagSet("growth", flag.ExitOnError)
-	f.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
-	sizes := f.String("sizes", rig.JoinInts(o.sizes), "numbers of live sessions, growing")
-	processes := f.String("processes", rig.JoinInts(o.processes), "numbers of application processes")
-	f.IntVar(&o.active, "active", o.active, "sessions that are visited")
-	f.IntVar(&o.conns, "conns", o.conns, "connections to each process")
-	f.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
-	f.DurationVar(&o.duration, "duration", o.duration, "how long a measurement takes")
-	out := f.String("out", "", "directory of report, figures and charts (default bench/results; a temporary one with -short)")
-	docs := f.String("docs", "", "document whose tables are replaced (default docs/performance.md; none with -short); \"none\" for none")
-	_ = f.Parse(args) // which exits
-	if o.sizes, err = rig.SplitInts(*sizes); err != nil {
-		return fmt.Errorf("-sizes: %w", err)
-	}
-	if o.processes, err = rig.SplitInts(*processes); err != nil {
-		return fmt.Errorf("-processes: %w", err)
-	}
-	where, err := rig.Places(module, *out, *docs, rig.IsShort(args))
-	if err != nil {
-		return err
-	}
-	report, err := measure(ctx, module, o)
-	if err != nil {
-		return err
-	}
-	return report.write(where)
+	return c.Save(measure(ctx, c.Module, o))
 }

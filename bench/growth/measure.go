@@ -3,27 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
-	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
 )
 
 // Report is everything that was measured; growth.json holds it.
 type Report struct {
-	When      time.Time   `json:"when"`
-	Machine   rig.Machine `json:"machine"`
-	Go        string      `json:"go"`
-	Postgres  string      `json:"postgresql"`
-	Buffers   string      `json:"sharedBuffers"`
-	Active    int         `json:"active"`
-	Conns     int         `json:"connectionsEach"`
-	Pool      int         `json:"pool"`
-	Crowd     int         `json:"sessionsWhileProcessesAreCompared"`
-	Sizes     []Size      `json:"sizes"`
-	Cells     []*Cell     `json:"cells"`
-	Processes []*Cell     `json:"processes"`
+	rig.Occasion
+	Buffers   string  `json:"sharedBuffers"`
+	Active    int     `json:"active"`
+	Conns     int     `json:"connectionsEach"`
+	Pool      int     `json:"pool"`
+	Crowd     int     `json:"sessionsWhileProcessesAreCompared"`
+	Sizes     []Size  `json:"sizes"`
+	Cells     []*Cell `json:"cells"`
+	Processes []*Cell `json:"processes"`
 }
 
 // Size is a table of so many sessions.
@@ -68,8 +63,7 @@ func measure(ctx context.Context, module string, o options) (*Report, error) {
 	defer stage.Close()
 	g := &growth{options: o, Stage: stage, servers: make(map[string][]*rig.Server)}
 	g.report = &Report{
-		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(),
-		Postgres: stage.Postgres.Version, Buffers: stage.Postgres.Settings["shared_buffers"],
+		Occasion: rig.Now(stage.Postgres.Version), Buffers: stage.Postgres.Settings["shared_buffers"],
 		Active: o.active, Conns: o.conns, Pool: o.pool,
 	}
 	if err := g.start(ctx); err != nil {
@@ -99,11 +93,10 @@ func (g *growth) start(ctx context.Context) error {
 			return err
 		}
 	}
-	db, err := g.Postgres.Connect(ctx, database)
+	db, err := g.Connect(ctx, database)
 	if err != nil {
 		return err
 	}
-	g.OnClose(func() { _ = db.Close(context.Background()) })
 	g.fill, err = newFiller(db, g.Secret)
 	return err
 }
@@ -204,8 +197,8 @@ func (g *growth) cell(ctx context.Context, c *Cell, visitors []*visitor) error {
 	counted(visitors, u)
 	after, err := g.Postgres.CPU()
 	c.PerSecond = append(c.PerSecond, result.PerSecond())
-	c.P99 = append(c.P99, float64(result.Latency.Quantile(0.99).Nanoseconds())/1e3)
-	c.DatabaseCPU = append(c.DatabaseCPU, float64((after-before).Nanoseconds())/1e3/float64(max(1, result.Total)))
+	c.P99 = append(c.P99, rig.Microseconds(result.Latency.Quantile(0.99)))
+	c.DatabaseCPU = append(c.DatabaseCPU, rig.Microseconds(after-before)/float64(max(1, result.Total)))
 	return err
 }
 

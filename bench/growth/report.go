@@ -3,9 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"github.com/pgsession/session/bench/internal/rig"
 )
@@ -97,7 +95,7 @@ func (r *Report) parts() map[string]string {
 		sizes.Add(rig.Int(float64(s.Sessions)), rig.Int(float64(s.TableBytes)/1e6), rig.Int(float64(s.IndexBytes)/1e6))
 	}
 	intro := fmt.Sprintf("%s visited sessions spread over the table, %d connections a process, shared_buffers %s, PostgreSQL %s, %s.\n\n",
-		rig.Int(float64(r.Active)), r.Conns, r.Buffers, r.Postgres, r.When.Format("2 January 2006"))
+		rig.Int(float64(r.Active)), r.Conns, r.Buffers, r.Postgres, r.Date())
 	return map[string]string{
 		"growth": intro + table("live sessions", r.Cells, r.sizeSteps()) + "\n" + sizes.String(),
 		"processes": fmt.Sprintf("%s sessions in the table, %d connections and %d database connections a process.\n\n", rig.Int(float64(r.Crowd)), r.Conns, r.Pool) +
@@ -105,26 +103,15 @@ func (r *Report) parts() map[string]string {
 	}
 }
 
-func (r *Report) write(where rig.Place) error {
+// Output implements [rig.Reporter].
+func (r *Report) Output() rig.Output {
 	p := r.parts()
-	var s strings.Builder
-	fmt.Fprintf(&s, "# Growth\n\nWritten by `go run ./growth` in `bench`.\n\n## More sessions\n\n%s\n## More processes\n\n%s", p["growth"], p["processes"])
-	for name, text := range map[string]string{
-		"growth.md":     s.String(),
-		"growth.svg":    chart(r.Cells, r.sizeSteps(), "Requests a second by live sessions in the table", "one process on one core; higher is better"),
-		"processes.svg": chart(r.Processes, r.processSteps(), "Requests a second by application processes", "one database, one core a process; higher is better"),
-	} {
-		if err := rig.WriteFile(filepath.Join(where.Out, name), text); err != nil {
-			return err
-		}
+	return rig.Output{
+		Name: "growth", Parts: p,
+		Text: fmt.Sprintf("# Growth\n\nWritten by `go run ./growth` in `bench`.\n\n## More sessions\n\n%s\n## More processes\n\n%s", p["growth"], p["processes"]),
+		Charts: map[string]string{
+			"growth":    chart(r.Cells, r.sizeSteps(), "Requests a second by live sessions in the table", "one process on one core; higher is better"),
+			"processes": chart(r.Processes, r.processSteps(), "Requests a second by application processes", "one database, one core a process; higher is better"),
+		},
 	}
-	if err := rig.WriteJSON(filepath.Join(where.Out, "growth.json"), r); err != nil {
-		return err
-	}
-	fmt.Print(s.String())
-	rig.Log("written to %s", where.Out)
-	if where.Docs == "" {
-		return nil
-	}
-	return rig.Insert(where.Docs, p)
 }

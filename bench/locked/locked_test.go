@@ -1,21 +1,15 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"testing"
 
-	"github.com/pgsession/session/bench/internal/rig"
+	"github.com/pgsession/session/bench/internal/rigtest"
 )
 
 // The shortest run: every figure is there, no answer was wrong, nobody's count was
 // lost. Speed is not judged.
 func TestShortRun(t *testing.T) {
-	module, err := rig.ModuleDir(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	report, err := measure(t.Context(), module, short)
+	report, err := measure(t.Context(), rigtest.Module(t), short)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,13 +27,5 @@ func TestShortRun(t *testing.T) {
 			t.Errorf("%s: answers of the locked session: got %d, want %d", r.Variant, got, short.blocked)
 		}
 	}
-	where := rig.Place{Out: t.TempDir()}
-	if err := report.write(where); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"locked.json", "locked.md"} {
-		if info, err := os.Stat(filepath.Join(where.Out, name)); err != nil || info.Size() == 0 {
-			t.Errorf("%s: got %v, want a file", name, err)
-		}
-	}
+	rigtest.Files(t, report, "locked.json", "locked.md")
 }

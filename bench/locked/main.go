@@ -9,11 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
@@ -37,38 +32,16 @@ var (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	rig.Program{Name: "locked", Files: "the report", Tables: "tables are"}.Main(command)
 }
 
-func command(ctx context.Context, args []string) error {
-	module, err := rig.ModuleDir(ctx)
-	if err != nil {
+func command(ctx context.Context, c *rig.Command) error {
+	o := rig.Choose(c, full, short)
+	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
+	c.DurationVar(&o.duration, "duration", o.duration, "how long the row is locked; less than the store timeout of 5 s")
+	c.IntVar(&o.pool, "pool", o.pool, "connections of each server to its database")
+	if err := c.Parse(); err != nil {
 		return err
 	}
-	o := full
-	if rig.IsShort(args) {
-		o = short
-	}
-	f := flag.NewFlagSet("locked", flag.ExitOnError)
-	f.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
-	f.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
-	f.DurationVar(&o.duration, "duration", o.duration, "how long the row is locked; less than the store timeout of 5 s")
-	f.IntVar(&o.pool, "pool", o.pool, "connections of each server to its database")
-	out := f.String("out", "", "directory of the report (default bench/results; a temporary one with -short)")
-	docs := f.String("docs", "", "document whose tables are replaced (default docs/performance.md; none with -short); \"none\" for none")
-	_ = f.Parse(args) // which exits
-	where, err := rig.Places(module, *out, *docs, rig.IsShort(args))
-	if err != nil {
-		return err
-	}
-	report, err := measure(ctx, module, o)
-	if err != nil {
-		return err
-	}
-	return report.write(where)
+	return c.Save(measure(ctx, c.Module, o))
 }

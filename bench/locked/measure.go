@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,15 +16,12 @@ import (
 
 // Report is everything that was measured; locked.json holds it.
 type Report struct {
-	When     time.Time   `json:"when"`
-	Machine  rig.Machine `json:"machine"`
-	Go       string      `json:"go"`
-	Postgres string      `json:"postgresql"`
-	Seconds  float64     `json:"lockedSeconds"`
-	Conns    int         `json:"savers"`
-	Blocked  int         `json:"saversOfTheLockedSession"`
-	Pool     int         `json:"pool"`
-	Results  []*Result   `json:"results"`
+	rig.Occasion
+	Seconds float64   `json:"lockedSeconds"`
+	Conns   int       `json:"savers"`
+	Blocked int       `json:"saversOfTheLockedSession"`
+	Pool    int       `json:"pool"`
+	Results []*Result `json:"results"`
 }
 
 // Result is one server.
@@ -54,6 +49,7 @@ type savers struct {
 	*rig.Visits // the neighbours' part
 	blocked     int
 	request     []byte
+	begun       func()       // called with the first requests
 	merges      bool         // every number must come once
 	seen        map[int]bool // answers of the shared session
 
@@ -64,6 +60,7 @@ type savers struct {
 
 // Next implements rig.Script.
 func (s *savers) Next(conn int) (int, []byte) {
+	s.begun()
 	if conn < s.blocked {
 		return 0, s.request
 	}
@@ -108,8 +105,8 @@ func measure(ctx context.Context, module string, o options) (*Report, error) {
 	}
 	defer stage.Close()
 	r := &Report{
-		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(), Postgres: stage.Postgres.Version,
-		Seconds: o.duration.Seconds(), Conns: o.conns, Blocked: o.blocked, Pool: o.pool,
+		Occasion: rig.Now(stage.Postgres.Version),
+		Seconds:  o.duration.Seconds(), Conns: o.conns, Blocked: o.blocked, Pool: o.pool,
 	}
 	for _, name := range o.variants {
 		rig.Log("measuring %s", name)
@@ -141,21 +138,18 @@ func newStand(ctx context.Context, stage *rig.Stage, o options, name string) (*s
 	if s.shared, err = s.server.Login(http.DefaultClient, lockedUser); err != nil {
 		return nil, err
 	}
-	if s.db, err = stage.Postgres.Connect(ctx, v.Database()); err != nil {
-		return nil, err
-	}
-	stage.OnClose(func() { _ = s.db.Close(context.Background()) })
-	return s, nil
+	s.db, err = stage.Connect(ctx, v.Database())
+	return s, err
 }
 
 func (s *stand) measure(ctx context.Context) (*Result, error) {
 	result := &Result{Variant: s.server.Variant.Name}
-	if _, err := s.run(ctx, s.duration/3); err != nil { // warms up
+	if _, err := s.run(ctx, s.duration/3, func() {}); err != nil { // warms up
 		return nil, err
 	}
 	var late, ratio []float64
 	for range s.rounds {
-		free, err := s.run(ctx, s.duration)
+		free, err := s.run(ctx, s.duration, func() {})
 		if err != nil {
 			return nil, fmt.Errorf("without a lock: %w", err)
 		}
@@ -184,32 +178,34 @@ func (s *stand) lockedRun(ctx context.Context) (run Run, err error) {
 	if err != nil {
 		return run, errors.Join(err, tx.Rollback(ctx))
 	}
-	committed := make(chan error, 1)
+	begun, committed := make(chan struct{}), make(chan error, 1)
+	begin := sync.OnceFunc(func() { close(begun) })
 	go func() {
+		<-begun // so that the lock outlasts the run
 		select {
 		case <-time.After(s.duration):
 		case <-ctx.Done():
 		}
 		committed <- tx.Commit(context.WithoutCancel(ctx))
 	}()
-	run, err = s.run(ctx, s.duration)
+	run, err = s.run(ctx, s.duration, begin)
+	begin() // also where it has failed before
 	return run, errors.Join(err, <-committed)
 }
 
-func (s *stand) run(ctx context.Context, d time.Duration) (Run, error) {
+func (s *stand) run(ctx context.Context, d time.Duration, begun func()) (Run, error) {
 	script := &savers{
 		Visits:  rig.NewVisits(s.server.Variant, rig.Write, s.users, s.conns-s.blocked, 0),
-		blocked: s.blocked, request: rig.Request(rig.Write, s.shared), merges: s.server.Variant.Ours, seen: s.seen,
+		blocked: s.blocked, begun: begun, request: rig.Request(rig.Write, s.shared), merges: s.server.Variant.Ours, seen: s.seen,
 	}
 	result, err := rig.Load{Addrs: []string{s.server.Addr}, Conns: s.conns, Duration: d, Script: script}.Run(ctx)
 	if err != nil {
 		return Run{}, err
 	}
-	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 	h := &script.neighbours
 	return Run{
 		All: result.PerSecond(), Neighbours: float64(script.inTime) / d.Seconds(),
-		P50: ms(h.Quantile(0.5)), P99: ms(h.Quantile(0.99)), Max: ms(h.Max()), Waited: script.waited,
+		P50: rig.Milliseconds(h.Quantile(0.5)), P99: rig.Milliseconds(h.Quantile(0.99)), Max: rig.Milliseconds(h.Max()), Waited: script.waited,
 	}, nil
 }
 
@@ -220,26 +216,18 @@ func maximum(v []float64) (m float64) {
 	return m
 }
 
-func median(runs []Run, figure func(Run) float64) float64 {
-	var v []float64
-	for _, r := range runs {
-		v = append(v, figure(r))
-	}
-	return rig.Median(v)
-}
-
 func (r *Report) table() string {
 	t := rig.Table{Head: []string{"server", "all savers/s", "locked", "ratio", "neighbours/s", "locked", "p99 ms", "locked", "max ms", "locked", "latest by ms"}}
 	for _, x := range r.Results {
 		row := []string{rig.FindVariant(x.Variant).Label}
 		for _, f := range []func(Run) float64{func(r Run) float64 { return r.All }, func(r Run) float64 { return r.Neighbours }} {
-			row = append(row, rig.Int(median(x.Free, f)), rig.Int(median(x.Locked, f)))
+			row = append(row, rig.Int(rig.MedianOf(x.Free, f)), rig.Int(rig.MedianOf(x.Locked, f)))
 			if len(row) == 3 {
 				row = append(row, rig.Fixed(x.Ratio, 2))
 			}
 		}
 		for _, f := range []func(Run) float64{func(r Run) float64 { return r.P99 }, func(r Run) float64 { return r.Max }} {
-			row = append(row, rig.Fixed(median(x.Free, f), 1), rig.Fixed(median(x.Locked, f), 1))
+			row = append(row, rig.Fixed(rig.MedianOf(x.Free, f), 1), rig.Fixed(rig.MedianOf(x.Locked, f), 1))
 		}
 		t.Add(append(row, rig.Fixed(x.Late, 1))...)
 	}
@@ -248,22 +236,13 @@ func (r *Report) table() string {
 
 func (r *Report) part() string {
 	return fmt.Sprintf("%d savers, %d of them on a session whose row another transaction holds for %s s; %d database connections; PostgreSQL %s, %s.\n\n",
-		r.Conns, r.Blocked, strconv.FormatFloat(r.Seconds, 'f', -1, 64), r.Pool, r.Postgres, r.When.Format("2 January 2006")) + r.table()
+		r.Conns, r.Blocked, strconv.FormatFloat(r.Seconds, 'f', -1, 64), r.Pool, r.Postgres, r.Date()) + r.table()
 }
 
-func (r *Report) write(where rig.Place) error {
-	var s strings.Builder
-	fmt.Fprintf(&s, "# One locked row\n\nWritten by `go run ./locked` in `bench`.\n\n%s", r.part())
-	if err := rig.WriteFile(filepath.Join(where.Out, "locked.md"), s.String()); err != nil {
-		return err
+// Output implements [rig.Reporter].
+func (r *Report) Output() rig.Output {
+	return rig.Output{
+		Name: "locked", Text: "# One locked row\n\nWritten by `go run ./locked` in `bench`.\n\n" + r.part(),
+		Parts: map[string]string{"locked": r.part()},
 	}
-	if err := rig.WriteJSON(filepath.Join(where.Out, "locked.json"), r); err != nil {
-		return err
-	}
-	fmt.Print(s.String())
-	rig.Log("written to %s", where.Out)
-	if where.Docs == "" {
-		return nil
-	}
-	return rig.Insert(where.Docs, map[string]string{"locked": r.part()})
 }

@@ -9,11 +9,6 @@ package main
 
 import (
 	"context"
-	"flag"
-	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
@@ -43,41 +38,19 @@ var (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	rig.Program{Name: "prune", Files: "report and chart", Tables: "tables are"}.Main(command)
 }
 
-func command(ctx context.Context, args []string) error {
-	module, err := rig.ModuleDir(ctx)
-	if err != nil {
+func command(ctx context.Context, c *rig.Command) error {
+	o := rig.Choose(c, full, short)
+	c.IntVar(&o.rows, "rows", o.rows, "rows in the table")
+	c.IntVar(&o.expired, "expired", o.expired, "rows of these that have expired")
+	c.IntVar(&o.rate, "rate", o.rate, "reads and touches a second, half of each")
+	c.IntVar(&o.workers, "workers", o.workers, "how many of them may be under way at once")
+	c.DurationVar(&o.slice, "slice", o.slice, "how long to measure without pruning, and then at most with it, in turn")
+	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each way to prune has a table to itself")
+	if err := c.Parse(); err != nil {
 		return err
 	}
-	o := full
-	if rig.IsShort(args) {
-		o = short
-	}
-	f := flag.NewFlagSet("prune", flag.ExitOnError)
-	f.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
-	f.IntVar(&o.rows, "rows", o.rows, "rows in the table")
-	f.IntVar(&o.expired, "expired", o.expired, "rows of these that have expired")
-	f.IntVar(&o.rate, "rate", o.rate, "reads and touches a second, half of each")
-	f.IntVar(&o.workers, "workers", o.workers, "how many of them may be under way at once")
-	f.DurationVar(&o.slice, "slice", o.slice, "how long to measure without pruning, and then at most with it, in turn")
-	f.IntVar(&o.rounds, "rounds", o.rounds, "how often each way to prune has a table to itself")
-	out := f.String("out", "", "directory of report and chart (default bench/results; a temporary one with -short)")
-	docs := f.String("docs", "", "document whose tables are replaced (default docs/performance.md; none with -short); \"none\" for none")
-	_ = f.Parse(args) // which exits
-	where, err := rig.Places(module, *out, *docs, rig.IsShort(args))
-	if err != nil {
-		return err
-	}
-	report, err := measure(ctx, o)
-	if err != nil {
-		return err
-	}
-	return report.write(where)
+	return c.Save(measure(ctx, o))
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -31,14 +30,11 @@ const (
 
 // Report is everything that was measured; prune.json holds it.
 type Report struct {
-	When     time.Time   `json:"when"`
-	Machine  rig.Machine `json:"machine"`
-	Go       string      `json:"go"`
-	Postgres string      `json:"postgresql"`
-	Rows     int         `json:"rows"`
-	Expired  int         `json:"expired"`
-	Rate     int         `json:"perSecond"`
-	Results  []*Result   `json:"results"`
+	rig.Occasion
+	Rows    int       `json:"rows"`
+	Expired int       `json:"expired"`
+	Rate    int       `json:"perSecond"`
+	Results []*Result `json:"results"`
 }
 
 // Result is one way to prune, in all rounds.
@@ -82,8 +78,8 @@ func measure(ctx context.Context, o options) (*Report, error) {
 	}
 	defer stage.Close()
 	r := &Report{
-		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(), Postgres: stage.Postgres.Version,
-		Rows: o.rows, Expired: o.expired, Rate: o.rate,
+		Occasion: rig.Now(stage.Postgres.Version),
+		Rows:     o.rows, Expired: o.expired, Rate: o.rate,
 	}
 	rig.Log("filling a table with %d rows", o.rows)
 	if err := fill(ctx, stage.Postgres, o); err != nil {
@@ -312,11 +308,10 @@ func (t *traffic) during(ctx context.Context, f func(context.Context) error) (La
 		touches.Merge(&l.touches)
 		err = errors.Join(err, l.err)
 	}
-	ms := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
 	return Latency{
 		Reads: int(reads.N()), Touches: int(touches.N()),
-		ReadP50: ms(reads.Quantile(0.5)), ReadP99: ms(reads.Quantile(0.99)), ReadMax: ms(reads.Max()),
-		TouchP50: ms(touches.Quantile(0.5)), TouchP99: ms(touches.Quantile(0.99)), TouchMax: ms(touches.Max()),
+		ReadP50: rig.Milliseconds(reads.Quantile(0.5)), ReadP99: rig.Milliseconds(reads.Quantile(0.99)), ReadMax: rig.Milliseconds(reads.Max()),
+		TouchP50: rig.Milliseconds(touches.Quantile(0.5)), TouchP99: rig.Milliseconds(touches.Quantile(0.99)), TouchMax: rig.Milliseconds(touches.Max()),
 	}, err
 }
 

@@ -1,12 +1,10 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/pgsession/session/bench/internal/rig"
+	"github.com/pgsession/session/bench/internal/rigtest"
 )
 
 // The shortest run: every figure is there, everything expired was deleted, nothing
@@ -29,15 +27,7 @@ func TestShortRun(t *testing.T) {
 			t.Errorf("%s: got %+v before pruning, want reads and touches", r.Method, w)
 		}
 	}
-	where := rig.Place{Out: t.TempDir()}
-	if err := report.write(where); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"prune.json", "prune.md", "prune.svg"} {
-		if info, err := os.Stat(filepath.Join(where.Out, name)); err != nil || info.Size() == 0 {
-			t.Errorf("%s: got %v, want a file", name, err)
-		}
-	}
+	rigtest.Files(t, report, "prune.json", "prune.md", "prune.svg")
 }
 
 // The table has exactly as many expired rows as asked for, and every session that

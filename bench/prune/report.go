@@ -2,23 +2,12 @@ package main
 
 import (
 	"fmt"
-	"path/filepath"
-	"strings"
 
 	"github.com/pgsession/session/bench/internal/rig"
 )
 
 // ratio returns how many times longer it took with pruning.
 func ratio(with, without float64) float64 { return with / max(without, 1e-9) }
-
-// median returns the median of the slices' figures.
-func (r *Result) median(figure func(Slice) float64) float64 {
-	var v []float64
-	for _, s := range r.Slices {
-		v = append(v, figure(s))
-	}
-	return rig.Median(v)
-}
 
 // summary is a Slice of medians, with the medians of the ratios of the p99s.
 func (r *Result) summary() (s Slice, reads, touches float64) {
@@ -29,11 +18,11 @@ func (r *Result) summary() (s Slice, reads, touches float64) {
 		func(l *Latency) *float64 { return &l.TouchP99 },
 		func(l *Latency) *float64 { return &l.TouchMax },
 	} {
-		*f(&s.Without) = r.median(func(s Slice) float64 { return *f(&s.Without) })
-		*f(&s.With) = r.median(func(s Slice) float64 { return *f(&s.With) })
+		*f(&s.Without) = rig.MedianOf(r.Slices, func(s Slice) float64 { return *f(&s.Without) })
+		*f(&s.With) = rig.MedianOf(r.Slices, func(s Slice) float64 { return *f(&s.With) })
 	}
-	reads = r.median(func(s Slice) float64 { return ratio(s.With.ReadP99, s.Without.ReadP99) })
-	touches = r.median(func(s Slice) float64 { return ratio(s.With.TouchP99, s.Without.TouchP99) })
+	reads = rig.MedianOf(r.Slices, func(s Slice) float64 { return ratio(s.With.ReadP99, s.Without.ReadP99) })
+	touches = rig.MedianOf(r.Slices, func(s Slice) float64 { return ratio(s.With.TouchP99, s.Without.TouchP99) })
 	return s, reads, touches
 }
 
@@ -74,24 +63,14 @@ func (r *Report) chart() string {
 
 func (r *Report) part() string {
 	return fmt.Sprintf("%s rows, %s of them expired; %s reads and touches a second, half of each; PostgreSQL %s with autovacuum, %s. Times with and without pruning take turns; medians.\n\n",
-		rig.Int(float64(r.Rows)), rig.Int(float64(r.Expired)), rig.Int(float64(r.Rate)), r.Postgres, r.When.Format("2 January 2006")) + r.table()
+		rig.Int(float64(r.Rows)), rig.Int(float64(r.Expired)), rig.Int(float64(r.Rate)), r.Postgres, r.Date()) + r.table()
 }
 
-func (r *Report) write(where rig.Place) error {
-	var s strings.Builder
-	fmt.Fprintf(&s, "# Pruning\n\nWritten by `go run ./prune` in `bench`.\n\n%s", r.part())
-	for name, text := range map[string]string{"prune.md": s.String(), "prune.svg": r.chart()} {
-		if err := rig.WriteFile(filepath.Join(where.Out, name), text); err != nil {
-			return err
-		}
+// Output implements [rig.Reporter].
+func (r *Report) Output() rig.Output {
+	return rig.Output{
+		Name: "prune", Text: "# Pruning\n\nWritten by `go run ./prune` in `bench`.\n\n" + r.part(),
+		Charts: map[string]string{"prune": r.chart()},
+		Parts:  map[string]string{"prune": r.part()},
 	}
-	if err := rig.WriteJSON(filepath.Join(where.Out, "prune.json"), r); err != nil {
-		return err
-	}
-	fmt.Print(s.String())
-	rig.Log("written to %s", where.Out)
-	if where.Docs == "" {
-		return nil
-	}
-	return rig.Insert(where.Docs, map[string]string{"prune": r.part()})
 }

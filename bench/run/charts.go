@@ -8,38 +8,30 @@ import (
 	"github.com/pgsession/session/bench/internal/rig"
 )
 
-// charts writes the SVGs that the README shows.
-func (r *Report) charts(where rig.Place) error {
+// charts returns the SVGs that the README shows.
+func (r *Report) charts() map[string]string {
 	n := r.reference()
 	at := func(better, route string) string {
 		return fmt.Sprintf("%d connections, application on one core, 1 KB a session; %s is better; × %s", n, better, rig.FindVariant(against(route)[0]).Label)
 	}
 	rate := func(v float64) string { return rig.Int(v) }
-	for _, c := range []struct{ name, svg string }{
-		{"public", r.bars(bars{rig.Public, perSecond, anyStore, rate, true, "Requests a second that do not use the session", at("longer", rig.Public)})},
-		{"read", r.bars(bars{rig.Read, perSecond, anyStore, rate, true, "Requests a second that read the session", at("longer", rig.Read)})},
-		{"write", r.bars(bars{rig.Write, perSecond, anyStore, rate, true, "Requests a second that change the session", at("longer", rig.Write)})},
-		{"read-database-cpu", r.bars(bars{
+	return map[string]string{
+		"public": r.bars(bars{rig.Public, perSecond, anyStore, rate, true, "Requests a second that do not use the session", at("longer", rig.Public)}),
+		"read":   r.bars(bars{rig.Read, perSecond, anyStore, rate, true, "Requests a second that read the session", at("longer", rig.Read)}),
+		"write":  r.bars(bars{rig.Write, perSecond, anyStore, rate, true, "Requests a second that change the session", at("longer", rig.Write)}),
+		"read-database-cpu": r.bars(bars{
 			rig.Read, databaseCPU, inDatabase, func(v float64) string { return rig.Int(v) + " µs" }, true,
 			"Database CPU a request that reads the session", at("shorter", rig.Read),
-		})},
-		{"read-wal", r.walChart(bars{
+		}),
+		"read-wal": r.walChart(bars{
 			rig.Read, walBytes, inPostgres, bytes, false,
 			"Write-ahead log a request that reads the session", fmt.Sprintf("%d connections; shorter is better; replicas and backups carry it too", n),
-		})},
-		{"read-connections", r.lines(rig.Read, perSecond, false, "Reading: requests a second by connections", "application on one core; higher is better")},
-		{"write-connections", r.lines(rig.Write, perSecond, false, "Writing: requests a second by connections", "application on one core; higher is better")},
-		{"read-p99", r.lines(rig.Read, p99, true, "Reading: the slowest of a hundred, by connections", "p99, logarithmic, lower is better")},
-		{"write-p99", r.lines(rig.Write, p99, true, "Writing: the slowest of a hundred, by connections", "p99, logarithmic, lower is better")},
-	} {
-		if c.svg == "" {
-			continue
-		}
-		if err := rig.WriteFile(chartPath(where, c.name), c.svg); err != nil {
-			return err
-		}
+		}),
+		"read-connections":  r.lines(rig.Read, perSecond, false, "Reading: requests a second by connections", "application on one core; higher is better"),
+		"write-connections": r.lines(rig.Write, perSecond, false, "Writing: requests a second by connections", "application on one core; higher is better"),
+		"read-p99":          r.lines(rig.Read, p99, true, "Reading: the slowest of a hundred, by connections", "p99, logarithmic, lower is better"),
+		"write-p99":         r.lines(rig.Write, p99, true, "Writing: the slowest of a hundred, by connections", "p99, logarithmic, lower is better"),
 	}
-	return nil
 }
 
 func anyStore(string) bool         { return true }

@@ -11,15 +11,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
@@ -50,76 +47,44 @@ var (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := command(ctx, os.Args[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	rig.Program{Name: "run", Files: "report, figures and charts", Tables: "tables are"}.Main(command)
 }
 
-func command(ctx context.Context, args []string) error {
-	module, err := rig.ModuleDir(ctx)
-	if err != nil {
+func command(ctx context.Context, c *rig.Command) error {
+	o := rig.Choose(c, full, short)
+	all := c.Bool("all", false, "run growth, locked and prune as well")
+	c.IntsVar(&o.conns, "conns", "numbers of connections")
+	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
+	c.DurationVar(&o.duration, "duration", o.duration, "how long a measurement takes")
+	c.DurationVar(&o.steady, "steady", o.steady, "how long the run over a whole touch interval takes")
+	c.IntVar(&o.users, "users", o.users, "logged-in users of each server")
+	c.IntVar(&o.pool, "pool", o.pool, "connections of each server to its database")
+	c.BoolVar(&o.volatile, "volatile", false, "run PostgreSQL without fsync, to see what the disk's part is")
+	routes := c.String("routes", strings.Join(o.routes, ","), "routes to measure")
+	variants := c.String("variants", "", "servers to measure, separated by commas (default all)")
+	if err := c.Parse(); err != nil {
 		return err
-	}
-	o := full
-	if rig.IsShort(args) {
-		o = short
-	}
-	f := flag.NewFlagSet("run", flag.ExitOnError)
-	f.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
-	all := f.Bool("all", false, "run growth, locked and prune as well")
-	conns := f.String("conns", rig.JoinInts(o.conns), "numbers of connections")
-	f.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
-	f.DurationVar(&o.duration, "duration", o.duration, "how long a measurement takes")
-	f.DurationVar(&o.steady, "steady", o.steady, "how long the run over a whole touch interval takes")
-	f.IntVar(&o.users, "users", o.users, "logged-in users of each server")
-	f.IntVar(&o.pool, "pool", o.pool, "connections of each server to its database")
-	f.BoolVar(&o.volatile, "volatile", false, "run PostgreSQL without fsync, to see what the disk's part is")
-	routes := f.String("routes", strings.Join(o.routes, ","), "routes to measure")
-	variants := f.String("variants", "", "servers to measure, separated by commas (default all)")
-	out := f.String("out", "", "directory of report, figures and charts (default bench/results; a temporary one with -short)")
-	docs := f.String("docs", "", "document whose tables are replaced (default docs/performance.md; none with -short); \"none\" for none")
-	_ = f.Parse(args) // which exits
-	if o.conns, err = rig.SplitInts(*conns); err != nil {
-		return fmt.Errorf("-conns: %w", err)
 	}
 	o.routes = strings.Split(*routes, ",")
 	if *variants != "" {
 		o.variants = strings.Split(*variants, ",")
 	}
-	where, err := rig.Places(module, *out, *docs, rig.IsShort(args))
-	if err != nil {
+	if err := c.Save(benchmark(ctx, c.Module, o)); err != nil || !*all {
 		return err
 	}
-	report, err := benchmark(ctx, module, o)
-	if err != nil {
-		return err
-	}
-	if err := report.write(where); err != nil {
-		return err
-	}
-	if !*all {
-		return nil
-	}
-	return others(ctx, module, where, rig.IsShort(args))
+	return others(ctx, c)
 }
 
 // others runs the other programs, for the same report.
-func others(ctx context.Context, module string, where rig.Place, short bool) error {
+func others(ctx context.Context, c *rig.Command) error {
 	for _, name := range []string{"growth", "locked", "prune"} {
 		rig.Log("== %s", name)
-		docs := where.Docs
-		if docs == "" {
-			docs = "none"
-		}
-		args := []string{"run", "./" + name, "-out", where.Out, "-docs", docs}
-		if short {
+		args := []string{"run", "./" + name, "-out", c.Out, "-docs", cmp.Or(c.Docs, "none")}
+		if c.Short {
 			args = append(args, "-short")
 		}
 		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir, cmd.Stdout, cmd.Stderr = module, os.Stdout, os.Stderr
+		cmd.Dir, cmd.Stdout, cmd.Stderr = c.Module, os.Stdout, os.Stderr
 		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 		if err := cmd.Run(); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
@@ -127,6 +92,3 @@ func others(ctx context.Context, module string, where rig.Place, short bool) err
 	}
 	return nil
 }
-
-// chartPath returns where a chart goes.
-func chartPath(where rig.Place, name string) string { return filepath.Join(where.Out, name+".svg") }

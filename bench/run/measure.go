@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"time"
 
@@ -41,8 +40,8 @@ func benchmark(ctx context.Context, module string, o options) (*Report, error) {
 	}
 	b := &bench{options: o, cells: make(map[cellKey]*Cell)}
 	b.report = &Report{
-		When: time.Now().UTC().Truncate(time.Second), Machine: rig.ThisMachine(), Go: runtime.Version(),
-		Users: o.users, Pool: o.pool, Rounds: o.rounds, Seconds: o.duration.Seconds(),
+		Occasion: rig.Now(""), // PostgreSQL is to come
+		Users:    o.users, Pool: o.pool, Rounds: o.rounds, Seconds: o.duration.Seconds(),
 	}
 	var settings map[string]string
 	if o.volatile {
@@ -78,10 +77,9 @@ func (b *bench) start(ctx context.Context) error {
 			return err
 		}
 		if v.Store == rig.InPostgres {
-			if r.db, err = b.Postgres.Connect(ctx, v.Database()); err != nil {
+			if r.db, err = b.Connect(ctx, v.Database()); err != nil {
 				return err
 			}
-			b.OnClose(func() { _ = r.db.Close(context.Background()) })
 		}
 		b.running = append(b.running, r)
 		b.report.Variants = append(b.report.Variants, v.Name)
@@ -264,11 +262,10 @@ func (b *bench) measure(ctx context.Context, r *running, route string, conns int
 		return m, err
 	}
 	after, err := b.usage(ctx, r)
-	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 / float64(max(1, result.Total)) }
-	micro := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+	per := func(d time.Duration) float64 { return rig.Microseconds(d) / float64(max(1, result.Total)) }
 	return Round{
 		Requests: result.Total, PerSecond: result.PerSecond(),
-		P50: micro(result.Latency.Quantile(0.5)), P99: micro(result.Latency.Quantile(0.99)), Max: micro(result.Latency.Max()),
+		P50: rig.Microseconds(result.Latency.Quantile(0.5)), P99: rig.Microseconds(result.Latency.Quantile(0.99)), Max: rig.Microseconds(result.Latency.Max()),
 		ServerCPU: per(after.server - before.server), DatabaseCPU: per(after.database - before.database), ClientCPU: per(after.client - before.client),
 		WAL:        float64(after.wal-before.wal) / float64(max(1, result.Total)),
 		SetCookies: float64(visits.SetCookies) / float64(max(1, result.Total)),

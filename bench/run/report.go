@@ -3,21 +3,16 @@ package main
 import (
 	"fmt"
 	"math"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/pgsession/session/bench/internal/rig"
 )
 
 // Report is everything that was measured; run.json holds it.
 type Report struct {
-	When      time.Time         `json:"when"`
-	Machine   rig.Machine       `json:"machine"`
-	Go        string            `json:"go"`
-	Postgres  string            `json:"postgresql"`
+	rig.Occasion
 	Redis     string            `json:"redis,omitempty"`
 	Node      string            `json:"node,omitempty"`
 	Settings  map[string]string `json:"postgresqlSettings"`
@@ -93,11 +88,7 @@ func (c *Cell) value(figure func(Round) float64) float64 {
 	if c == nil {
 		return math.NaN()
 	}
-	var v []float64
-	for _, r := range c.Rounds {
-		v = append(v, figure(r))
-	}
-	return rig.Median(v)
+	return rig.MedianOf(c.Rounds, figure)
 }
 
 // ratio returns the median of the rounds' ratios: what disturbs a round disturbs
@@ -274,7 +265,7 @@ func (r *Report) targetTable() string {
 func (r *Report) setting() string {
 	var s strings.Builder
 	fmt.Fprintf(&s, "Measured on %s: %s, %d cores shared by server, database and load generator, %s of memory, Linux %s; %s, PostgreSQL %s",
-		r.When.Format("2 January 2006"), r.Machine.CPU, r.Machine.Cores, r.Machine.Memory, r.Machine.Kernel, r.Go, r.Postgres)
+		r.Date(), r.Machine.CPU, r.Machine.Cores, r.Machine.Memory, r.Machine.Kernel, r.Go, r.Postgres)
 	if r.Redis != "" {
 		fmt.Fprintf(&s, ", Redis %s", r.Redis)
 	}
@@ -352,21 +343,7 @@ func (r *Report) markdown() string {
 	return s.String()
 }
 
-// write writes everything and prints the report.
-func (r *Report) write(where rig.Place) error {
-	if err := rig.WriteJSON(filepath.Join(where.Out, "run.json"), r); err != nil {
-		return err
-	}
-	if err := rig.WriteFile(filepath.Join(where.Out, "report.md"), r.markdown()); err != nil {
-		return err
-	}
-	if err := r.charts(where); err != nil {
-		return err
-	}
-	fmt.Print(r.markdown())
-	rig.Log("written to %s", where.Out)
-	if where.Docs == "" {
-		return nil
-	}
-	return rig.Insert(where.Docs, r.parts())
+// Output implements [rig.Reporter].
+func (r *Report) Output() rig.Output {
+	return rig.Output{Name: "run", Markdown: "report.md", Text: r.markdown(), Charts: r.charts(), Parts: r.parts()}
 }

@@ -10,15 +10,13 @@ import (
 	"testing"
 
 	"github.com/pgsession/session/bench/internal/rig"
+	"github.com/pgsession/session/bench/internal/rigtest"
 )
 
 // The shortest run of everything: each figure is there, and no answer was wrong,
 // for that would have ended the run. How fast it was is not judged.
 func TestShortRun(t *testing.T) {
-	module, err := rig.ModuleDir(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	module := rigtest.Module(t)
 	report, err := benchmark(t.Context(), module, short)
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +112,7 @@ func checkFiles(t *testing.T, module string, report *Report) {
 	if err := os.WriteFile(where.Docs, doc, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := report.write(where); err != nil {
+	if err := rig.Save(where, report); err != nil {
 		t.Fatal(err)
 	}
 	var again Report

@@ -90,19 +90,22 @@ func TestUnknownUserTakesAsLong(t *testing.T) {
 	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
 	newVisitor(t, p).signUp("ada")
 	eve := newVisitor(t, p)
-	fastest := func(name string) time.Duration {
-		best := time.Hour
-		for range 3 {
+	// In turn, so that whatever else the machine does meets all of them.
+	names := []string{"ada", "nobody", "", "Not A Name"}
+	fastest := make([]time.Duration, len(names))
+	for round := range 3 {
+		for i, name := range names {
 			start := time.Now()
 			eve.logIn(name, "password", "another long password").Want(t, 422)
-			best = min(best, time.Since(start))
+			if took := time.Since(start); round == 0 || took < fastest[i] {
+				fastest[i] = took
+			}
 		}
-		return best
 	}
-	known := fastest("ada")
-	for _, name := range []string{"nobody", "", "Not A Name"} {
-		if got := fastest(name); got < known/2 {
-			t.Errorf("%q: got an answer after %v, want about %v as for a known name", name, got, known)
+	known := fastest[0]
+	for i, got := range fastest {
+		if got < known/2 {
+			t.Errorf("%q: got an answer after %v, want about %v as for a known name", names[i], got, known)
 		}
 	}
 }

@@ -105,8 +105,8 @@ func TestALogoutElsewhereClosesTheSocket(t *testing.T) {
 		{"login again", func(ada browser) { ada.login(p, "ada") }, func(*socket) {}, true}, // a renewal: the socket's session ID is dead
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			took := time.Hour
-			for try := 0; try < 3 && took > time.Second; try++ { // another program may have the machine
+			took, slow := time.Hour, time.Duration(0)
+			for try := 0; try < 3 && took > time.Second+slow; try++ { // another program may have the machine
 				ada := newBrowser(t)
 				ada.login(p, "ada")
 				one, two := ada.open(p), ada.open(p)
@@ -119,14 +119,18 @@ func TestALogoutElsewhereClosesTheSocket(t *testing.T) {
 					s.wantClosed(websocket.StatusPolicyViolation, "logged out")
 				}
 				took = time.Since(begin)
+				// A socket looks for its session as a request does: where one
+				// takes long, the machine is slow, and not the socket.
+				begin = time.Now()
 				if tt.live {
 					ada.wantMe(p, "ada", 0)
 				} else {
 					ada.Get(p.URL+"/me").Want(t, 401)
 				}
+				slow = 10 * time.Since(begin)
 			}
-			if took > time.Second {
-				t.Errorf("the sockets were closed %v after the session ended, want a second at most", took)
+			if took > time.Second+slow {
+				t.Errorf("the sockets were closed %v after the session ended, want a second at most, and %v on this machine", took, slow)
 			}
 		})
 	}

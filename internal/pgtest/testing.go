@@ -17,7 +17,7 @@ import (
 
 const (
 	findTimeout  = 5 * time.Minute // a download, at worst
-	adminTimeout = 30 * time.Second
+	adminTimeout = time.Minute
 )
 
 // shared is the server of this process's tests.

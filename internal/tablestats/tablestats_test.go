@@ -92,13 +92,14 @@ func TestRead(t *testing.T) {
 				t.Errorf("sizes: got %d, %d, %d and %d together, want all of them and %d", s.TableBytes, s.IndexBytes, s.ToastBytes, s.Bytes(), bytes)
 			}
 			// Before version 15 a statistic takes its time to arrive.
-			for deadline := time.Now().Add(10 * time.Second); s.LastVacuum.IsZero() && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Minute); s.LastVacuum.IsZero() && time.Now().Before(deadline); {
 				exec(t, pool, "SELECT pg_sleep(0.05)")
 				if s, err = tablestats.Read(t.Context(), pool, schema, table); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if s.LastVacuum.IsZero() || time.Since(s.LastVacuum) > time.Minute {
+			// It may have been waited for, a minute at most.
+			if s.LastVacuum.IsZero() || time.Since(s.LastVacuum) > 5*time.Minute {
 				t.Errorf("last vacuum: got %v, want just now", s.LastVacuum)
 			}
 		})
@@ -114,7 +115,7 @@ func TestReadStatistics(t *testing.T) {
 	exec(t, pool, "CREATE INDEX ON "+quoted+" (expire)")
 	exec(t, pool, "UPDATE "+quoted+" SET expire = expire + interval '1 s'")
 	pool.Reset()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var s tablestats.Stats
 	for s.Updates < 20 {

@@ -42,6 +42,10 @@ type Report struct {
 	// LongestPublicGap for a page that does not use one.
 	LongestGap, LongestPublicGap time.Duration
 
+	// SlowestPublic is the longest that an answer without a session took: what
+	// the machine, which has other things to do, adds to every answer.
+	SlowestPublic time.Duration
+
 	// Failed are the answers that were neither 2xx nor 409.
 	Failed []Answer
 
@@ -81,12 +85,26 @@ type Run struct {
 	report     Report
 	lastOK     time.Time
 	lastPublic time.Time
-	waiting    []waiting
+	waiting    []waiting // for 2xx of sessions
+	failing    []waiting // for failed answers
 }
 
 type waiting struct {
-	ok   int // as many 2xx of sessions
+	left int // so many answers
 	done chan struct{}
+}
+
+// count takes an answer that some wait for, and returns those who still do.
+func count(all []waiting) []waiting {
+	left := all[:0]
+	for _, w := range all {
+		if w.left--; w.left > 0 {
+			left = append(left, w)
+			continue
+		}
+		close(w.done)
+	}
+	return left
 }
 
 var usualMix = map[Kind]int{Read: 46, Write: 22, Add: 16, Renew: 6, Logout: 3, Replay: 7}
@@ -160,7 +178,11 @@ func (r *Run) enter(a Answer) {
 	switch {
 	case a.OK():
 		rep.OK++
-		r.gaps(a.Kind == Public || a.Kind == Visit)
+		public := a.Kind == Public || a.Kind == Visit
+		if public {
+			rep.SlowestPublic = max(rep.SlowestPublic, a.Took)
+		}
+		r.gaps(public)
 		return
 	case a.Status == 409:
 		rep.Ended++
@@ -170,6 +192,7 @@ func (r *Run) enter(a Answer) {
 	default:
 		rep.Other++
 	}
+	r.failing = count(r.failing)
 	if len(rep.Failed) < 100_000 {
 		rep.Failed = append(rep.Failed, a)
 	}
@@ -185,54 +208,51 @@ func (r *Run) gaps(public bool) {
 	}
 	rep.LongestGap = max(rep.LongestGap, now.Sub(r.lastOK))
 	r.lastOK = now
-	left := r.waiting[:0]
-	for _, w := range r.waiting {
-		if w.ok--; w.ok > 0 {
-			left = append(left, w)
-			continue
-		}
-		close(w.done)
-	}
-	r.waiting = left
+	r.waiting = count(r.waiting)
 }
 
 // Wait returns when n more requests of sessions were answered with 2xx, or with
-// an error after a minute without them.
+// an error after a minute without one.
 func (r *Run) Wait(n int) error {
 	w := waiting{n, make(chan struct{})}
 	r.mu.Lock()
 	r.waiting = append(r.waiting, w)
 	r.mu.Unlock()
+	return r.while(fmt.Sprintf("not %d answers of 2xx", n), w.done, func(rep *Report) int { return rep.OK })
+}
+
+// while waits for done, or until progress has stood still for a minute.
+func (r *Run) while(what string, done <-chan struct{}, progress func(*Report) int) error {
+	now := func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return progress(&r.report)
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	select {
-	case <-w.done:
-		return nil
-	case <-timer.C:
-		return fmt.Errorf("faults: not %d answers of 2xx in %v", n, patience)
+	for before := now(); ; {
+		select {
+		case <-done:
+			return nil
+		case <-timer.C:
+		}
+		after := now()
+		if after == before {
+			return fmt.Errorf("faults: %s, and no more in %v", what, patience)
+		}
+		before = after
+		timer.Reset(patience)
 	}
 }
 
 // WaitFailed returns when n more requests have failed, or with an error after a
-// minute without them.
+// minute without one.
 func (r *Run) WaitFailed(n int) error {
-	failed := func() int {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return r.report.Unavailable + r.report.Other
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	tick := time.NewTicker(r.load.Pace)
-	defer tick.Stop()
-	for before := failed(); failed() < before+n; {
-		select {
-		case <-tick.C:
-		case <-timer.C:
-			return fmt.Errorf("faults: not %d failed answers in %v", n, patience)
-		}
-	}
-	return nil
+	w := waiting{n, make(chan struct{})}
+	r.mu.Lock()
+	r.failing = append(r.failing, w)
+	r.mu.Unlock()
+	return r.while(fmt.Sprintf("not %d failed answers", n), w.done, func(rep *Report) int { return rep.Unavailable + rep.Other })
 }
 
 // Stop ends the load when every request under way was answered.

@@ -135,10 +135,10 @@ var crossings = []crossing{
 			// The other side goes on with this session's own timeout.
 			w.must(t, b, "/set", object{"key": "x", "value": 1})
 			wantLife(t, db, id, ms)
-			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+			db.exec(t, "UPDATE "+table+" SET expire = now() + $2::int * interval '1 millisecond' WHERE sid = $1", id, ms/4)
 			w.must(t, b, "/state", nil)
 			wantLife(t, db, id, ms)
-			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+			db.exec(t, "UPDATE "+table+" SET expire = now() + $2::int * interval '1 millisecond' WHERE sid = $1", id, ms/4)
 			w.must(t, a, "/state", nil)
 			wantLife(t, db, id, ms)
 		}
@@ -169,7 +169,7 @@ var crossings = []crossing{
 		w.must(t, a, "/login", object{"user": "ada"})
 		id := w.mustState(t, b).ID
 		for _, s := range []*side{a, b, a, b} {
-			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '20 seconds' WHERE sid = $1", id)
 			w.must(t, s, "/state", nil)
 			wantLife(t, db, id, minute)
 			if left := time.Until(w.expires); w.last == "" || left < 50*time.Second {
@@ -182,7 +182,7 @@ var crossings = []crossing{
 		w.must(t, a, "/login", object{"user": "ada"})
 		id := w.mustState(t, b).ID
 		for _, s := range []*side{a, b, a, b} {
-			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '20 seconds' WHERE sid = $1", id)
 			w.must(t, s, "/state", nil)
 			wantLife(t, db, id, minute)
 			// Express lets the cookie end before the row; ours moves along.
@@ -388,7 +388,7 @@ func wantRowAttributes(t *testing.T, major int) {
 		var got [2]string
 		for i, s := range []*side{ex, gg} {
 			id := db.insert(t, `{"cookie":`+c+`,"x":1}`)
-			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+			db.exec(t, "UPDATE "+table+" SET expire = now() + interval '20 seconds' WHERE sid = $1", id)
 			w := browser{cookie: sign(id, secret)}
 			w.must(t, s, "/state", nil, "X-Forwarded-Proto", "https") // a touch with a cookie
 			got[i] = regexp.MustCompile(`Expires=[^;]*`).ReplaceAllString(w.last, "Expires=…")

@@ -201,7 +201,7 @@ func (n *node) call(t *testing.T, command string, arg, answer any) {
 
 // client keeps its connections.
 var client = &http.Client{
-	Timeout:   20 * time.Second,
+	Timeout:   time.Minute,
 	Transport: &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 64, DisableCompression: true},
 }
 

@@ -151,7 +151,7 @@ func wantUntouched(t *testing.T, db *database, gg *side, w *browser, id, sess st
 	if got := db.mustRow(t, id).sess; got != sess {
 		t.Errorf("row after a read by Go: got %d bytes, want the same %d as before", len(got), len(sess))
 	}
-	db.exec(t, "UPDATE "+table+" SET expire = now() + interval '3 seconds' WHERE sid = $1", id)
+	db.exec(t, "UPDATE "+table+" SET expire = now() + interval '20 seconds' WHERE sid = $1", id)
 	w.must(t, gg, "/state", nil)
 	got := db.mustRow(t, id)
 	if got.sess != sess {

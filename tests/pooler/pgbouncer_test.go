@@ -27,7 +27,7 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // patience bounds every wait.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // servers is how many connections PgBouncer has with the server, clients how many
 // each pool has with PgBouncer.

@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+
+	"github.com/pgsession/session/bench/internal/rig"
 )
 
 func expressLibrary(ctx context.Context) (*library, error) {
@@ -79,15 +79,8 @@ func (l *library) run(db *database, o appOptions, dir string) (*app, error) {
 
 // expressDir finds app.js: beside this package.
 func expressDir(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("go env GOMOD: %w", err)
-	}
-	module := strings.TrimSpace(string(out))
-	if module == "" || module == os.DevNull {
-		return "", errors.New("run this inside the module bench")
-	}
-	return filepath.Join(filepath.Dir(module), "behaviour", "express"), nil
+	module, err := rig.ModuleDir(ctx)
+	return filepath.Join(module, "behaviour", "express"), err
 }
 
 // installExpress runs npm ci unless what is installed is as new as the lock file.

@@ -32,15 +32,15 @@ type Answer struct {
 type Load struct {
 	Addrs    []string // connection i goes to Addrs[i % len]
 	Conns    int
-	Duration time.Duration // after it no new request is sent; 0: until the script ends
+	Duration time.Duration // after it no new request is sent, nor after the first answer if that comes later; 0: until the script ends
 	Script   Script
 }
 
 // Result is what a load came to.
 type Result struct {
-	InTime  int // answers within Duration
-	Total   int // all answers
-	Elapsed time.Duration
+	InTime  int           // answers within Duration; one at least
+	Total   int           // all answers
+	Elapsed time.Duration // Load.Duration, or until the first answer
 	Latency Hist
 }
 

@@ -67,7 +67,7 @@ func (l Load) run(ctx context.Context) (_ *Result, err error) {
 	if err := r.answers(ctx); err != nil {
 		return nil, err
 	}
-	r.result.Elapsed = l.Duration
+	r.result.Elapsed = r.deadline.Sub(r.start)
 	if l.Duration == 0 {
 		r.result.Elapsed = time.Since(r.start)
 	}
@@ -183,6 +183,11 @@ func (r *loop) receive(i int) error {
 	now := time.Now()
 	a.Latency = now.Sub(p.sentAt)
 	a.Late = !r.deadline.IsZero() && now.After(r.deadline)
+	over := a.Late
+	// A time without an answer would have no rate, and nothing to compare with.
+	if over && r.result.InTime == 0 {
+		a.Late, r.deadline = false, now
+	}
 	p.busy = false
 	r.busy--
 	r.result.Total++
@@ -194,5 +199,8 @@ func (r *loop) receive(i int) error {
 		return nil
 	}
 	r.result.InTime++
+	if over {
+		return nil
+	}
 	return r.send(i)
 }

@@ -11,9 +11,9 @@ type Place struct {
 	Docs string // document whose tables are replaced; empty: none
 }
 
-// Places fills the gaps: the repository's own places, or temporary ones with short,
+// places fills the gaps: the repository's own places, or temporary ones with short,
 // whose figures mean nothing.
-func Places(module, out, docs string, short bool) (p Place, err error) {
+func places(module, out, docs string, short bool) (p Place, err error) {
 	p = Place{Out: out, Docs: docs}
 	switch {
 	case docs == "none", docs == "" && short:

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os/exec"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 )
 
 // Stage is where servers run: databases of its own, and the servers' binaries.
@@ -46,6 +48,15 @@ func NewStage(ctx context.Context, module string, pool int, settings map[string]
 
 // Close ends everything that the stage has started.
 func (s *Stage) Close() { s.closers.Close() }
+
+// Connect connects to a database until the stage ends.
+func (s *Stage) Connect(ctx context.Context, database string) (*pgx.Conn, error) {
+	db, err := s.Postgres.Connect(ctx, database)
+	if err == nil {
+		s.OnClose(func() { _ = db.Close(context.Background()) })
+	}
+	return db, err
+}
 
 // OnClose adds what is to be done before what was there already ends.
 func (s *Stage) OnClose(f func()) { s.closers.Add(f) }

@@ -1,13 +1,7 @@
 package rig
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -98,6 +92,21 @@ func Ms(d time.Duration) string {
 	return Fixed(ms, 2)
 }
 
+// Milliseconds returns a duration as a figure.
+func Milliseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e6 }
+
+// Microseconds returns a duration as a figure.
+func Microseconds(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+
+// MedianOf returns the median of a figure of each of all, NaN if there are none.
+func MedianOf[T any](all []T, figure func(T) float64) float64 {
+	var v []float64
+	for _, one := range all {
+		v = append(v, figure(one))
+	}
+	return Median(v)
+}
+
 // Median returns the middle of values, NaN if there are none.
 func Median(values []float64) float64 {
 	if len(values) == 0 {
@@ -108,46 +117,4 @@ func Median(values []float64) float64 {
 		return (v[n/2-1] + v[n/2]) / 2
 	}
 	return v[len(v)/2]
-}
-
-// WriteJSON writes v into a file, indented.
-func WriteJSON(path string, v any) error {
-	b, err := json.MarshalIndent(v, "", "\t")
-	if err != nil {
-		return err
-	}
-	return WriteFile(path, string(b)+"\n")
-}
-
-// WriteFile writes a file, its directories too.
-func WriteFile(path, text string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	return os.WriteFile(path, []byte(text), 0o644)
-}
-
-// Insert replaces what stands in a document between <!-- bench:NAME --> and
-// <!-- /bench:NAME -->, for each name. A name without a place in the document is an
-// error, a document that is not there is none.
-func Insert(path string, parts map[string]string) error {
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		Log("%s is not there: nothing inserted", path)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	text := string(b)
-	for name, part := range parts {
-		open, closing := "<!-- bench:"+name+" -->\n", "<!-- /bench:"+name+" -->"
-		before, rest, ok := strings.Cut(text, open)
-		_, after, closed := strings.Cut(rest, closing)
-		if !ok || !closed {
-			return fmt.Errorf("%s has no place for %q: %s…%s", path, name, strings.TrimSpace(open), closing)
-		}
-		text = before + open + part + closing + after
-	}
-	return os.WriteFile(path, []byte(text), 0o644)
 }

@@ -28,13 +28,18 @@ type Broken struct {
 	Problems []string
 }
 
-// SoakBroken soaks with stores that break promises, at most for duration, and
-// until the ledger has found something, unless whole is set.
-func SoakBroken(ctx context.Context, dbURL, broken string, duration time.Duration, whole bool) (b Broken, err error) {
-	r, err := run(ctx, options{
-		name: broken, duration: duration, seed: 1, hashIDs: true, logger: slog.New(slog.DiscardHandler),
-		databaseURL: dbURL, broken: broken, untilFound: !whole,
-	})
+// SoakBroken soaks with stores that break promises until the ledger has found
+// something, at most for two minutes; or, if requests is not 0, until so many of
+// them have been answered and everything is measured.
+func SoakBroken(ctx context.Context, dbURL, broken string, requests int64) (b Broken, err error) {
+	o := options{
+		name: broken, duration: 2 * time.Minute, seed: 1, hashIDs: true, logger: slog.New(slog.DiscardHandler),
+		databaseURL: dbURL, broken: broken, untilFound: true,
+	}
+	if requests > 0 {
+		o.duration, o.untilFound, o.requests = 0, false, requests
+	}
+	r, err := run(ctx, o)
 	if err != nil {
 		return b, err
 	}
@@ -49,11 +54,8 @@ func SoakBroken(ctx context.Context, dbURL, broken string, duration time.Duratio
 	return b, nil
 }
 
-// Grown says whether a number of connections, taken every second, has grown.
+// Grown says whether a number of connections has grown.
 func Grown(values []float64) error {
 	s := series{quantity: connections, values: values}
-	for i := range values {
-		s.at = append(s.at, time.Time{}.Add(time.Duration(i)*time.Second))
-	}
 	return s.grown()
 }

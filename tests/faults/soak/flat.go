@@ -28,35 +28,25 @@ var (
 type series struct {
 	quantity
 	of     string
-	at     []time.Time
 	values []float64
 }
 
 // limit returns what the last third's median may be.
 func (q *quantity) limit(first float64) float64 { return first*q.factor + q.slack*q.scale }
 
-// thirds returns the medians of the first and the last third of the time, without
-// the first tenth, in which everything gets warm.
+// enough is how many samples a third must have at least.
+const enough = 5
+
+// thirds returns the medians of the first and the last third of the samples, without
+// the first tenth, in which everything gets warm. They are counted, not timed: a
+// machine that has other things to do takes them at times of its own.
 func (s *series) thirds() (first, last float64, err error) {
-	const enough = 5
-	var early, late []float64
-	if len(s.at) > 0 {
-		begin, whole := s.at[0], s.at[len(s.at)-1].Sub(s.at[0])
-		begin, whole = begin.Add(whole/10), whole-whole/10
-		for i, t := range s.at {
-			switch part := t.Sub(begin); {
-			case part < 0:
-			case part < whole/3:
-				early = append(early, s.values[i])
-			case part >= whole*2/3:
-				late = append(late, s.values[i])
-			}
-		}
+	warm := s.values[len(s.values)/10:]
+	third := len(warm) / 3
+	if third < enough {
+		return 0, 0, fmt.Errorf("%s of %s: got %d samples in each third, want at least %d", s.name, s.of, third, enough)
 	}
-	if len(early) < enough || len(late) < enough {
-		return 0, 0, fmt.Errorf("%s of %s: got %d and %d samples, want at least %d in each third", s.name, s.of, len(early), len(late), enough)
-	}
-	return median(early), median(late), nil
+	return median(warm[:third]), median(warm[len(warm)-third:]), nil
 }
 
 func median(values []float64) float64 {
@@ -96,7 +86,6 @@ func (m *meter) add(q quantity, of string, value float64) {
 		i = len(m.all)
 		m.all = append(m.all, &series{quantity: q, of: of})
 	}
-	m.all[i].at = append(m.all[i].at, time.Now())
 	m.all[i].values = append(m.all[i].values, value)
 }
 
@@ -115,7 +104,7 @@ func (s *soak) measure(ctx context.Context) {
 }
 
 func (s *soak) sample(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
 	defer cancel()
 	for _, p := range s.processes {
 		l := p.life.Load()
@@ -146,6 +135,18 @@ func (m *meter) notePruned(pid int, n uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pruned[pid] = max(m.pruned[pid], n)
+}
+
+// enough reports whether there are so many series, each long enough to be judged.
+func (m *meter) enough(series int) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range m.all {
+		if _, _, err := s.thirds(); err != nil {
+			return false
+		}
+	}
+	return len(m.all) == series
 }
 
 // prunedRows returns how many rows the processes have pruned, as far as they

@@ -32,7 +32,8 @@ type options struct {
 	// a way in which their stores break promises.
 	databaseURL string
 	broken      string
-	untilFound  bool // end when the ledger has found something
+	untilFound  bool  // end when the ledger has found something, at the latest after duration
+	requests    int64 // go on until so many were answered with 2xx
 }
 
 // soak is one soak under way.
@@ -153,8 +154,9 @@ func (s *soak) steadyHost() string {
 	return strings.TrimPrefix(s.processes[0].life.Load().url, "http://")
 }
 
-// load runs everything at once until the time is over, and each kind of trouble,
-// of revocation and of expiry has been seen.
+// load runs everything at once until the time is over, each kind of trouble, of
+// revocation and of expiry has been seen, and enough was measured, however long
+// that takes here.
 func (s *soak) load(ctx context.Context) {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -185,16 +187,38 @@ func (s *soak) load(ctx context.Context) {
 	running.Go(func() { s.measure(ctx) })
 	running.Go(func() { s.report(ctx) })
 	running.Go(func() { s.watch(ctx, stop) })
-	if pause(ctx, s.o.duration) {
+	if pause(ctx, s.o.duration) && !s.o.untilFound {
 		seen := make(chan struct{})
 		go func() { first.Wait(); close(seen) }()
 		select {
 		case <-seen:
 		case <-ctx.Done():
 		}
+		for !s.enough() && pause(ctx, again) {
+		}
 	}
 	stop()
 	running.Wait()
+}
+
+// enough reports whether the soak can be judged.
+func (s *soak) enough() bool {
+	series := 1 // of connections
+	for _, p := range s.processes {
+		if p.steady {
+			series += 3
+		}
+	}
+	if !s.meter.enough(series) || s.ok.Load() < s.o.requests {
+		return false
+	}
+	counts := s.counts()
+	for _, name := range s.wanted() {
+		if counts[name] == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // report says every minute how it goes.
@@ -234,11 +258,16 @@ func (s *soak) settle(ctx context.Context) error {
 			}
 		}
 	}
+	// What expires meanwhile is not meant.
+	var before string
+	if err := s.ask(ctx, &before, "SELECT localtimestamp::text"); err != nil {
+		return err
+	}
 	if _, err := s.manager.Prune(ctx); err != nil {
 		return err
 	}
 	var left int
-	if err := s.ask(ctx, &left, "SELECT count(*) FROM schema_system.session WHERE expire < now()"); err != nil {
+	if err := s.ask(ctx, &left, "SELECT count(*) FROM schema_system.session WHERE expire < $1::text::timestamp", before); err != nil {
 		return err
 	}
 	if left != 0 {

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,20 +19,24 @@ type result struct {
 	notes    []string
 	problems []string
 	series   []*series
-	troubled bool
+	wanted   []string // counts that must not be 0
 }
 
 func (s *soak) result(took time.Duration) *result {
 	_, notes := s.ledger.Findings()
 	return &result{
-		name: s.o.name, took: took, findings: s.findings(), notes: notes, problems: s.list(), series: s.meter.all, troubled: s.server != nil,
-		counts: map[string]int64{
-			"requests": s.requests.Load(), "2xx": s.ok.Load(), "409": s.ended.Load(), "503": s.unavailable.Load(),
-			"other": s.other.Load(), "broken connections": s.broken.Load(),
-			"process kills": s.kills.Load(), "process restarts": s.stops.Load(), "backend kills": s.backendKills.Load(),
-			"connections terminated": s.terminations.Load(), "database restarts": s.restarts.Load(),
-			"revocations": s.revoked.Load(), "expired": s.expired.Load(), "pruned": int64(s.meter.prunedRows()),
-		},
+		name: s.o.name, took: took, findings: s.findings(), notes: notes, problems: s.list(), series: s.meter.all,
+		counts: s.counts(), wanted: s.wanted(),
+	}
+}
+
+func (s *soak) counts() map[string]int64 {
+	return map[string]int64{
+		"requests": s.requests.Load(), "2xx": s.ok.Load(), "409": s.ended.Load(), "503": s.unavailable.Load(),
+		"other": s.other.Load(), "broken connections": s.broken.Load(),
+		"process kills": s.kills.Load(), "process restarts": s.stops.Load(), "backend kills": s.backendKills.Load(),
+		"connections terminated": s.terminations.Load(), "database restarts": s.restarts.Load(),
+		"revocations": s.revoked.Load(), "expired": s.expired.Load(), "pruned": int64(s.meter.prunedRows()),
 	}
 }
 
@@ -40,6 +45,14 @@ var happened = []string{"requests", "2xx", "revocations", "expired", "pruned"}
 
 // troubled are those that it must have where it may kill.
 var troubled = []string{"process kills", "process restarts", "backend kills", "connections terminated", "database restarts"}
+
+// wanted returns the counts that this soak must have.
+func (s *soak) wanted() []string {
+	if s.server == nil {
+		return happened
+	}
+	return slices.Concat(happened, troubled)
+}
 
 // failures returns what was broken.
 func (r *result) failures() []error {
@@ -58,11 +71,7 @@ func (r *result) failures() []error {
 			fail("%w", err)
 		}
 	}
-	must := happened
-	if r.troubled {
-		must = append(must[:len(must):len(must)], troubled...)
-	}
-	for _, name := range must {
+	for _, name := range r.wanted {
 		if r.counts[name] == 0 {
 			fail("%s: got none, want some", name)
 		}

@@ -114,6 +114,28 @@ func (s *soak) restartDatabase(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
+// endLate ends what a request that was not answered may have left behind: a statement
+// that is still to come, on a connection whose program was killed or has given it up.
+// What such a statement has not done when endLate returns it never does.
+func (s *soak) endLate(ctx context.Context) error {
+	var now time.Time
+	if err := s.ask(ctx, &now, "SELECT clock_timestamp()"); err != nil {
+		return err
+	}
+	for left := 1; left > 0; {
+		if err := s.ask(ctx, &left, sqlEndLate, applicationName+"%", now); err != nil {
+			return err
+		}
+		if left > 0 && !pause(ctx, again) {
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+const sqlEndLate = `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+	WHERE datname = current_database() AND application_name LIKE $1 AND backend_start <= $2`
+
 // ask reads a value from the database, when that is there again.
 func (s *soak) ask(ctx context.Context, value any, sql string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)

@@ -23,10 +23,6 @@ const (
 
 	revokePause = 2 * time.Second // on average
 
-	// quarantine is how long a user's logins wait after a revocation that was not
-	// answered: its statement may come late.
-	quarantine = storeTimeout + 2*time.Second
-
 	// padBytes make a third of the sessions large enough to be stored out of line.
 	padBytes = 3000
 )
@@ -183,6 +179,9 @@ func (s *soak) restOne(ctx context.Context, b *browser, base string) bool {
 	if !b.LoggedIn() {
 		s.enter(b.Do(faults.Login, base))
 	}
+	if b.wire.late.Load() && s.endLate(ctx) != nil {
+		return false
+	}
 	return pause(ctx, resting) && s.enter(b.Do(faults.Logout, base+wayRested)).OK()
 }
 
@@ -199,7 +198,7 @@ func (s *soak) revokeAgain(ctx context.Context, rng *rand.Rand, first func()) {
 		case ok:
 			s.revoked.Add(1)
 			first()
-		case !pause(ctx, quarantine):
+		case s.endLate(ctx) != nil: // until then the user's logins wait
 			return // and nobody logs in any more
 		}
 		u.setRevocation(nil)

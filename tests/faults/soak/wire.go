@@ -38,9 +38,8 @@ const (
 	briefTimeout = 2 * time.Second
 	// slack is what times may be rounded by.
 	slack = 250 * time.Millisecond
-	// resting is after how long an unused brief session is surely dead: a
-	// statement of a killed process may come late.
-	resting = briefTimeout + storeTimeout + 2*time.Second
+	// resting is after how long an unused brief session is surely dead.
+	resting = briefTimeout + time.Second
 )
 
 var (
@@ -61,6 +60,10 @@ type wire struct {
 	// lapsed says that the session is not there, and that this is nobody's
 	// fault: the browser logs out.
 	lapsed atomic.Bool
+
+	// late says that a request of the session was not answered: its statement may
+	// come late, and let the session live longer.
+	late atomic.Bool
 
 	mu       sync.Mutex
 	promised time.Time // a brief session lives until then
@@ -146,6 +149,7 @@ func (w *wire) login(req *http.Request) (*reply, error) {
 	}
 	if err == nil && rep.shows() {
 		w.lapsed.Store(false)
+		w.late.Store(false)
 		w.acknowledged(req, rep, now)
 	}
 	return rep, err
@@ -158,7 +162,13 @@ func (w *wire) used(req *http.Request) (*reply, error) {
 	if req.URL.Path == "/renew" {
 		w.setDoubt(true) // until it is acknowledged
 	}
+	if req.Header.Get("Cookie") == "" { // its lifetime was over while an answer with the next one was under way
+		req = w.withCookie(req)
+	}
 	rep, err := w.s.exchange(req)
+	if err != nil || !rep.shows() && !rep.absent() {
+		w.late.Store(true)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +212,10 @@ func (w *wire) acknowledged(req *http.Request, rep *reply, t time.Time) {
 	}
 	for _, c := range (&http.Response{Header: rep.header}).Cookies() {
 		w.cookie = c.Name + "=" + c.Value
+		// What is left since the touch, which came after the request.
+		if life, least := time.Duration(c.MaxAge)*time.Second, briefTimeout-time.Since(t); c.MaxAge != 0 && max(life, 0) < least {
+			w.s.problem("a cookie with a session: got a lifetime of %v, want at least %v", life, least)
+		}
 	}
 	// A read whose touch has failed is acknowledged as well, but without a cookie.
 	if req.URL.Path != "/all" || rep.header.Get("Set-Cookie") != "" {
