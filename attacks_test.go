@@ -34,33 +34,33 @@ import (
 // attacker is under way; both have loaded the session.
 func TestFixation(t *testing.T) {
 	for _, f := range bothFormats {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
-		attacker := &semBrowser{m: m}
-		attacker.visit(func(s *session.Session) { semA.Set(s, "planted") })
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
+		attacker := &browser{m: m}
+		attacker.visit(func(s *session.Session) { keyA.Set(s, "planted") })
 		planted := attacker.id()
 		victim, late := attacker.with(m), attacker.with(m)
 		resp := late.visit(func(s *session.Session) {
-			semA.Get(s)
+			keyA.Get(s)
 			wantResponse(t, f.name+", login", victim.visit(func(s *session.Session) {
 				s.Renew()
-				semUser.Set(s, "ada")
+				userKey.Set(s, "ada")
 			}), 200, "set")
-			semA.Set(s, "mine")
+			keyA.Set(s, "mine")
 		})
 		wantResponse(t, f.name+", the attacker's request under way", resp, 409, "nothing")
 		attacker.visit(func(s *session.Session) {
-			if _, ok := semUser.Get(s); ok || !s.IsNew() {
+			if _, ok := userKey.Get(s); ok || !s.IsNew() {
 				t.Errorf("%s: the planted cookie: got a session, want none", f.name)
 			}
-			semUser.Set(s, "eve")
+			userKey.Set(s, "eve")
 		})
 		if attacker.id() == planted || victim.id() == planted {
 			t.Errorf("%s: got the planted ID used again", f.name)
 		}
 		victim.visit(func(s *session.Session) {
-			user, _ := semUser.Get(s)
-			a, _ := semA.Get(s)
+			user, _ := userKey.Get(s)
+			a, _ := keyA.Get(s)
 			if user != "ada" || a != "planted" {
 				t.Errorf("%s: the victim: got %q, %q, want ada, and the data of before", f.name, user, a)
 			}
@@ -75,9 +75,9 @@ func TestFixation(t *testing.T) {
 // that lives, as read from a leaked table.
 func TestClientChosenID(t *testing.T) {
 	for _, f := range bothFormats {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
-		ada := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
+		ada := login(t, m)
 		nobody := strings.Repeat("x", 32)
 		for _, id := range []string{nobody, ada.id()} {
 			for i, value := range []string{
@@ -86,14 +86,14 @@ func TestClientChosenID(t *testing.T) {
 				base64.URLEncoding.EncodeToString([]byte(id)), base64.URLEncoding.EncodeToString([]byte("0|" + id + "|")),
 				fmt.Sprintf(`"%s"`, id), `{"id":"` + id + `"}`,
 			} {
-				b := &semBrowser{m: m, cookie: f.cookie + "=" + value}
+				b := &browser{m: m, cookie: f.cookie + "=" + value}
 				store.took()
 				resp := b.visit(func(s *session.Session) {
-					if _, ok := semUser.Get(s); ok || !s.IsNew() || s.ID() != "" {
+					if _, ok := userKey.Get(s); ok || !s.IsNew() || s.ID() != "" {
 						t.Errorf("%s, value %d: got a session by an ID alone", f.name, i)
 					}
 					s.Renew()
-					semA.Set(s, "mine")
+					keyA.Set(s, "mine")
 				})
 				wantResponse(t, f.name, resp, 200, "set")
 				wantCalls(t, f.name+", unsigned", store, "Create")
@@ -103,8 +103,8 @@ func TestClientChosenID(t *testing.T) {
 			}
 		}
 		value, _ := m.SignCookie(nobody) // a true signature of a session long gone
-		b := &semBrowser{m: m, cookie: f.cookie + "=" + value}
-		b.visit(func(s *session.Session) { semA.Set(s, "mine") })
+		b := &browser{m: m, cookie: f.cookie + "=" + value}
+		b.visit(func(s *session.Session) { keyA.Set(s, "mine") })
 		if _, there := store.live(t)[nobody]; there || b.id() == nobody {
 			t.Errorf("%s, signed: got the client's ID adopted", f.name)
 		}
@@ -118,18 +118,18 @@ func TestClientChosenID(t *testing.T) {
 // neither for plain data nor for an empty session, whoever reads it.
 func TestDecryptionNeverFallsBack(t *testing.T) {
 	for _, encrypt := range []bool{true, false} {
-		store := newSemStore()
-		id := semLogin(t, semManager(t, store, session.Config{Secret: semSecretOld, Encrypt: true})).id()
+		store := newHookedStore()
+		id := login(t, newManager(t, store, session.Config{Secret: testSecretOld, Encrypt: true})).id()
 		before := store.live(t)[id]
-		m := semManager(t, store, session.Config{Encrypt: encrypt})
+		m := newManager(t, store, session.Config{Encrypt: encrypt})
 		value, err := m.SignCookie(id) // the cookie is good
 		if err != nil {
 			t.Fatal(err)
 		}
-		b := &semBrowser{m: m, cookie: "session=" + value}
+		b := &browser{m: m, cookie: "session=" + value}
 		for name, use := range map[string]func(*session.Session){
 			"read": readUser, "keys": func(s *session.Session) { s.Keys() },
-			"set": func(s *session.Session) { semUser.Set(s, "eve") }, "renew": (*session.Session).Renew,
+			"set": func(s *session.Session) { userKey.Set(s, "eve") }, "renew": (*session.Session).Renew,
 			"idle timeout": func(s *session.Session) { s.SetIdleTimeout(time.Hour) },
 		} {
 			resp := b.visit(func(s *session.Session) {
@@ -156,8 +156,8 @@ func TestPostgresSwappedRows(t *testing.T) {
 	m := pgManager(t, pgStore(t, pool), func(cfg *session.Config) { cfg.Encrypt = true })
 	ada, adaID := pgLogin(t, m)
 	eve, eveID := pgLogin(t, m)
-	pgUse(m, ada, func(s *session.Session) { semUser.Set(s, "ada") })
-	pgUse(m, eve, func(s *session.Session) { semUser.Set(s, "eve") })
+	pgUse(m, ada, func(s *session.Session) { userKey.Set(s, "ada") })
+	pgUse(m, eve, func(s *session.Session) { userKey.Set(s, "eve") })
 	pgExec(t, pool, `UPDATE schema_system.session s SET sess = o.sess FROM schema_system.session o
 		WHERE s.sid IN ($1, $2) AND o.sid IN ($1, $2) AND s.sid <> o.sid`, adaID, eveID)
 	table := func() string {
@@ -166,10 +166,10 @@ func TestPostgresSwappedRows(t *testing.T) {
 	swapped := table()
 	for name, cookie := range map[string]*http.Cookie{"ada": ada, "eve": eve} {
 		for what, use := range map[string]func(*session.Session){
-			"read": readUser, "set": func(s *session.Session) { semUser.Set(s, "root") }, "renew": (*session.Session).Renew,
+			"read": readUser, "set": func(s *session.Session) { userKey.Set(s, "root") }, "renew": (*session.Session).Renew,
 		} {
 			resp := pgUse(m, cookie, func(s *session.Session) {
-				if user, ok := semUser.Get(s); ok {
+				if user, ok := userKey.Get(s); ok {
 					t.Errorf("%s's cookie: got user %q, want none", name, user)
 				}
 				use(s)
@@ -242,7 +242,7 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 	for _, f := range bothFormats {
 		m := pgManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
 		foreign := pgManager(t, session.NewMemoryStore(), func(cfg *session.Config) {
-			cfg.Secret, cfg.Cookie.Format = semSecret, f.format
+			cfg.Secret, cfg.Cookie.Format = testSecret, f.format
 		})
 		id := strings.Repeat("x", 32)
 		forged, _ := foreign.SignCookie(id)
@@ -254,10 +254,10 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 				cookie = &http.Cookie{Name: f.cookie, Value: value}
 			}
 			resp := pgUse(m, cookie, func(s *session.Session) {
-				semUser.Get(s)
-				semUser.Take(s)
-				semUser.Set(s, "eve")
-				semUser.Delete(s)
+				userKey.Get(s)
+				userKey.Take(s)
+				userKey.Set(s, "eve")
+				userKey.Delete(s)
 				s.SetIdleTimeout(time.Hour)
 				s.Renew()
 				if i%2 == 0 {
@@ -381,12 +381,12 @@ func TestPostgresExpiredIsDead(t *testing.T) {
 		}
 		before := row()
 		for name, use := range map[string]func(*session.Session){
-			"read": readUser, "renew": (*session.Session).Renew, "set": func(s *session.Session) { semA.Set(s, "mine") },
+			"read": readUser, "renew": (*session.Session).Renew, "set": func(s *session.Session) { keyA.Set(s, "mine") },
 			"idle timeout": func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, "reload": func(s *session.Session) { _ = s.Reload(t.Context()) },
 		} {
 			resp := pgUse(m, &http.Cookie{Name: f.cookie, Value: value}, func(s *session.Session) {
 				use(s)
-				if _, ok := semUser.Get(s); ok || !s.IsNew() {
+				if _, ok := userKey.Get(s); ok || !s.IsNew() {
 					t.Errorf("%s, %s: got the expired session, want none", f.name, name)
 				}
 			})
@@ -408,7 +408,7 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 		pool := pgtest.Pool(t)
 		m := pgManager(t, pgStore(t, pool), format)
 		rotated := pgManager(t, pgStore(t, pool), format, func(cfg *session.Config) {
-			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, semSecret
+			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, testSecret
 		})
 		var jar []*http.Cookie
 		visit := func(m *session.Manager, use func(*session.Session)) {
@@ -418,7 +418,7 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 			}
 			jar = append(jar, pgUse(m, cookie, use).Cookies()...)
 		}
-		visit(m, func(s *session.Session) { semUser.Set(s, "ada") })
+		visit(m, func(s *session.Session) { userKey.Set(s, "ada") })
 		visit(m, (*session.Session).Renew)
 		visit(m, func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
 		visit(rotated, readUser) // signed anew
@@ -427,11 +427,11 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 			t.Fatalf("%s: cookies: got %d, want five, the last expired", f.name, len(jar))
 		}
 		other := pgManager(t, pgStore(t, pool), format, func(cfg *session.Config) {
-			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, semSecret
+			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, testSecret
 		})
 		for i, cookie := range jar {
 			pgUse(other, cookie, func(s *session.Session) {
-				if _, ok := semUser.Get(s); ok || !s.IsNew() {
+				if _, ok := userKey.Get(s); ok || !s.IsNew() {
 					t.Errorf("%s: cookie %d after the logout: got a session, want none", f.name, i)
 				}
 			})
@@ -452,9 +452,9 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 	}
 	source, real := bytes.NewReader(known[:]), rand.Reader
 	rand.Reader = source
-	m := semManager(t, newSemStore(), session.Config{})
+	m := newManager(t, newHookedStore(), session.Config{})
 	rand.Reader = real
-	b := semLogin(t, m)
+	b := login(t, m)
 	first := b.id()
 	b.visit((*session.Session).Renew)
 	for i, id := range []string{first, b.id()} {
@@ -463,11 +463,11 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 		}
 	}
 
-	m = semManager(t, newSemStore(), session.Config{})
+	m = newManager(t, newHookedStore(), session.Config{})
 	var ones [192]int
 	const ids = 200
 	for range ids {
-		raw, err := base64.RawURLEncoding.DecodeString(semLogin(t, m).id())
+		raw, err := base64.RawURLEncoding.DecodeString(login(t, m).id())
 		if err != nil || len(raw) != 24 {
 			t.Fatal("got an ID that is not 24 bytes of base64url")
 		}
@@ -525,7 +525,7 @@ func TestPostgresOddRows(t *testing.T) {
 			}
 			pgTogether(6, func(int) { // more than there are slots
 				resp := pgUse(m, c, func(s *session.Session) {
-					if user, _ := semUser.Get(s); user != want {
+					if user, _ := userKey.Get(s); user != want {
 						t.Errorf("read: got user %q, want %q", user, want)
 					}
 				})

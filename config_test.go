@@ -36,7 +36,7 @@ func TestConfigFaults(t *testing.T) {
 	always := session.CookieConfig{Secure: session.SecureAlways}
 	with := func(c session.CookieConfig, f func(*session.CookieConfig)) session.Config {
 		f(&c)
-		return session.Config{Secret: semSecret, Cookie: c}
+		return session.Config{Secret: testSecret, Cookie: c}
 	}
 	cookie := func(f func(*session.CookieConfig)) session.Config { return with(session.CookieConfig{}, f) }
 	const day = 24 * time.Hour
@@ -45,29 +45,29 @@ func TestConfigFaults(t *testing.T) {
 		cfg  session.Config
 		want string // "" for none
 	}{
-		{"a secret is enough", session.Config{Secret: semSecret}, ""},
+		{"a secret is enough", session.Config{Secret: testSecret}, ""},
 		{"no secret", session.Config{}, "Config.Secret (SESSION_SECRET) has 0 bytes, needs at least 32"},
-		{"secret of 31 bytes", session.Config{Secret: semSecret[:31]}, "Config.Secret (SESSION_SECRET) has 31 bytes, needs at least 32"},
-		{"secret of 32 bytes", session.Config{Secret: semSecret[:32]}, ""},
-		{"old secret of 31 bytes", session.Config{Secret: semSecret, OldSecrets: []string{semSecretOld, semSecretOld[:31]}}, "Config.OldSecrets[1] (SESSION_SECRET_OLD) has 31 bytes, needs at least 32"},
+		{"secret of 31 bytes", session.Config{Secret: testSecret[:31]}, "Config.Secret (SESSION_SECRET) has 31 bytes, needs at least 32"},
+		{"secret of 32 bytes", session.Config{Secret: testSecret[:32]}, ""},
+		{"old secret of 31 bytes", session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld, testSecretOld[:31]}}, "Config.OldSecrets[1] (SESSION_SECRET_OLD) has 31 bytes, needs at least 32"},
 		{"Express without a secret", session.Config{Cookie: session.CookieConfig{Format: session.FormatExpress}}, "Config.Secret is empty"},
 		{"Express with a short secret", session.Config{Secret: "cat", OldSecrets: []string{"dog", ""}, Cookie: session.CookieConfig{Format: session.FormatExpress}}, ""},
-		{"negative idle timeout", session.Config{Secret: semSecret, IdleTimeout: -time.Hour}, "Config.IdleTimeout is -1h0m0s: must not be negative"},
-		{"idle timeout under a millisecond", session.Config{Secret: semSecret, IdleTimeout: 999 * time.Microsecond}, "Config.IdleTimeout is 999µs: must be at least a millisecond"},
-		{"idle timeout of 400 days", session.Config{Secret: semSecret, IdleTimeout: 400 * day}, ""},
-		{"idle timeout over 400 days", session.Config{Secret: semSecret, IdleTimeout: 400*day + 1}, "Config.IdleTimeout is 9600h0m0.000000001s: browsers keep a cookie for 400 days"},
-		{"longest idle timeout", session.Config{Secret: semSecret, IdleTimeout: math.MaxInt64}, "browsers keep a cookie for 400 days"},
-		{"negative absolute timeout", session.Config{Secret: semSecret, AbsoluteTimeout: -1}, "Config.AbsoluteTimeout is -1ns: must not be negative; 0 means none"},
-		{"absolute timeout over 400 days", session.Config{Secret: semSecret, AbsoluteTimeout: 1000 * day}, ""},
-		{"negative touch interval", session.Config{Secret: semSecret, TouchInterval: -1}, "Config.TouchInterval is -1ns: must not be negative"},
-		{"touch interval of a nanosecond", session.Config{Secret: semSecret, TouchInterval: 1}, ""},
-		{"touch interval like the idle timeout", session.Config{Secret: semSecret, IdleTimeout: time.Hour, TouchInterval: time.Hour}, "Config.TouchInterval is 1h0m0s: must be less than IdleTimeout (1h0m0s)"},
-		{"negative prune interval", session.Config{Secret: semSecret, PruneInterval: -1}, "Config.PruneInterval is -1ns: must not be negative"},
-		{"endless prune interval", session.Config{Secret: semSecret, PruneInterval: 200 * 365 * 24 * time.Hour}, "Config.PruneInterval is 1752000h0m0s: must be less than a hundred years"},
-		{"tiny prune interval", session.Config{Secret: semSecret, PruneInterval: 1}, "Config.PruneInterval is 1ns: must be at least a millisecond"},
-		{"negative store timeout", session.Config{Secret: semSecret, StoreTimeout: -1}, "Config.StoreTimeout is -1ns: must not be negative"},
-		{"tiny store timeout", session.Config{Secret: semSecret, StoreTimeout: 1}, "Config.StoreTimeout is 1ns: must be at least a millisecond"},
-		{"negative size", session.Config{Secret: semSecret, MaxBytes: -1}, "Config.MaxBytes is -1: must not be negative"},
+		{"negative idle timeout", session.Config{Secret: testSecret, IdleTimeout: -time.Hour}, "Config.IdleTimeout is -1h0m0s: must not be negative"},
+		{"idle timeout under a millisecond", session.Config{Secret: testSecret, IdleTimeout: 999 * time.Microsecond}, "Config.IdleTimeout is 999µs: must be at least a millisecond"},
+		{"idle timeout of 400 days", session.Config{Secret: testSecret, IdleTimeout: 400 * day}, ""},
+		{"idle timeout over 400 days", session.Config{Secret: testSecret, IdleTimeout: 400*day + 1}, "Config.IdleTimeout is 9600h0m0.000000001s: browsers keep a cookie for 400 days"},
+		{"longest idle timeout", session.Config{Secret: testSecret, IdleTimeout: math.MaxInt64}, "browsers keep a cookie for 400 days"},
+		{"negative absolute timeout", session.Config{Secret: testSecret, AbsoluteTimeout: -1}, "Config.AbsoluteTimeout is -1ns: must not be negative; 0 means none"},
+		{"absolute timeout over 400 days", session.Config{Secret: testSecret, AbsoluteTimeout: 1000 * day}, ""},
+		{"negative touch interval", session.Config{Secret: testSecret, TouchInterval: -1}, "Config.TouchInterval is -1ns: must not be negative"},
+		{"touch interval of a nanosecond", session.Config{Secret: testSecret, TouchInterval: 1}, ""},
+		{"touch interval like the idle timeout", session.Config{Secret: testSecret, IdleTimeout: time.Hour, TouchInterval: time.Hour}, "Config.TouchInterval is 1h0m0s: must be less than IdleTimeout (1h0m0s)"},
+		{"negative prune interval", session.Config{Secret: testSecret, PruneInterval: -1}, "Config.PruneInterval is -1ns: must not be negative"},
+		{"endless prune interval", session.Config{Secret: testSecret, PruneInterval: 200 * 365 * 24 * time.Hour}, "Config.PruneInterval is 1752000h0m0s: must be less than a hundred years"},
+		{"tiny prune interval", session.Config{Secret: testSecret, PruneInterval: 1}, "Config.PruneInterval is 1ns: must be at least a millisecond"},
+		{"negative store timeout", session.Config{Secret: testSecret, StoreTimeout: -1}, "Config.StoreTimeout is -1ns: must not be negative"},
+		{"tiny store timeout", session.Config{Secret: testSecret, StoreTimeout: 1}, "Config.StoreTimeout is 1ns: must be at least a millisecond"},
+		{"negative size", session.Config{Secret: testSecret, MaxBytes: -1}, "Config.MaxBytes is -1: must not be negative"},
 
 		{"unknown format", cookie(func(c *session.CookieConfig) { c.Format = 7 }), "Cookie.Format is CookieFormat(7): use FormatSecureCookie or FormatExpress"},
 		{"unknown secure mode", cookie(func(c *session.CookieConfig) { c.Secure = -1 }), "Cookie.Secure is SecureMode(-1): use SecureAuto, SecureAlways or SecureNever"},
@@ -159,35 +159,35 @@ func TestConfigFromEnv(t *testing.T) {
 		want                         session.Config
 		errs                         []string // each part of one fault
 	}{
-		{name: "a secret is enough", secret: semSecret, want: session.Config{Secret: semSecret}},
+		{name: "a secret is enough", secret: testSecret, want: session.Config{Secret: testSecret}},
 		{name: "nothing", errs: []string{"SESSION_SECRET is not set"}},
 		{
-			name: "everything", secret: semSecret, old: "  one two\tthree ", timeout: "3600000", sealed: "true",
-			want: session.Config{Secret: semSecret, OldSecrets: []string{"one", "two", "three"}, IdleTimeout: time.Hour, Encrypt: true},
+			name: "everything", secret: testSecret, old: "  one two\tthree ", timeout: "3600000", sealed: "true",
+			want: session.Config{Secret: testSecret, OldSecrets: []string{"one", "two", "three"}, IdleTimeout: time.Hour, Encrypt: true},
 		},
-		{name: "old secrets blank", secret: semSecret, old: "   ", want: session.Config{Secret: semSecret}},
-		{name: "default written out", secret: semSecret, timeout: "86400000", want: session.Config{Secret: semSecret, IdleTimeout: 24 * time.Hour}},
-		{name: "milliseconds with spaces", secret: semSecret, timeout: " 60000 ", want: session.Config{Secret: semSecret, IdleTimeout: time.Minute}},
-		{name: "one millisecond", secret: semSecret, timeout: "1", want: session.Config{Secret: semSecret, IdleTimeout: time.Millisecond}},
-		{name: "duration", secret: semSecret, timeout: "30m", want: session.Config{Secret: semSecret, IdleTimeout: 30 * time.Minute}},
-		{name: "compound duration", secret: semSecret, timeout: "1h30m", want: session.Config{Secret: semSecret, IdleTimeout: 90 * time.Minute}},
-		{name: "fraction", secret: semSecret, timeout: "1.5h", want: session.Config{Secret: semSecret, IdleTimeout: 90 * time.Minute}},
-		{name: "timeout zero", secret: semSecret, timeout: "0", errs: []string{`SESSION_TIMEOUT="0": must be more than zero`}},
-		{name: "timeout zero as a duration", secret: semSecret, timeout: "0s", errs: []string{`SESSION_TIMEOUT="0s": must be more than zero`}},
-		{name: "timeout negative", secret: semSecret, timeout: "-5", errs: []string{`SESSION_TIMEOUT="-5": must be more than zero`}},
-		{name: "timeout negative, about to overflow", secret: semSecret, timeout: "-9223372036854775807", errs: []string{`SESSION_TIMEOUT="-9223372036854775807": must be more than zero`}},
-		{name: "timeout a negative duration", secret: semSecret, timeout: "-30m", errs: []string{`SESSION_TIMEOUT="-30m": must be more than zero`}},
-		{name: "timeout no number", secret: semSecret, timeout: "soon", errs: []string{`SESSION_TIMEOUT="soon": is neither a whole number of milliseconds nor a duration like 30m`}},
-		{name: "timeout with a space", secret: semSecret, timeout: "30 m", errs: []string{`SESSION_TIMEOUT="30 m": is neither`}},
-		{name: "timeout with a fraction of a millisecond", secret: semSecret, timeout: "1.5", errs: []string{`SESSION_TIMEOUT="1.5": is neither`}},
-		{name: "timeout in exponents", secret: semSecret, timeout: "1e3", errs: []string{`SESSION_TIMEOUT="1e3": is neither`}},
-		{name: "timeout in hexadecimal", secret: semSecret, timeout: "0x10", errs: []string{`SESSION_TIMEOUT="0x10": is neither`}},
-		{name: "timeout of days", secret: semSecret, timeout: "7d", errs: []string{`SESSION_TIMEOUT="7d": is neither`}},
-		{name: "timeout of blanks", secret: semSecret, timeout: "  ", errs: []string{`SESSION_TIMEOUT="  ": is neither`}},
-		{name: "timeout under a millisecond", secret: semSecret, timeout: "1us", errs: []string{`SESSION_TIMEOUT="1us": must be at least a millisecond`}},
-		{name: "timeout longer than a Duration", secret: semSecret, timeout: "9223372036855", errs: []string{`SESSION_TIMEOUT="9223372036855": is too long`}},
-		{name: "timeout longer than an integer", secret: semSecret, timeout: "99999999999999999999", errs: []string{`SESSION_TIMEOUT="99999999999999999999": is`}},
-		{name: "encrypt no boolean", secret: semSecret, sealed: "maybe", errs: []string{`SESSION_ENCRYPT="maybe": must be true or false`}},
+		{name: "old secrets blank", secret: testSecret, old: "   ", want: session.Config{Secret: testSecret}},
+		{name: "default written out", secret: testSecret, timeout: "86400000", want: session.Config{Secret: testSecret, IdleTimeout: 24 * time.Hour}},
+		{name: "milliseconds with spaces", secret: testSecret, timeout: " 60000 ", want: session.Config{Secret: testSecret, IdleTimeout: time.Minute}},
+		{name: "one millisecond", secret: testSecret, timeout: "1", want: session.Config{Secret: testSecret, IdleTimeout: time.Millisecond}},
+		{name: "duration", secret: testSecret, timeout: "30m", want: session.Config{Secret: testSecret, IdleTimeout: 30 * time.Minute}},
+		{name: "compound duration", secret: testSecret, timeout: "1h30m", want: session.Config{Secret: testSecret, IdleTimeout: 90 * time.Minute}},
+		{name: "fraction", secret: testSecret, timeout: "1.5h", want: session.Config{Secret: testSecret, IdleTimeout: 90 * time.Minute}},
+		{name: "timeout zero", secret: testSecret, timeout: "0", errs: []string{`SESSION_TIMEOUT="0": must be more than zero`}},
+		{name: "timeout zero as a duration", secret: testSecret, timeout: "0s", errs: []string{`SESSION_TIMEOUT="0s": must be more than zero`}},
+		{name: "timeout negative", secret: testSecret, timeout: "-5", errs: []string{`SESSION_TIMEOUT="-5": must be more than zero`}},
+		{name: "timeout negative, about to overflow", secret: testSecret, timeout: "-9223372036854775807", errs: []string{`SESSION_TIMEOUT="-9223372036854775807": must be more than zero`}},
+		{name: "timeout a negative duration", secret: testSecret, timeout: "-30m", errs: []string{`SESSION_TIMEOUT="-30m": must be more than zero`}},
+		{name: "timeout no number", secret: testSecret, timeout: "soon", errs: []string{`SESSION_TIMEOUT="soon": is neither a whole number of milliseconds nor a duration like 30m`}},
+		{name: "timeout with a space", secret: testSecret, timeout: "30 m", errs: []string{`SESSION_TIMEOUT="30 m": is neither`}},
+		{name: "timeout with a fraction of a millisecond", secret: testSecret, timeout: "1.5", errs: []string{`SESSION_TIMEOUT="1.5": is neither`}},
+		{name: "timeout in exponents", secret: testSecret, timeout: "1e3", errs: []string{`SESSION_TIMEOUT="1e3": is neither`}},
+		{name: "timeout in hexadecimal", secret: testSecret, timeout: "0x10", errs: []string{`SESSION_TIMEOUT="0x10": is neither`}},
+		{name: "timeout of days", secret: testSecret, timeout: "7d", errs: []string{`SESSION_TIMEOUT="7d": is neither`}},
+		{name: "timeout of blanks", secret: testSecret, timeout: "  ", errs: []string{`SESSION_TIMEOUT="  ": is neither`}},
+		{name: "timeout under a millisecond", secret: testSecret, timeout: "1us", errs: []string{`SESSION_TIMEOUT="1us": must be at least a millisecond`}},
+		{name: "timeout longer than a Duration", secret: testSecret, timeout: "9223372036855", errs: []string{`SESSION_TIMEOUT="9223372036855": is too long`}},
+		{name: "timeout longer than an integer", secret: testSecret, timeout: "99999999999999999999", errs: []string{`SESSION_TIMEOUT="99999999999999999999": is`}},
+		{name: "encrypt no boolean", secret: testSecret, sealed: "maybe", errs: []string{`SESSION_ENCRYPT="maybe": must be true or false`}},
 		{name: "all at once", timeout: "x", sealed: "y", errs: []string{"SESSION_SECRET is not set", `SESSION_TIMEOUT="x"`, `SESSION_ENCRYPT="y"`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -241,15 +241,15 @@ func TestConfigWarnings(t *testing.T) {
 		cfg   session.Config
 		want  []string
 	}{
-		{"nothing to warn about", newSemStore(), session.Config{Secret: semSecret, IdleTimeout: time.Minute}, nil},
-		{"memory store", session.NewMemoryStore(), session.Config{Secret: semSecret}, []string{"memory store"}},
-		{"seconds for milliseconds", newSemStore(), session.Config{Secret: semSecret, IdleTimeout: 3600 * time.Millisecond}, []string{"under a minute"}},
-		{"Express, short secret", newSemStore(), session.Config{Secret: "keyboard cat", Cookie: express}, []string{"under 32 bytes"}},
-		{"Express, short old secret", newSemStore(), session.Config{Secret: semSecret, OldSecrets: []string{"keyboard cat"}, Cookie: express}, []string{"under 32 bytes"}},
-		{"Express, long secrets", newSemStore(), session.Config{Secret: semSecret, OldSecrets: []string{semSecretOld}, Cookie: express}, nil},
-		{"Express, encrypted", newSemStore(), session.Config{Secret: semSecret, Encrypt: true, Cookie: express}, []string{"Express cannot read"}},
+		{"nothing to warn about", newHookedStore(), session.Config{Secret: testSecret, IdleTimeout: time.Minute}, nil},
+		{"memory store", session.NewMemoryStore(), session.Config{Secret: testSecret}, []string{"memory store"}},
+		{"seconds for milliseconds", newHookedStore(), session.Config{Secret: testSecret, IdleTimeout: 3600 * time.Millisecond}, []string{"under a minute"}},
+		{"Express, short secret", newHookedStore(), session.Config{Secret: "keyboard cat", Cookie: express}, []string{"under 32 bytes"}},
+		{"Express, short old secret", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{"keyboard cat"}, Cookie: express}, []string{"under 32 bytes"}},
+		{"Express, long secrets", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld}, Cookie: express}, nil},
+		{"Express, encrypted", newHookedStore(), session.Config{Secret: testSecret, Encrypt: true, Cookie: express}, []string{"Express cannot read"}},
 	} {
-		log := &semLog{}
+		log := &logRecorder{}
 		c.cfg.Logger = log.logger()
 		c.cfg.DisablePrune = true
 		m, err := session.New(c.store, c.cfg)
@@ -281,16 +281,16 @@ func TestStartLog(t *testing.T) {
 		cfg  session.Config
 		want map[string]any
 	}{
-		{"defaults", session.Config{Secret: semSecret}, map[string]any{
+		{"defaults", session.Config{Secret: testSecret}, map[string]any{
 			"store": "memory", "cookie": "session", "format": "securecookie", "secure": "auto", "sameSite": "lax",
 			"idleTimeoutMs": 86400000., "absoluteTimeoutMs": 0., "touchIntervalMs": 60000., "pruneIntervalMs": 900000.,
 			"prune": true, "trustProxy": false, "encrypt": false, "storeTimeoutMs": 5000., "oldSecrets": 0.,
 		}},
-		{"short idle timeout", session.Config{Secret: semSecret, IdleTimeout: 5 * time.Minute}, map[string]any{
+		{"short idle timeout", session.Config{Secret: testSecret, IdleTimeout: 5 * time.Minute}, map[string]any{
 			"idleTimeoutMs": 300000., "touchIntervalMs": 30000.,
 		}},
 		{"all set", session.Config{
-			Secret: semSecret, OldSecrets: []string{semSecretOld}, IdleTimeout: time.Hour, AbsoluteTimeout: 12 * time.Hour,
+			Secret: testSecret, OldSecrets: []string{testSecretOld}, IdleTimeout: time.Hour, AbsoluteTimeout: 12 * time.Hour,
 			TouchInterval: 2 * time.Second, PruneInterval: time.Minute, DisablePrune: true, StoreTimeout: time.Second, TrustProxy: true,
 			Cookie: session.CookieConfig{Format: session.FormatExpress, Name: "sid", Secure: session.SecureAlways, SameSite: http.SameSiteNoneMode},
 		}, map[string]any{
@@ -298,10 +298,10 @@ func TestStartLog(t *testing.T) {
 			"idleTimeoutMs": 3600000., "absoluteTimeoutMs": 43200000., "touchIntervalMs": 2000., "pruneIntervalMs": 60000.,
 			"prune": false, "trustProxy": true, "storeTimeoutMs": 1000., "oldSecrets": 1.,
 		}},
-		{"others", session.Config{Secret: semSecret, Cookie: session.CookieConfig{
+		{"others", session.Config{Secret: testSecret, Cookie: session.CookieConfig{
 			Format: session.FormatExpress, Secure: session.SecureNever, SameSite: http.SameSiteStrictMode,
 		}}, map[string]any{"cookie": "connect.sid", "secure": "never", "sameSite": "strict"}},
-		{"no SameSite", session.Config{Secret: semSecret, Cookie: session.CookieConfig{SameSite: http.SameSiteDefaultMode}}, map[string]any{"sameSite": "unset"}},
+		{"no SameSite", session.Config{Secret: testSecret, Cookie: session.CookieConfig{SameSite: http.SameSiteDefaultMode}}, map[string]any{"sameSite": "unset"}},
 	} {
 		var b bytes.Buffer
 		c.cfg.Logger = slog.New(slog.NewJSONHandler(&b, nil))
@@ -325,7 +325,7 @@ func TestStartLog(t *testing.T) {
 				t.Errorf("%s: %s: got %v, want %v", c.name, name, got[name], want)
 			}
 		}
-		for _, secret := range []string{semSecret, semSecretOld} {
+		for _, secret := range []string{testSecret, testSecretOld} {
 			if strings.Contains(b.String(), secret) {
 				t.Errorf("%s: got a secret in the log", c.name)
 			}
@@ -336,11 +336,11 @@ func TestStartLog(t *testing.T) {
 // New has its own copy of everything in Config.
 func TestConfigIsCopied(t *testing.T) {
 	for _, f := range bothFormats {
-		store := newSemStore()
+		store := newHookedStore()
 		cookie := session.CookieConfig{Format: f.format}
-		b := semLogin(t, semManager(t, store, session.Config{Secret: semSecretOld, Cookie: cookie}))
-		old := []string{semSecretOld}
-		b.m = semManager(t, store, session.Config{OldSecrets: old, Cookie: cookie})
+		b := login(t, newManager(t, store, session.Config{Secret: testSecretOld, Cookie: cookie}))
+		old := []string{testSecretOld}
+		b.m = newManager(t, store, session.Config{OldSecrets: old, Cookie: cookie})
 		old[0] = strings.Repeat("overwritten", 3)
 		if got := b.user(); got != "ada" {
 			t.Errorf("%s: the caller's slice changed: got user %q, want ada", f.name, got)
@@ -368,19 +368,19 @@ func TestStringsOfTheEnumerations(t *testing.T) {
 }
 
 func TestErrorHandlerIsUsed(t *testing.T) {
-	store := newSemStore()
+	store := newHookedStore()
 	var saw error
-	m := semManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+	m := newManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 		saw = err
 		session.From(r.Context()).Keys() // no I/O, no deadlock
 		w.Header().Set("Cache-Control", "public")
 		w.WriteHeader(http.StatusTeapot)
 	}})
-	b := semLogin(t, m)
+	b := login(t, m)
 	store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-		return session.Record{}, errSemDown
+		return session.Record{}, errStoreDown
 	}
-	resp := b.visit(func(s *session.Session) { semUser.Get(s) })
+	resp := b.visit(func(s *session.Session) { userKey.Get(s) })
 	wantResponse(t, "outage", resp, http.StatusTeapot, "nothing")
 	if saw == nil || resp.header.Get("Cache-Control") != "no-store" {
 		t.Errorf("got error %v, Cache-Control %q, want one, no-store", saw, resp.header.Get("Cache-Control"))
@@ -388,7 +388,7 @@ func TestErrorHandlerIsUsed(t *testing.T) {
 }
 
 func TestFromWithoutHandlerPanics(t *testing.T) {
-	m := semManager(t, newSemStore(), session.Config{})
+	m := newManager(t, newHookedStore(), session.Config{})
 	r := httptest.NewRequest("GET", "/", nil)
 	for name, from := range map[string]func(){
 		"From":         func() { session.From(r.Context()) },

@@ -65,7 +65,7 @@ func readExpressVectors(t testing.TB) expressVectors {
 func expressManager(t testing.TB, store session.Store, secrets []string, cfg session.Config) *session.Manager {
 	t.Helper()
 	cfg.Secret, cfg.OldSecrets, cfg.Cookie.Format = secrets[0], secrets[1:], session.FormatExpress
-	return semManager(t, store, cfg)
+	return newManager(t, store, cfg)
 }
 
 // expressSigned is express-session's value before encoding, made without the
@@ -77,15 +77,15 @@ func expressSigned(secret, sid string) string {
 }
 
 // visitWith sends the Cookie header lines as they stand.
-func visitWith(m *session.Manager, lines []string, h func(*session.Session)) *semResponse {
+func visitWith(m *session.Manager, lines []string, h func(*session.Session)) *reply {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header["Cookie"] = lines
-	return (&semBrowser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })
+	return (&browser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })
 }
 
 // askedFor returns the ID that the store is asked for when a session with
 // these header lines is read; ok is false if it is asked for nothing.
-func askedFor(t testing.TB, store *semStore, m *session.Manager, lines []string) (sid string, ok bool) {
+func askedFor(t testing.TB, store *hookedStore, m *session.Manager, lines []string) (sid string, ok bool) {
 	t.Helper()
 	store.took()
 	store.load = func(id string, do func() (session.Record, error)) (session.Record, error) {
@@ -93,7 +93,7 @@ func askedFor(t testing.TB, store *semStore, m *session.Manager, lines []string)
 		return do()
 	}
 	resp := visitWith(m, lines, func(s *session.Session) {
-		semUser.Get(s)
+		userKey.Get(s)
 		if err := s.Err(); err != nil {
 			t.Errorf("Err: got %v, want none", err)
 		}
@@ -127,7 +127,7 @@ func TestExpressCookieVectors(t *testing.T) {
 			if len(lines) == 0 {
 				t.Fatal("got no Cookie header in the vector")
 			}
-			store := newSemStore()
+			store := newHookedStore()
 			sid, ok := askedFor(t, store, expressManager(t, store, v.Secrets, session.Config{}), lines)
 			if ok != v.Verifies {
 				t.Errorf("the store was asked: got %v, want %v", ok, v.Verifies)
@@ -202,7 +202,7 @@ func TestExpressCookieCases(t *testing.T) {
 		{"MAC of nothing", keep, cookie("s%3A." + encoded(mac)), ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			store := newSemStore()
+			store := newHookedStore()
 			got, ok := askedFor(t, store, expressManager(t, store, c.secrets, session.Config{}), c.lines)
 			if ok != (c.want != "") {
 				t.Errorf("the store was asked: got %v, want %v", ok, c.want != "")
@@ -239,7 +239,7 @@ func TestExpressRowVectors(t *testing.T) {
 				}
 				pass(time.Until(written))
 
-				store := newSemStore()
+				store := newHookedStore()
 				err := store.Store.Create(t.Context(), v.SID, session.Record{Data: []byte(v.Sess), TTL: idle / 2})
 				if err != nil {
 					t.Fatal(err)
@@ -248,7 +248,7 @@ func TestExpressRowVectors(t *testing.T) {
 					Domain: "configured.example", Path: "/configured", SameSite: http.SameSiteStrictMode,
 				}})
 				pair, attributes, _ := strings.Cut(v.SetCookie, "; ")
-				b := &semBrowser{m: m, cookie: pair}
+				b := &browser{m: m, cookie: pair}
 				resp := b.visit(func(s *session.Session) {
 					if s.IsNew() || s.ID() != v.SID {
 						t.Error("got no session, want Express's")
@@ -327,32 +327,32 @@ var bothFormats = []struct {
 func TestCookieRotation(t *testing.T) {
 	for _, f := range bothFormats {
 		t.Run(f.name, func(t *testing.T) {
-			store := newSemStore()
+			store := newHookedStore()
 			cfg := func(secret string, old ...string) session.Config {
 				return session.Config{Secret: secret, OldSecrets: old, Cookie: session.CookieConfig{Format: f.format}}
 			}
-			b := semLogin(t, semManager(t, store, cfg(semSecretOld)))
+			b := login(t, newManager(t, store, cfg(testSecretOld)))
 
-			rotated := semManager(t, store, cfg(semSecret, strings.Repeat("another", 6), semSecretOld))
+			rotated := newManager(t, store, cfg(testSecret, strings.Repeat("another", 6), testSecretOld))
 			b.m = rotated
 			before := b.cookie
 			store.took()
 			wantResponse(t, "unused", b.visit(func(*session.Session) {}), 200, "nothing")
 			wantCalls(t, "unused", store, "")
 			wantResponse(t, "first use", b.visit(func(s *session.Session) {
-				if user, _ := semUser.Get(s); user != "ada" {
+				if user, _ := userKey.Get(s); user != "ada" {
 					t.Errorf("old secret: got user %q, want ada", user)
 				}
 			}), 200, "set")
 			wantCalls(t, "first use: a new signature writes nothing", store, "Load")
-			wantResponse(t, "second use", b.visit(func(s *session.Session) { semUser.Get(s) }), 200, "nothing")
+			wantResponse(t, "second use", b.visit(func(s *session.Session) { userKey.Get(s) }), 200, "nothing")
 
-			dropped := semManager(t, store, cfg(semSecret))
+			dropped := newManager(t, store, cfg(testSecret))
 			if got := b.with(dropped).user(); got != "ada" {
 				t.Errorf("signed anew: got user %q, want ada", got)
 			}
 			store.took()
-			stale := &semBrowser{m: dropped, cookie: before}
+			stale := &browser{m: dropped, cookie: before}
 			if got := stale.user(); got != "" {
 				t.Errorf("dropped secret: got user %q, want nobody", got)
 			}
@@ -366,11 +366,11 @@ func TestCookieRotation(t *testing.T) {
 
 // What caches may keep is not spoilt for the sake of a new signature.
 func TestCookieRotationOnAPublicPage(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{Secret: semSecretOld}))
-	b.m = semManager(t, store, session.Config{OldSecrets: []string{semSecretOld}})
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{Secret: testSecretOld}))
+	b.m = newManager(t, store, session.Config{OldSecrets: []string{testSecretOld}})
 	resp := b.serve(func(w http.ResponseWriter, r *http.Request) {
-		semUser.Get(session.From(r.Context()))
+		userKey.Get(session.From(r.Context()))
 		w.Header().Set("Cache-Control", "public, max-age=60")
 	})
 	wantResponse(t, "public page", resp, 200, "nothing")
@@ -379,8 +379,8 @@ func TestCookieRotationOnAPublicPage(t *testing.T) {
 // A true signature over something that is no ID, as a bug elsewhere or a shared
 // secret could make it: refused before any statement.
 func TestSignedButNoID(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	for _, id := range []string{"", "short", strings.Repeat("a", 31), strings.Repeat("a", 33), strings.Repeat("a", 31) + "!", strings.Repeat("a", 31) + "\x00", strings.Repeat("é", 16)} {
 		value, err := m.SignCookie(id)
 		if err != nil {
@@ -394,17 +394,17 @@ func TestSignedButNoID(t *testing.T) {
 
 func TestOtherFormatIsNeverAccepted(t *testing.T) {
 	for _, f := range bothFormats {
-		store := newSemStore()
+		store := newHookedStore()
 		other := bothFormats[1]
 		if f.format == session.FormatExpress {
 			other = bothFormats[0]
 		}
 		// The same secret and the same cookie name: only the format differs.
-		b := semLogin(t, semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: other.format, Name: "sid"}}))
-		b.m = semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "sid"}})
+		b := login(t, newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: other.format, Name: "sid"}}))
+		b.m = newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "sid"}})
 		store.took()
 		wantResponse(t, f.name, b.visit(func(s *session.Session) {
-			if _, ok := semUser.Get(s); ok {
+			if _, ok := userKey.Get(s); ok {
 				t.Errorf("%s: got a session from a cookie of the other format", f.name)
 			}
 		}), 200, "nothing")
@@ -413,17 +413,17 @@ func TestOtherFormatIsNeverAccepted(t *testing.T) {
 }
 
 func TestCookieOfAnotherName(t *testing.T) {
-	store := newSemStore()
+	store := newHookedStore()
 	for _, f := range bothFormats {
-		one := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "one"}})
-		two := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "two"}})
-		b := semLogin(t, one)
+		one := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "one"}})
+		two := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format, Name: "two"}})
+		b := login(t, one)
 		store.took()
 		if b.with(two).user() != "" {
 			t.Errorf("%s: got a session by a cookie of another name", f.name)
 		}
 		wantCalls(t, f.name+", another name", store, "")
-		renamed := &semBrowser{m: two, cookie: strings.Replace(b.cookie, "one=", "two=", 1)}
+		renamed := &browser{m: two, cookie: strings.Replace(b.cookie, "one=", "two=", 1)}
 		if got, want := renamed.user() != "", f.format == session.FormatExpress; got != want {
 			// securecookie signs the name as well; express-session does not.
 			t.Errorf("%s, renamed: got accepted %v, want %v", f.name, got, want)
@@ -435,9 +435,9 @@ func TestCookieOfAnotherName(t *testing.T) {
 func TestTamperedCookie(t *testing.T) {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	for _, f := range bothFormats {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
-		b := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
+		b := login(t, m)
 		name, value, _ := strings.Cut(b.cookie, "=")
 		store.took()
 		for i := range len(value) {
@@ -447,7 +447,7 @@ func TestTamperedCookie(t *testing.T) {
 				changed[i] = alphabet[(strings.IndexByte(alphabet, value[i])+32)%64]
 			}
 			for _, v := range []string{string(changed), value[:i], value[:i] + value[i+1:]} {
-				if user := (&semBrowser{m: m, cookie: name + "=" + v}).user(); user != "" {
+				if user := (&browser{m: m, cookie: name + "=" + v}).user(); user != "" {
 					t.Errorf("%s, byte %d of %d: got the session by a tampered cookie", f.name, i, len(value))
 				}
 			}
@@ -475,9 +475,9 @@ func TestCookieCandidates(t *testing.T) {
 		{"Express, the second", session.FormatExpress, 1, false, 1},
 	} {
 		for _, lines := range []bool{false, true} { // in one header line, or one each
-			store := newSemStore()
-			m := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: c.format, Name: "s"}})
-			b := semLogin(t, m)
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: c.format, Name: "s"}})
+			b := login(t, m)
 			var header []string
 			for i := range c.bad {
 				header = append(header, fmt.Sprintf("s=bad%d", i))
@@ -499,8 +499,8 @@ func TestCookieCandidates(t *testing.T) {
 
 func TestHeaderBombs(t *testing.T) {
 	for _, f := range bothFormats {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{Cookie: session.CookieConfig{Format: f.format}})
 		n := f.cookie
 		for _, c := range []struct {
 			name  string
@@ -548,18 +548,18 @@ func slicesRepeat(s string, n int) []string {
 
 // Forged cookies fill no store.
 func TestForgedVisitorsLeaveNothing(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	for i := range 1000 {
-		b := &semBrowser{m: m}
+		b := &browser{m: m}
 		if i%2 == 0 {
 			b.cookie = fmt.Sprintf("session=forged%d", i)
 		}
 		wantResponse(t, "visitor", b.visit(func(s *session.Session) {
-			semUser.Get(s)
+			userKey.Get(s)
 			s.Renew()
-			semUser.Delete(s)
-			semUser.Take(s)
+			userKey.Delete(s)
+			userKey.Take(s)
 		}), 200, "nothing")
 	}
 	wantCalls(t, "1,000 visitors", store, "")
@@ -594,13 +594,13 @@ func TestCookieSecure(t *testing.T) {
 		{"never, proxy says HTTPS", session.SecureNever, true, "http://x/", "https", false},
 	} {
 		for _, f := range bothFormats {
-			m := semManager(t, newSemStore(), session.Config{TrustProxy: c.trust, Cookie: session.CookieConfig{Format: f.format, Secure: c.mode}})
+			m := newManager(t, newHookedStore(), session.Config{TrustProxy: c.trust, Cookie: session.CookieConfig{Format: f.format, Secure: c.mode}})
 			r := httptest.NewRequest("GET", c.url, nil)
 			if c.proto != "" {
 				r.Header.Set("X-Forwarded-Proto", c.proto)
 			}
-			resp := (&semBrowser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) {
-				semUser.Set(session.From(r.Context()), "ada")
+			resp := (&browser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) {
+				userKey.Set(session.From(r.Context()), "ada")
 			})
 			if got := strings.Contains(resp.attributes(), "; Secure"); got != c.want {
 				t.Errorf("%s, %s: Secure: got %v, want %v", f.name, c.name, got, c.want)
@@ -611,13 +611,13 @@ func TestCookieSecure(t *testing.T) {
 
 func TestUntrustedProxyIsWarnedAboutOnce(t *testing.T) {
 	for _, trust := range []bool{false, true} {
-		log := &semLog{}
-		m := semManager(t, newSemStore(), session.Config{TrustProxy: trust, Logger: log.logger()})
+		log := &logRecorder{}
+		m := newManager(t, newHookedStore(), session.Config{TrustProxy: trust, Logger: log.logger()})
 		for range 3 {
 			r := httptest.NewRequest("GET", "/", nil)
 			r.Header.Set("X-Forwarded-Proto", "https")
-			(&semBrowser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) {
-				semUser.Set(session.From(r.Context()), "ada")
+			(&browser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) {
+				userKey.Set(session.From(r.Context()), "ada")
 			})
 		}
 		want := 1
@@ -704,10 +704,10 @@ func TestSetCookieAttributes(t *testing.T) {
 					pass(c.past)
 					cookie := c.cookie
 					cookie.Format = f.format
-					store := newSemStore()
-					b := &semBrowser{m: semManager(t, store, session.Config{IdleTimeout: c.idle, Cookie: cookie})}
+					store := newHookedStore()
+					b := &browser{m: newManager(t, store, session.Config{IdleTimeout: c.idle, Cookie: cookie})}
 					resp := b.visit(func(s *session.Session) {
-						semUser.Set(s, "ada")
+						userKey.Set(s, "ada")
 						if c.own > 0 {
 							s.SetIdleTimeout(c.own)
 						}
@@ -725,10 +725,10 @@ func TestSetCookieAttributes(t *testing.T) {
 
 					// The same cookie, expired: same domain, path and flags.
 					for _, use := range []bool{false, true} {
-						again := semLogin(t, b.m)
+						again := login(t, b.m)
 						resp = again.visit(func(s *session.Session) {
 							if use {
-								semUser.Get(s)
+								userKey.Get(s)
 							}
 							s.Destroy()
 						})
@@ -787,15 +787,15 @@ func TestExpressAttributesOfTheRecord(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log, store := &semLog{}, newSemStore()
-				m := semManager(t, store, session.Config{Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
+				log, store := &logRecorder{}, newHookedStore()
+				m := newManager(t, store, session.Config{Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
 				id := strings.Repeat("e", 32)
 				if err := store.Store.Create(t.Context(), id, session.Record{Data: []byte(`{"cookie":{` + c.cookie + `},"user":"ada"}`), TTL: 30 * time.Second}); err != nil {
 					t.Fatal(err)
 				}
 				value, _ := m.SignCookie(id)
-				b := &semBrowser{m: m, cookie: "connect.sid=" + value}
-				resp := b.visit(func(s *session.Session) { semUser.Get(s) })
+				b := &browser{m: m, cookie: "connect.sid=" + value}
+				resp := b.visit(func(s *session.Session) { userKey.Get(s) })
 				if got := resp.attributes(); got != c.want {
 					t.Errorf("touch: got %q, want %q", got, c.want)
 				}
@@ -813,7 +813,7 @@ func TestExpressAttributesOfTheRecord(t *testing.T) {
 				if !strings.Contains(c.want, "Path=") || !strings.Contains(want, "Expires=") {
 					return
 				}
-				if got := b.visit(func(s *session.Session) { semUser.Get(s); s.Destroy() }).attributes(); got != want {
+				if got := b.visit(func(s *session.Session) { userKey.Get(s); s.Destroy() }).attributes(); got != want {
 					t.Errorf("destroyed: got %q, want %q", got, want)
 				}
 			})
@@ -826,8 +826,8 @@ func TestCookieHasNoLifetimeOfItsOwn(t *testing.T) {
 	for _, f := range bothFormats {
 		synctest.Test(t, func(t *testing.T) {
 			const day = 24 * time.Hour
-			m := semManager(t, newSemStore(), session.Config{IdleTimeout: 60 * day, Cookie: session.CookieConfig{Format: f.format}})
-			b := semLogin(t, m)
+			m := newManager(t, newHookedStore(), session.Config{IdleTimeout: 60 * day, Cookie: session.CookieConfig{Format: f.format}})
+			b := login(t, m)
 			pass(59 * day)
 			if got := b.with(m).user(); got != "ada" {
 				t.Errorf("%s, after 59 days: got user %q, want ada", f.name, got)
@@ -847,16 +847,16 @@ func TestCookieHasNoLifetimeOfItsOwn(t *testing.T) {
 // Express's genid may make an ID of any length; a cookie that no browser keeps
 // is not sent.
 func TestCookieTooLongForBrowsers(t *testing.T) {
-	log, store := &semLog{}, newSemStore()
-	m := semManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
+	log, store := &logRecorder{}, newHookedStore()
+	m := newManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger(), Cookie: session.CookieConfig{Format: session.FormatExpress}})
 	id := strings.Repeat("x", 5000)
 	if err := store.Store.Create(t.Context(), id, session.Record{Data: []byte(`{"cookie":{"originalMaxAge":60000},"user":"ada"}`), TTL: time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	value, _ := m.SignCookie(id)
-	b := &semBrowser{m: m, cookie: "connect.sid=" + value}
+	b := &browser{m: m, cookie: "connect.sid=" + value}
 	wantResponse(t, "touch", b.visit(func(s *session.Session) {
-		if user, _ := semUser.Get(s); user != "ada" {
+		if user, _ := userKey.Get(s); user != "ada" {
 			t.Errorf("got user %q, want ada", user)
 		}
 	}), 200, "nothing")

@@ -259,7 +259,7 @@ func (rig *discreetRig) info(id string, data []byte) session.Info {
 	if err := store.Create(rig.t.Context(), id, session.Record{Data: data, TTL: time.Hour}); err != nil {
 		rig.t.Fatal(err)
 	}
-	infos, err := semManager(rig.t, store, session.Config{}).Sessions(rig.t.Context(), session.Everyone())
+	infos, err := newManager(rig.t, store, session.Config{}).Sessions(rig.t.Context(), session.Everyone())
 	if err != nil || len(infos) != 1 {
 		rig.t.Fatalf("Sessions: got %d, %v, want 1", len(infos), err)
 	}

@@ -218,10 +218,10 @@ func TestSessionsAreRevoked(t *testing.T) {
 // Expiry is another order where sessions have idle timeouts of their own.
 func TestSessionsAreListedTheLastSeenFirst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := semManager(t, session.NewMemoryStore(), session.Config{})
+		m := newManager(t, session.NewMemoryStore(), session.Config{})
 		var want []string
 		for _, idle := range []time.Duration{30 * 24 * time.Hour, time.Hour, 2 * time.Hour} {
-			b := semLogin(t, m)
+			b := login(t, m)
 			b.visit(func(s *session.Session) {
 				s.SetIdleTimeout(idle)
 				want = append([]string{s.Handle()}, want...)
@@ -437,8 +437,8 @@ func TestStepUpOfAnExpressSession(t *testing.T) {
 	const row = `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.000Z","httpOnly":true,"path":"/"},"user":"ada"}`
 	synctest.Test(t, func(t *testing.T) {
 		for _, absolute := range []time.Duration{0, 12 * time.Hour} {
-			store := newSemStore()
-			b := seededRow(t, store, semManager(t, store, session.Config{AbsoluteTimeout: absolute}), row, 24*time.Hour)
+			store := newHookedStore()
+			b := seededRow(t, store, newManager(t, store, session.Config{AbsoluteTimeout: absolute}), row, 24*time.Hour)
 			for range 3 {
 				b.visit(func(s *session.Session) {
 					if at := s.RenewedAt(); !at.IsZero() {
@@ -515,13 +515,13 @@ func (findingFails) Find(context.Context, session.Query) ([]session.Found, error
 // hour of inactivity.
 func TestAAL2(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := semManager(t, session.NewMemoryStore(), session.Config{IdleTimeout: time.Hour, AbsoluteTimeout: 24 * time.Hour})
-		idle := semLogin(t, m)
+		m := newManager(t, session.NewMemoryStore(), session.Config{IdleTimeout: time.Hour, AbsoluteTimeout: 24 * time.Hour})
+		idle := login(t, m)
 		pass(time.Hour + time.Millisecond)
 		if got := idle.user(); got != "" {
 			t.Errorf("an hour without use: got user %q, want nobody", got)
 		}
-		busy := semLogin(t, m)
+		busy := login(t, m)
 		for at := time.Duration(0); at < 24*time.Hour-30*time.Minute; at += 30 * time.Minute {
 			pass(30 * time.Minute)
 			if at == 12*time.Hour {
@@ -540,8 +540,8 @@ func TestAAL2(t *testing.T) {
 
 func TestStepUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := semManager(t, session.NewMemoryStore(), session.Config{})
-		b := semLogin(t, m)
+		m := newManager(t, session.NewMemoryStore(), session.Config{})
+		b := login(t, m)
 		login := time.Now().Truncate(time.Millisecond)
 		ages := func() (created, renewed time.Duration) {
 			b.visit(func(s *session.Session) { created, renewed = time.Since(s.CreatedAt()), time.Since(s.RenewedAt()) })
@@ -558,7 +558,7 @@ func TestStepUp(t *testing.T) {
 			}
 		})
 		pass(5 * time.Minute)
-		b.visit(func(s *session.Session) { semA.Set(s, "kept in the record") })
+		b.visit(func(s *session.Session) { keyA.Set(s, "kept in the record") })
 		if created, renewed := ages(); created != 25*time.Minute || renewed != 5*time.Minute {
 			t.Errorf("after a renewal: got %v and %v, want 25m and 5m", created, renewed)
 		}
@@ -570,7 +570,7 @@ func TestStepUp(t *testing.T) {
 				t.Error("Get of the bookkeeping: got a value, want none")
 			}
 		})
-		nobody := semBrowser{m: m}
+		nobody := browser{m: m}
 		nobody.visit(func(s *session.Session) {
 			if !s.CreatedAt().IsZero() || !s.RenewedAt().IsZero() || s.Handle() != "" {
 				t.Error("without a record: got times or a handle, want none")

@@ -141,7 +141,7 @@ func fuzzLogin(t *testing.T, m *session.Manager, url string, lives bool) {
 		}
 		return w.Code, set
 	}
-	status, cookie := visit(nil, func(s *session.Session) { semUser.Set(s, "ada") })
+	status, cookie := visit(nil, func(s *session.Session) { userKey.Set(s, "ada") })
 	if (status == http.StatusOK) != (cookie != nil && cookie.Value != "") {
 		t.Fatalf("login: got status %d and a cookie %t, want one with 200 only", status, cookie != nil)
 	}
@@ -149,7 +149,7 @@ func fuzzLogin(t *testing.T, m *session.Manager, url string, lives bool) {
 		return // MaxBytes is too small, or StoreTimeout
 	}
 	var user string
-	if status, _ = visit(cookie, func(s *session.Session) { user, _ = semUser.Get(s) }); status == http.StatusOK && lives && user != "ada" {
+	if status, _ = visit(cookie, func(s *session.Session) { user, _ = userKey.Get(s) }); status == http.StatusOK && lives && user != "ada" {
 		t.Fatal("the cookie sent back: got nobody, want ada")
 	}
 	status, cookie = visit(cookie, (*session.Session).Destroy)
@@ -217,9 +217,9 @@ func (s *fuzzRow) Create(context.Context, string, session.Record) error { return
 func (s *fuzzRow) Update(context.Context, string, session.Change) error { return nil }
 func (s *fuzzRow) Touch(context.Context, string, time.Duration) error   { return nil }
 func (s *fuzzRow) Delete(context.Context, string) error                 { return nil }
-func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *semBrowser {
+func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *browser {
 	tb.Helper()
-	m := semManager(tb, s, cfg)
+	m := newManager(tb, s, cfg)
 	value, err := m.SignCookie(id)
 	if err != nil {
 		tb.Fatal(err)
@@ -228,11 +228,11 @@ func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *semBrow
 	if cfg.Cookie.Format == session.FormatExpress {
 		name = "connect.sid"
 	}
-	return &semBrowser{m: m, cookie: name + "=" + value}
+	return &browser{m: m, cookie: name + "=" + value}
 }
 
 // fuzzSealed is what the first version of the format made of {"user":"ada"}
-// under semSecret for fuzzID; it must open for ever.
+// under testSecret for fuzzID; it must open for ever.
 const (
 	fuzzSealed = "o90DFt366r3FJUn1qkGO53fng2OxSYGVp4zBhZIsWsjNv15Jw3pnon4U"
 	fuzzUser   = "ada"
@@ -255,7 +255,7 @@ func FuzzSealedRecord(f *testing.F) {
 		var user string
 		var fresh bool
 		resp := b.with(b.m).visit(func(s *session.Session) {
-			user, _ = semUser.Get(s)
+			user, _ = userKey.Get(s)
 			fresh = s.IsNew()
 		})
 		p, err := row.Parse(data)
@@ -291,10 +291,10 @@ func decodes(text string, want []byte) bool {
 // header puts anything into the response but the attributes they stand for.
 func FuzzSetCookie(f *testing.F) {
 	row := &fuzzRow{ttl: time.Nanosecond}
-	var browsers []*semBrowser
+	var browsers []*browser
 	var codecs []cookie.Codec
 	for _, format := range bothFormats {
-		codec, err := cookie.NewCodec([]string{semSecret}, format.format == session.FormatExpress)
+		codec, err := cookie.NewCodec([]string{testSecret}, format.format == session.FormatExpress)
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -314,7 +314,7 @@ func FuzzSetCookie(f *testing.F) {
 			w := httptest.NewRecorder()
 			b.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				semUser.Get(s)
+				userKey.Get(s)
 				switch op % 5 {
 				case 1:
 					s.Renew()
@@ -323,7 +323,7 @@ func FuzzSetCookie(f *testing.F) {
 				case 3:
 					s.SetIdleTimeout(time.Duration(math.MaxInt32) * time.Millisecond)
 				case 4:
-					semA.Set(s, "new")
+					keyA.Set(s, "new")
 				}
 			})).ServeHTTP(w, r)
 			lines := w.Header()["Set-Cookie"]

@@ -29,12 +29,12 @@ func (secretive) MarshalJSON() ([]byte, error) { return nil, errors.New("not-for
 
 // seeded returns a browser whose session has these members beside its cookie
 // object.
-func seeded(t testing.TB, store *semStore, m *session.Manager, members string) *semBrowser {
+func seeded(t testing.TB, store *hookedStore, m *session.Manager, members string) *browser {
 	t.Helper()
 	return seededRow(t, store, m, `{"cookie":{"originalMaxAge":60000,"expires":null,"httpOnly":true,"path":"/"}`+members+`}`, time.Minute)
 }
 
-func seededRow(t testing.TB, store *semStore, m *session.Manager, row string, ttl time.Duration) *semBrowser {
+func seededRow(t testing.TB, store *hookedStore, m *session.Manager, row string, ttl time.Duration) *browser {
 	t.Helper()
 	store.mu.Lock()
 	n := len(store.ids)
@@ -49,15 +49,15 @@ func seededRow(t testing.TB, store *semStore, m *session.Manager, row string, tt
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &semBrowser{m: m, cookie: "session=" + value}
+	return &browser{m: m, cookie: "session=" + value}
 }
 
 // keyCase stores a value and reads it back in another request.
 func keyCase[T any](name string, v T, stored string) func(*testing.T) {
 	return func(t *testing.T) {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
-		b := &semBrowser{m: m}
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
+		b := &browser{m: m}
 		key := session.Key[T]("key")
 		b.visit(func(s *session.Session) {
 			if _, ok := key.Get(s); ok {
@@ -154,9 +154,9 @@ func TestKeyTypes(t *testing.T) {
 }
 
 func TestKeyNull(t *testing.T) {
-	store := newSemStore()
-	log := &semLog{}
-	m := semManager(t, store, session.Config{Logger: log.logger()})
+	store := newHookedStore()
+	log := &logRecorder{}
+	m := newManager(t, store, session.Config{Logger: log.logger()})
 	b := seeded(t, store, m, `,"n":null`)
 	check := func(name string, got, want bool) {
 		t.Helper()
@@ -201,16 +201,16 @@ func TestKeyNull(t *testing.T) {
 }
 
 func TestKeyMismatchIsLoggedOnceByName(t *testing.T) {
-	log := &semLog{}
-	store := newSemStore()
-	m := semManager(t, store, session.Config{Logger: log.logger()})
+	log := &logRecorder{}
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{Logger: log.logger()})
 	b := seeded(t, store, m, `,"user":{"not-for-eyes":true},"count":"not-for-eyes","big":1e400`)
 	for range 3 {
 		resp := b.visit(func(s *session.Session) {
-			if v, ok := semUser.Get(s); ok || v != "" {
+			if v, ok := userKey.Get(s); ok || v != "" {
 				t.Error("object as string: got a value, want none")
 			}
-			if v, ok := semCount.Get(s); ok || v != 0 {
+			if v, ok := countKey.Get(s); ok || v != 0 {
 				t.Error("string as int: got a value, want none")
 			}
 			if _, ok := session.Key[float64]("big").Get(s); ok {
@@ -237,8 +237,8 @@ func TestKeyMismatchIsLoggedOnceByName(t *testing.T) {
 
 // A value that overflows its type in part must not be handed out half decoded.
 func TestKeyMismatchGivesTheZeroValue(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	b := seeded(t, store, m, `,"cart":{"items":["a"],"count":{"x":"y"}}`)
 	b.visit(func(s *session.Session) {
 		if got, ok := session.Key[keyCart]("cart").Get(s); ok || got.Items != nil {
@@ -251,11 +251,11 @@ func TestKeyMismatchGivesTheZeroValue(t *testing.T) {
 }
 
 func TestKeyUpdateOfAnotherType(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	b := seeded(t, store, m, `,"count":"not-for-eyes"`)
 	resp := b.visit(func(s *session.Session) {
-		semCount.Update(s, func(int) int { t.Error("got f called"); return 1 })
+		countKey.Update(s, func(int) int { t.Error("got f called"); return 1 })
 		err := s.Err()
 		if !errors.Is(err, session.ErrInvalid) || !strings.Contains(fmt.Sprint(err), "count") {
 			t.Errorf("Err: got another error than ErrInvalid that names the key")
@@ -288,7 +288,7 @@ func TestKeyInvalid(t *testing.T) {
 			session.Key[float64]("f").Update(s, func(float64) float64 { return math.NaN() })
 		}},
 		{"name that is no UTF-8", func(s *session.Session) { session.Key[int]("\xff").Set(s, 1) }},
-		{"too much data", func(s *session.Session) { semA.Set(s, strings.Repeat("x", 64<<10)) }},
+		{"too much data", func(s *session.Session) { keyA.Set(s, strings.Repeat("x", 64<<10)) }},
 	}
 	// Express's Session and its prototypes, and this package's own.
 	reserved := []string{
@@ -308,19 +308,19 @@ func TestKeyInvalid(t *testing.T) {
 	}
 	for _, c := range cases {
 		for _, known := range []bool{false, true} {
-			log, store := &semLog{}, newSemStore()
-			m := semManager(t, store, session.Config{Logger: log.logger()})
-			b, calls := &semBrowser{m: m}, ""
+			log, store := &logRecorder{}, newHookedStore()
+			m := newManager(t, store, session.Config{Logger: log.logger()})
+			b, calls := &browser{m: m}, ""
 			if known {
-				b, calls = semLogin(t, m), "Load"
+				b, calls = login(t, m), "Load"
 			}
 			before := fmt.Sprint(store.live(t))
 			store.took()
 			var err error
 			resp := b.visit(func(s *session.Session) {
-				semB.Set(s, "not saved either")
+				keyB.Set(s, "not saved either")
 				c.do(s)
-				semB.Set(s, "nor this")
+				keyB.Set(s, "nor this")
 				if c.name != "too much data" {
 					err = s.Err()
 				} else {
@@ -343,9 +343,9 @@ func TestKeyInvalid(t *testing.T) {
 }
 
 func TestKeyReservedNamesRead(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
-	b := semLogin(t, m)
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
+	b := login(t, m)
 	store.took()
 	b.visit(func(s *session.Session) {
 		for _, name := range []session.Key[any]{"cookie", "__created", "__sealed", "id", ""} {
@@ -364,13 +364,13 @@ func TestKeyReservedNamesRead(t *testing.T) {
 }
 
 func TestMaxBytes(t *testing.T) {
-	store := newSemStore()
-	small := semManager(t, store, session.Config{MaxBytes: 300})
-	large := semManager(t, store, session.Config{MaxBytes: 100_000})
+	store := newHookedStore()
+	small := newManager(t, store, session.Config{MaxBytes: 300})
+	large := newManager(t, store, session.Config{MaxBytes: 100_000})
 	fill := func(n int) func(*session.Session) {
-		return func(s *session.Session) { semA.Set(s, strings.Repeat("x", n)) }
+		return func(s *session.Session) { keyA.Set(s, strings.Repeat("x", n)) }
 	}
-	b := semLogin(t, small)
+	b := login(t, small)
 	size := func() (n int) {
 		for _, row := range store.live(t) {
 			n = len(row)
@@ -389,23 +389,23 @@ func TestMaxBytes(t *testing.T) {
 	big := b.with(large)
 	wantResponse(t, "larger limit", big.visit(fill(1000-empty)), 200, "nothing")
 	wantResponse(t, "oversized, growing", b.visit(fill(1001-empty)), 500, "nothing")
-	wantResponse(t, "oversized, the same size", b.visit(func(s *session.Session) { semA.Set(s, strings.Repeat("y", 1000-empty)) }), 200, "nothing")
+	wantResponse(t, "oversized, the same size", b.visit(func(s *session.Session) { keyA.Set(s, strings.Repeat("y", 1000-empty)) }), 200, "nothing")
 	wantResponse(t, "oversized, shrinking", b.visit(fill(900-empty)), 200, "nothing")
-	wantResponse(t, "oversized, reading", b.visit(func(s *session.Session) { semA.Get(s) }), 200, "nothing")
+	wantResponse(t, "oversized, reading", b.visit(func(s *session.Session) { keyA.Get(s) }), 200, "nothing")
 	wantResponse(t, "oversized, renewed", b.visit(func(s *session.Session) { s.Renew() }), 200, "set")
-	wantResponse(t, "oversized, deleted", b.visit(func(s *session.Session) { semA.Delete(s) }), 200, "nothing")
+	wantResponse(t, "oversized, deleted", b.visit(func(s *session.Session) { keyA.Delete(s) }), 200, "nothing")
 	if size() > 300 {
 		t.Errorf("got a record of %d bytes, want at most 300", size())
 	}
-	fresh := &semBrowser{m: small}
+	fresh := &browser{m: small}
 	wantResponse(t, "new, too large", fresh.visit(fill(300)), 500, "nothing")
 }
 
 // What the handler does to a value after Set, or to one that Get gave it, does
 // not reach the session.
 func TestKeyCopies(t *testing.T) {
-	store := newSemStore()
-	b := &semBrowser{m: semManager(t, store, session.Config{})}
+	store := newHookedStore()
+	b := &browser{m: newManager(t, store, session.Config{})}
 	cart := session.Key[[]string]("cart")
 	raw := session.Key[json.RawMessage]("raw")
 	b.visit(func(s *session.Session) {
@@ -441,21 +441,21 @@ func TestKeyCopies(t *testing.T) {
 
 // f may use the session, even change it: no lock is held while it runs.
 func TestKeyUpdateMayUseTheSession(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	runs := 0
 	b.visit(func(s *session.Session) {
-		semCount.Update(s, func(n int) int {
+		countKey.Update(s, func(n int) int {
 			runs++
-			if user, _ := semUser.Get(s); user == "ada" {
-				semA.Set(s, "seen")
+			if user, _ := userKey.Get(s); user == "ada" {
+				keyA.Set(s, "seen")
 			}
 			return n + 1
 		})
 	})
 	b.visit(func(s *session.Session) {
-		n, _ := semCount.Get(s)
-		a, _ := semA.Get(s)
+		n, _ := countKey.Get(s)
+		a, _ := keyA.Get(s)
 		if n != 1 || a != "seen" || runs != 1 {
 			t.Errorf("got %d, %q after %d runs, want 1, seen, 1", n, a, runs)
 		}
@@ -466,8 +466,8 @@ func TestKeyUpdateMayUseTheSession(t *testing.T) {
 // others have always read the same value.
 func TestKeyUpdateByGoroutinesOfOneRequest(t *testing.T) {
 	const n = 16
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
 	b.visit(func(s *session.Session) {
 		var inside, done sync.WaitGroup
@@ -475,20 +475,20 @@ func TestKeyUpdateByGoroutinesOfOneRequest(t *testing.T) {
 		for range n {
 			done.Go(func() {
 				var once sync.Once
-				semCount.Update(s, func(n int) int {
+				countKey.Update(s, func(n int) int {
 					once.Do(func() { inside.Done(); inside.Wait() })
 					return n + 1
 				})
 			})
 		}
 		done.Wait()
-		if got, _ := semCount.Get(s); got != n {
+		if got, _ := countKey.Get(s); got != n {
 			t.Errorf("count in the request: got %d, want %d", got, n)
 		}
 	})
 	wantCalls(t, "updates", store, "Load Update")
 	b.visit(func(s *session.Session) {
-		if got, _ := semCount.Get(s); got != n {
+		if got, _ := countKey.Get(s); got != n {
 			t.Errorf("count: got %d, want %d", got, n)
 		}
 	})
@@ -501,23 +501,23 @@ func TestKeyChangesInARow(t *testing.T) {
 		want  int // -1: absent
 		calls string
 	}{
-		{"set, set back", func(s *session.Session) { semCount.Set(s, 2); semCount.Set(s, 1) }, 1, "Load"},
-		{"delete, set back", func(s *session.Session) { semCount.Delete(s); semCount.Set(s, 1) }, 1, "Load"},
-		{"take, set", func(s *session.Session) { semCount.Take(s); semCount.Set(s, 5) }, 5, "Load Update"},
-		{"set, update", func(s *session.Session) { semCount.Set(s, 5); semCount.Update(s, double) }, 10, "Load Update"},
-		{"update, set", func(s *session.Session) { semCount.Update(s, double); semCount.Set(s, 7) }, 7, "Load Update"},
-		{"update, update", func(s *session.Session) { semCount.Update(s, double); semCount.Update(s, double) }, 4, "Load Update"},
-		{"update, delete", func(s *session.Session) { semCount.Update(s, double); semCount.Delete(s) }, -1, "Load Update"},
-		{"delete, update", func(s *session.Session) { semCount.Delete(s); semCount.Update(s, func(n int) int { return n + 3 }) }, 3, "Load Update"},
-		{"delete, delete", func(s *session.Session) { semCount.Delete(s); semCount.Delete(s) }, -1, "Load Update"},
+		{"set, set back", func(s *session.Session) { countKey.Set(s, 2); countKey.Set(s, 1) }, 1, "Load"},
+		{"delete, set back", func(s *session.Session) { countKey.Delete(s); countKey.Set(s, 1) }, 1, "Load"},
+		{"take, set", func(s *session.Session) { countKey.Take(s); countKey.Set(s, 5) }, 5, "Load Update"},
+		{"set, update", func(s *session.Session) { countKey.Set(s, 5); countKey.Update(s, double) }, 10, "Load Update"},
+		{"update, set", func(s *session.Session) { countKey.Update(s, double); countKey.Set(s, 7) }, 7, "Load Update"},
+		{"update, update", func(s *session.Session) { countKey.Update(s, double); countKey.Update(s, double) }, 4, "Load Update"},
+		{"update, delete", func(s *session.Session) { countKey.Update(s, double); countKey.Delete(s) }, -1, "Load Update"},
+		{"delete, update", func(s *session.Session) { countKey.Delete(s); countKey.Update(s, func(n int) int { return n + 3 }) }, 3, "Load Update"},
+		{"delete, delete", func(s *session.Session) { countKey.Delete(s); countKey.Delete(s) }, -1, "Load Update"},
 	} {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
 		b := seeded(t, store, m, `,"count":1,"z":"last"`)
 		b.visit(c.do)
 		wantCalls(t, c.name, store, c.calls)
 		b.visit(func(s *session.Session) {
-			n, ok := semCount.Get(s)
+			n, ok := countKey.Get(s)
 			if ok != (c.want >= 0) || ok && n != c.want {
 				t.Errorf("%s: got %d, %v, want %d", c.name, n, ok, c.want)
 			}
@@ -531,11 +531,11 @@ func TestKeyChangesInARow(t *testing.T) {
 func double(n int) int { return 2 * n }
 
 func TestKeyMismatchUsesTheLogger(t *testing.T) {
-	log := &semLog{}
-	store := newSemStore()
-	m := semManager(t, store, session.Config{Logger: slog.New(slog.NewJSONHandler(log, nil))})
+	log := &logRecorder{}
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{Logger: slog.New(slog.NewJSONHandler(log, nil))})
 	b := seeded(t, store, m, `,"user":5`)
-	b.visit(func(s *session.Session) { semUser.Take(s) })
+	b.visit(func(s *session.Session) { userKey.Take(s) })
 	if !strings.Contains(log.String(), `"level":"WARN"`) || !strings.Contains(log.String(), `"key":"user"`) {
 		t.Error("log: got no warning that names the key")
 	}

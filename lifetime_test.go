@@ -19,56 +19,14 @@ import (
 // How long a session lives, by the clock of a testing/synctest bubble. pass
 // lets time go by.
 
-// ttl returns the time left of the only record.
-func (s *semStore) ttl(t testing.TB) time.Duration {
-	t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	left := time.Duration(-1)
-	for id := range s.ids {
-		if r, err := s.Store.Load(t.Context(), id); err == nil {
-			if left >= 0 {
-				t.Fatal("got several records, want one")
-			}
-			left = r.TTL
-		}
-	}
-	return left
-}
-
-// express does to the only record what Express would: change its text, move
-// its expiry.
-func (s *semStore) express(t testing.TB, ttl time.Duration, change func(string) string) {
-	t.Helper()
-	for id, data := range s.live(t) {
-		c := session.Change{Old: []byte(data), New: []byte(change(data)), TTL: ttl, Shorten: true}
-		if err := s.Store.Update(t.Context(), id, c); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 func unchanged(s string) string { return s }
 
-// maxAge returns the Max-Age of a response's cookie, -1 without one.
-func (r *semResponse) maxAge(t testing.TB) int {
-	t.Helper()
-	if r.setCookie == "" {
-		return -1
-	}
-	c, err := http.ParseSetCookie(r.setCookie)
-	if err != nil {
-		t.Fatal("got a Set-Cookie header that does not parse")
-	}
-	return c.MaxAge
-}
-
-func readUser(s *session.Session) { semUser.Get(s) }
+func readUser(s *session.Session) { userKey.Get(s) }
 
 func TestIdleTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{IdleTimeout: time.Hour}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{IdleTimeout: time.Hour}))
 		for range 10 { // each visit counts anew
 			pass(time.Hour)
 			if got := b.with(b.m).user(); got != "ada" {
@@ -88,11 +46,11 @@ func TestIdleTimeout(t *testing.T) {
 func TestExpiredIsRefusedBeforePruned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := session.NewMemoryStore()
-		m := semManager(t, store, session.Config{DisablePrune: true})
-		b := semLogin(t, m)
+		m := newManager(t, store, session.Config{DisablePrune: true})
+		b := login(t, m)
 		pass(session.DefaultIdleTimeout + 1)
 		resp := b.visit(func(s *session.Session) {
-			if _, ok := semUser.Get(s); ok || !s.IsNew() {
+			if _, ok := userKey.Get(s); ok || !s.IsNew() {
 				t.Error("got the expired session, want none")
 			}
 		})
@@ -123,9 +81,9 @@ func TestTouchAtMostOncePerInterval(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := newSemStore()
-				m := semManager(t, store, session.Config{IdleTimeout: c.idle, TouchInterval: c.interval})
-				b := semLogin(t, m)
+				store := newHookedStore()
+				m := newManager(t, store, session.Config{IdleTimeout: c.idle, TouchInterval: c.interval})
+				b := login(t, m)
 				store.touch = func(_ string, ttl time.Duration, do func() error) error {
 					before := store.ttl(t)
 					err := do()
@@ -161,13 +119,13 @@ func TestTouchAtMostOncePerInterval(t *testing.T) {
 // A request that began early and touches late does not move the expiry back.
 func TestTouchNeverBackwards(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{IdleTimeout: time.Hour})
-		b := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{IdleTimeout: time.Hour})
+		b := login(t, m)
 		store.express(t, 5*time.Hour, unchanged) // Express has a longer idle timeout
 		pass(30 * time.Minute)
 		wantResponse(t, "touch", b.visit(readUser), 200, "nothing")
-		wantResponse(t, "save", b.visit(func(s *session.Session) { semA.Set(s, "1") }), 200, "nothing")
+		wantResponse(t, "save", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 200, "nothing")
 		if got, want := store.ttl(t), 4*time.Hour+30*time.Minute; got != want {
 			t.Errorf("time left: got %v, want %v", got, want)
 		}
@@ -178,17 +136,17 @@ func TestTouchNeverBackwards(t *testing.T) {
 // same step.
 func TestSaveTouchesWhenDue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{IdleTimeout: time.Hour}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{IdleTimeout: time.Hour}))
 		store.took()
 		pass(59 * time.Second)
-		resp := b.visit(func(s *session.Session) { semA.Set(s, "1") })
+		resp := b.visit(func(s *session.Session) { keyA.Set(s, "1") })
 		wantResponse(t, "not due", resp, 200, "nothing")
 		if got, want := store.ttl(t), time.Hour-59*time.Second; got != want {
 			t.Errorf("not due: got %v left, want %v", got, want)
 		}
 		pass(time.Second)
-		resp = b.visit(func(s *session.Session) { semA.Set(s, "2") })
+		resp = b.visit(func(s *session.Session) { keyA.Set(s, "2") })
 		if got := store.ttl(t); got != time.Hour || resp.maxAge(t) != 3600 {
 			t.Errorf("due: got %v left, Max-Age %d, want 1h, 3600", got, resp.maxAge(t))
 		}
@@ -206,31 +164,31 @@ func TestAbsoluteTimeout(t *testing.T) {
 	const absolute = 3 * time.Hour
 	for _, c := range []struct {
 		name string
-		do   func(*testing.T, *semBrowser, *semStore) // every 10 minutes
+		do   func(*testing.T, *browser, *hookedStore) // every 10 minutes
 	}{
-		{"touches", func(_ *testing.T, b *semBrowser, _ *semStore) { b.visit(readUser) }},
-		{"saves", func(_ *testing.T, b *semBrowser, _ *semStore) {
-			b.visit(func(s *session.Session) { semCount.Update(s, func(n int) int { return n + 1 }) })
+		{"touches", func(_ *testing.T, b *browser, _ *hookedStore) { b.visit(readUser) }},
+		{"saves", func(_ *testing.T, b *browser, _ *hookedStore) {
+			b.visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) })
 		}},
-		{"renewals", func(_ *testing.T, b *semBrowser, _ *semStore) {
+		{"renewals", func(_ *testing.T, b *browser, _ *hookedStore) {
 			b.visit(func(s *session.Session) { s.Renew() })
 		}},
-		{"idle timeouts of its own", func(_ *testing.T, b *semBrowser, _ *semStore) {
+		{"idle timeouts of its own", func(_ *testing.T, b *browser, _ *hookedStore) {
 			b.visit(func(s *session.Session) { s.SetIdleTimeout(48 * time.Hour) })
 		}},
-		{"touches by Express", func(t *testing.T, _ *semBrowser, store *semStore) {
+		{"touches by Express", func(t *testing.T, _ *browser, store *hookedStore) {
 			store.express(t, 24*time.Hour, unchanged)
 		}},
-		{"saves by Express", func(t *testing.T, b *semBrowser, store *semStore) {
+		{"saves by Express", func(t *testing.T, b *browser, store *hookedStore) {
 			b.visit(readUser)
 			store.express(t, 24*time.Hour, func(row string) string { return strings.Replace(row, `"user"`, ` "user"`, 1) })
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := newSemStore()
-				m := semManager(t, store, session.Config{IdleTimeout: time.Hour, AbsoluteTimeout: absolute})
-				b := semLogin(t, m)
+				store := newHookedStore()
+				m := newManager(t, store, session.Config{IdleTimeout: time.Hour, AbsoluteTimeout: absolute})
+				b := login(t, m)
 				start := time.Now()
 				for time.Since(start) < absolute-10*time.Minute {
 					pass(10 * time.Minute)
@@ -258,10 +216,10 @@ func TestAbsoluteTimeout(t *testing.T) {
 
 func TestAbsoluteTimeoutBoundsExpiryAndCookie(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{IdleTimeout: 24 * time.Hour, AbsoluteTimeout: 2 * time.Hour})
-		b := &semBrowser{m: m}
-		resp := b.visit(func(s *session.Session) { semUser.Set(s, "ada") })
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{IdleTimeout: 24 * time.Hour, AbsoluteTimeout: 2 * time.Hour})
+		b := &browser{m: m}
+		resp := b.visit(func(s *session.Session) { userKey.Set(s, "ada") })
 		if got := store.ttl(t); got != 2*time.Hour || resp.maxAge(t) != 7200 {
 			t.Errorf("new: got %v left, Max-Age %d, want 2h, 7200", got, resp.maxAge(t))
 		}
@@ -281,12 +239,12 @@ func TestAbsoluteTimeoutBoundsExpiryAndCookie(t *testing.T) {
 func TestNewbornRecords(t *testing.T) {
 	const row = `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.000Z","httpOnly":true,"path":"/"},"user":"ada"}`
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		b := seededRow(t, store, semManager(t, store, session.Config{}), row, 24*time.Hour)
+		store := newHookedStore()
+		b := seededRow(t, store, newManager(t, store, session.Config{}), row, 24*time.Hour)
 		wantResponse(t, "read", b.visit(readUser), 200, "nothing")
 		wantCalls(t, "without an absolute timeout", store, "Load")
 
-		strict := b.with(semManager(t, store, session.Config{AbsoluteTimeout: 2 * time.Hour}))
+		strict := b.with(newManager(t, store, session.Config{AbsoluteTimeout: 2 * time.Hour}))
 		pass(time.Hour)
 		strict.visit(readUser)
 		wantCalls(t, "first sight", store, "Load Update")
@@ -312,20 +270,20 @@ func TestNewbornRecords(t *testing.T) {
 // Stamping is bookkeeping: a page that only reads does not depend on it.
 func TestNewbornPagePasses(t *testing.T) {
 	const row = `{"cookie":{"originalMaxAge":86400000},"user":"ada"}`
-	log, store := &semLog{}, newSemStore()
-	m := semManager(t, store, session.Config{AbsoluteTimeout: time.Hour, Logger: log.logger()})
+	log, store := &logRecorder{}, newHookedStore()
+	m := newManager(t, store, session.Config{AbsoluteTimeout: time.Hour, Logger: log.logger()})
 	b := seededRow(t, store, m, row, time.Minute)
-	store.update = func(context.Context, string, session.Change, func() error) error { return errSemDown }
+	store.update = func(context.Context, string, session.Change, func() error) error { return errStoreDown }
 	wantResponse(t, "stamping fails", b.visit(readUser), 200, "nothing")
-	if !strings.Contains(log.String(), errSemDown.Error()) {
+	if !strings.Contains(log.String(), errStoreDown.Error()) {
 		t.Error("log: got nothing about the failure")
 	}
-	wantResponse(t, "a change fails", b.visit(func(s *session.Session) { semA.Set(s, "1") }), 503, "nothing")
+	wantResponse(t, "a change fails", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
 
 	store.update = nil
 	other := b.with(m)
 	resp := b.visit(func(s *session.Session) {
-		semUser.Get(s)
+		userKey.Get(s)
 		other.visit(func(s *session.Session) { s.Destroy() })
 	})
 	wantResponse(t, "logout during a reading request", resp, 200, "nothing")
@@ -338,8 +296,8 @@ func TestCreatedInTheFuture(t *testing.T) {
 	for _, created := range []string{"2000-01-01T00:30:00Z", "2100-01-01T00:00:00Z"} {
 		synctest.Test(t, func(t *testing.T) {
 			at, _ := time.Parse(time.RFC3339, created)
-			store := newSemStore()
-			m := semManager(t, store, session.Config{IdleTimeout: 10 * time.Hour, AbsoluteTimeout: time.Hour})
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{IdleTimeout: 10 * time.Hour, AbsoluteTimeout: time.Hour})
 			b := seededRow(t, store, m, fmt.Sprintf(`{"cookie":{"originalMaxAge":36000000},"user":"ada","__created":%d}`, at.UnixMilli()), time.Minute)
 			resp := b.visit(readUser)
 			// A wrong clock neither kills the session nor gives it more than a
@@ -354,8 +312,8 @@ func TestCreatedInTheFuture(t *testing.T) {
 func TestCreatedThatIsNoTime(t *testing.T) {
 	for _, created := range []string{`"yesterday"`, "null", "1.5", "1e400", "{}", "99999999999999999999"} {
 		synctest.Test(t, func(t *testing.T) {
-			store := newSemStore()
-			m := semManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
 			b := seededRow(t, store, m, `{"cookie":{"originalMaxAge":60000},"user":"ada","__created":`+created+`}`, time.Minute)
 			if got := b.user(); got != "ada" {
 				t.Errorf("created %s: got user %q, want ada", created, got)
@@ -368,8 +326,8 @@ func TestCreatedThatIsNoTime(t *testing.T) {
 		})
 	}
 	for _, created := range []string{"0", "-5", "9223372036854775807", "-9223372036854775808"} { // never a panic
-		store := newSemStore()
-		m := semManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{AbsoluteTimeout: time.Hour})
 		seededRow(t, store, m, `{"cookie":{"originalMaxAge":60000},"user":"ada","__created":`+created+`}`, time.Minute).user()
 	}
 }
@@ -377,22 +335,22 @@ func TestCreatedThatIsNoTime(t *testing.T) {
 func TestSetIdleTimeout(t *testing.T) {
 	const day = 24 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
-		b := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
+		b := login(t, m)
 		maxAge := func() string {
 			for _, row := range store.live(t) {
 				return string(members(t, string(members(t, row)["cookie"]))["originalMaxAge"])
 			}
 			return "no record"
 		}
-		want := func(what string, resp *semResponse, age string, left time.Duration, cookie int) {
+		want := func(what string, resp *reply, age string, left time.Duration, cookie int) {
 			t.Helper()
 			if maxAge() != age || store.ttl(t) != left || resp.maxAge(t) != cookie {
 				t.Errorf("%s: got originalMaxAge %s, %v left, Max-Age %d, want %s, %v, %d", what, maxAge(), store.ttl(t), resp.maxAge(t), age, left, cookie)
 			}
 		}
-		set := func(d time.Duration) *semResponse {
+		set := func(d time.Duration) *reply {
 			return b.visit(func(s *session.Session) { s.SetIdleTimeout(d) })
 		}
 		want("longer", set(30*day), "2592000000", 30*day, 2592000)
@@ -415,8 +373,8 @@ func TestSetIdleTimeout(t *testing.T) {
 
 func TestSetIdleTimeoutTwiceInARequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{}))
 		b.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour); s.SetIdleTimeout(24 * time.Hour) })
 		if got := store.ttl(t); got != 24*time.Hour {
 			t.Errorf("back to what it was: got %v left, want 24h", got)
@@ -429,8 +387,8 @@ func TestSetIdleTimeoutTwiceInARequest(t *testing.T) {
 }
 
 func TestSetIdleTimeoutTooLong(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
 	resp := b.visit(func(s *session.Session) {
 		s.SetIdleTimeout(400*24*time.Hour + 1)
@@ -445,9 +403,9 @@ func TestSetIdleTimeoutTooLong(t *testing.T) {
 
 func TestSetIdleTimeoutOfABrowserSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{Cookie: session.CookieConfig{BrowserSession: true}})
-		b := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{Cookie: session.CookieConfig{BrowserSession: true}})
+		b := login(t, m)
 		row := func() (row string) {
 			for _, row = range store.live(t) {
 			}
@@ -481,10 +439,10 @@ func TestCookieOutlivesTheRecord(t *testing.T) {
 	for _, f := range bothFormats {
 		for _, idle := range []time.Duration{time.Hour, 61*time.Second + 1, 90*time.Second + 999*time.Millisecond, time.Minute + 7*time.Nanosecond} {
 			synctest.Test(t, func(t *testing.T) {
-				store := newSemStore()
-				m := semManager(t, store, session.Config{IdleTimeout: idle, TouchInterval: 1, Cookie: session.CookieConfig{Format: f.format}})
-				b := &semBrowser{m: m}
-				h := func(s *session.Session) { semUser.Set(s, "ada") }
+				store := newHookedStore()
+				m := newManager(t, store, session.Config{IdleTimeout: idle, TouchInterval: 1, Cookie: session.CookieConfig{Format: f.format}})
+				b := &browser{m: m}
+				h := func(s *session.Session) { userKey.Set(s, "ada") }
 				for i := range 20 {
 					pass(time.Duration(i) * 123456789)
 					resp := b.visit(h)
@@ -513,7 +471,7 @@ func TestCookieOutlivesTheRecord(t *testing.T) {
 
 // pruneStore is a store whose prunings are watched.
 type pruneStore struct {
-	semStore
+	hookedStore
 	prune func(ctx context.Context, n int) (int64, error)
 
 	mu2 sync.Mutex
@@ -538,7 +496,7 @@ func (s *pruneStore) times() []time.Time {
 }
 
 func newPruneStore() *pruneStore {
-	return &pruneStore{semStore: semStore{Store: session.NewMemoryStore()}}
+	return &pruneStore{hookedStore: hookedStore{Store: session.NewMemoryStore()}}
 }
 
 func TestPruneTimes(t *testing.T) {
@@ -547,7 +505,7 @@ func TestPruneTimes(t *testing.T) {
 		for range 20 {
 			store := newPruneStore()
 			start := time.Now()
-			m := semManager(t, store, session.Config{})
+			m := newManager(t, store, session.Config{})
 			pass(6 * time.Hour)
 			if err := m.Close(); err != nil {
 				t.Errorf("Close: got %v, want no error", err)
@@ -582,7 +540,7 @@ func TestPruneTimes(t *testing.T) {
 func TestPruneOwnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newPruneStore()
-		m := semManager(t, store, session.Config{PruneInterval: 10 * time.Second})
+		m := newManager(t, store, session.Config{PruneInterval: 10 * time.Second})
 		start := time.Now()
 		pass(10 * time.Minute)
 		_ = m.Close()
@@ -598,24 +556,24 @@ func TestPruneOwnInterval(t *testing.T) {
 
 func TestPruneErrorsAreLoggedAndRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, store := &semLog{}, newPruneStore()
+		log, store := &logRecorder{}, newPruneStore()
 		store.prune = func(_ context.Context, n int) (int64, error) {
 			switch n {
 			case 1:
-				return 3, errSemDown // 3 before the failure
+				return 3, errStoreDown // 3 before the failure
 			case 2:
 				return 4, nil
 			}
 			return 0, nil
 		}
-		m := semManager(t, store, session.Config{Logger: log.logger()})
+		m := newManager(t, store, session.Config{Logger: log.logger()})
 		pass(2 * time.Hour)
 		_ = m.Close()
 		if n := len(store.times()); n < 5 {
 			t.Errorf("got %d prunings, want them to go on after an error", n)
 		}
 		text := log.String()
-		for part, want := range map[string]int{errSemDown.Error(): 1, "deleted=3": 1, "deleted=4": 1, "deleted=0": 0} {
+		for part, want := range map[string]int{errStoreDown.Error(): 1, "deleted=3": 1, "deleted=4": 1, "deleted=0": 0} {
 			if got := strings.Count(text, part); got != want {
 				t.Errorf("log: got %q %d times, want %d", part, got, want)
 			}
@@ -637,7 +595,7 @@ func TestCloseEndsAfterTheBatch(t *testing.T) {
 			ended = true
 			return 50, nil
 		}
-		m := semManager(t, store, session.Config{})
+		m := newManager(t, store, session.Config{})
 		<-begun
 		start := time.Now()
 		if err := m.Close(); err != nil {
@@ -649,7 +607,7 @@ func TestCloseEndsAfterTheBatch(t *testing.T) {
 		if err := m.Close(); err != nil || time.Since(start) != time.Second {
 			t.Errorf("second Close: got %v after %v, want no error at once", err, time.Since(start))
 		}
-		b := semLogin(t, m) // sessions go on
+		b := login(t, m) // sessions go on
 		if got := b.user(); got != "ada" {
 			t.Errorf("after Close: got user %q, want ada", got)
 		}
@@ -668,7 +626,7 @@ func TestCloseIsBounded(t *testing.T) {
 			<-release
 			return 0, nil
 		}
-		m := semManager(t, store, session.Config{StoreTimeout: 3 * time.Second})
+		m := newManager(t, store, session.Config{StoreTimeout: 3 * time.Second})
 		<-begun
 		start := time.Now()
 		if err := m.Close(); err == nil || time.Since(start) != 3*time.Second {
@@ -684,7 +642,7 @@ func TestCloseIsBounded(t *testing.T) {
 func TestCloseBeforeTheFirstPrune(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newPruneStore()
-		m := semManager(t, store, session.Config{})
+		m := newManager(t, store, session.Config{})
 		start := time.Now()
 		if err := m.Close(); err != nil || time.Since(start) != 0 {
 			t.Errorf("Close: got %v after %v, want no error at once", err, time.Since(start))
@@ -700,7 +658,7 @@ func TestDisablePrune(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newPruneStore()
 		store.prune = func(context.Context, int) (int64, error) { return 2, nil }
-		m := semManager(t, store, session.Config{DisablePrune: true})
+		m := newManager(t, store, session.Config{DisablePrune: true})
 		pass(24 * time.Hour)
 		if n := len(store.times()); n != 0 {
 			t.Errorf("got %d prunings, want none", n)
@@ -708,8 +666,8 @@ func TestDisablePrune(t *testing.T) {
 		if n, err := m.Prune(t.Context()); n != 2 || err != nil {
 			t.Errorf("Prune: got %d, %v, want 2, no error", n, err)
 		}
-		store.prune = func(context.Context, int) (int64, error) { return 1, errSemDown }
-		if n, err := m.Prune(t.Context()); n != 1 || !errors.Is(err, errSemDown) {
+		store.prune = func(context.Context, int) (int64, error) { return 1, errStoreDown }
+		if n, err := m.Prune(t.Context()); n != 1 || !errors.Is(err, errStoreDown) {
 			t.Errorf("Prune: got %d, %v, want 1 beside the store's error", n, err)
 		}
 		if err := m.Close(); err != nil {
@@ -719,7 +677,7 @@ func TestDisablePrune(t *testing.T) {
 }
 
 func TestPruneOfAStoreThatCannot(t *testing.T) {
-	m := semManager(t, newSemStore(), session.Config{})
+	m := newManager(t, newHookedStore(), session.Config{})
 	if _, err := m.Prune(t.Context()); err == nil {
 		t.Error("Prune: got no error, want one")
 	}
@@ -731,9 +689,9 @@ func TestPruneOfAStoreThatCannot(t *testing.T) {
 // A live record survives pruning at every moment of its life.
 func TestPruneKeepsTheLiving(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := semManager(t, session.NewMemoryStore(), session.Config{IdleTimeout: 20 * time.Minute, PruneInterval: time.Minute})
-		b := semLogin(t, m)
-		dead := semLogin(t, m)
+		m := newManager(t, session.NewMemoryStore(), session.Config{IdleTimeout: 20 * time.Minute, PruneInterval: time.Minute})
+		b := login(t, m)
+		dead := login(t, m)
 		for range 20 {
 			pass(10 * time.Minute)
 			if got := b.user(); got != "ada" {
@@ -750,8 +708,8 @@ func TestPruneKeepsTheLiving(t *testing.T) {
 // The time that Express would compute from the record agrees with the expiry.
 func TestRecordedExpiryAgreesWithTheStore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{}))
 		check := func(what string) {
 			t.Helper()
 			for _, row := range store.live(t) {
@@ -766,12 +724,12 @@ func TestRecordedExpiryAgreesWithTheStore(t *testing.T) {
 		}
 		check("new")
 		pass(time.Hour)
-		b.visit(func(s *session.Session) { semA.Set(s, "1") })
+		b.visit(func(s *session.Session) { keyA.Set(s, "1") })
 		check("saved")
 		b.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
 		check("remembered")
 		pass(10 * time.Minute)
-		b.visit(func(s *session.Session) { s.Renew(); semA.Set(s, "2") })
+		b.visit(func(s *session.Session) { s.Renew(); keyA.Set(s, "2") })
 		check("renewed and changed")
 	})
 }

@@ -55,8 +55,8 @@ func TestRecordKeepsUntouchedBytes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				store := newSemStore()
-				b := seededRow(t, store, semManager(t, store, session.Config{}), c.stored, time.Minute)
+				store := newHookedStore()
+				b := seededRow(t, store, newManager(t, store, session.Config{}), c.stored, time.Minute)
 				if resp := b.visit(readUser); resp.status != 200 {
 					t.Errorf("read: got status %d, want 200", resp.status)
 				}
@@ -85,7 +85,7 @@ func jsonString(s string) string {
 	return string(b)
 }
 
-func onlyRecord(t *testing.T, store *semStore) string {
+func onlyRecord(t *testing.T, store *hookedStore) string {
 	t.Helper()
 	live := store.live(t)
 	if len(live) != 1 {
@@ -146,8 +146,8 @@ func TestOddRows(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				log, store := &semLog{}, newSemStore()
-				m := semManager(t, store, session.Config{Logger: log.logger()})
+				log, store := &logRecorder{}, newHookedStore()
+				m := newManager(t, store, session.Config{Logger: log.logger()})
 				b := seededRow(t, store, m, c.stored, time.Minute)
 				before := store.live(t)
 				read := *b
@@ -200,8 +200,8 @@ func TestOddRows(t *testing.T) {
 }
 
 func TestHugeRecordIsRead(t *testing.T) {
-	store := newSemStore()
-	b := seeded(t, store, semManager(t, store, session.Config{}), `,"big":"`+strings.Repeat("x", 10<<20)+`","user":"ada"`)
+	store := newHookedStore()
+	b := seeded(t, store, newManager(t, store, session.Config{}), `,"big":"`+strings.Repeat("x", 10<<20)+`","user":"ada"`)
 	if got := b.user(); got != "ada" {
 		t.Errorf("got user %q, want ada", got)
 	}
@@ -219,20 +219,20 @@ func TestNewRecordIsExpresss(t *testing.T) {
 		do   func(*session.Session)
 		want string
 	}{
-		{"like secure: false, sameSite: lax, maxAge", session.Config{IdleTimeout: time.Minute}, func(s *session.Session) { semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":60000,"expires":"2000-01-01T00:01:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
-		{"everything", session.Config{IdleTimeout: time.Minute, Cookie: always}, func(s *session.Session) { semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":60000,"partitioned":true,"expires":"2000-01-01T00:01:00.217Z","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"none"},"a":"1","__created":946684800217}`},
-		{"no SameSite", session.Config{Cookie: session.CookieConfig{SameSite: http.SameSiteDefaultMode}}, func(s *session.Session) { semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.217Z","secure":false,"httpOnly":true,"path":"/"},"a":"1","__created":946684800217}`},
-		{"like maxAge null", session.Config{Cookie: session.CookieConfig{BrowserSession: true}}, func(s *session.Session) { semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
-		{"own idle timeout", session.Config{}, func(s *session.Session) { s.SetIdleTimeout(time.Hour); semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":3600000,"expires":"2000-01-01T01:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
-		{"absolute timeout first", session.Config{AbsoluteTimeout: time.Hour}, func(s *session.Session) { semA.Set(s, "1") }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-01T01:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
-		{"keys in the order they were set", session.Config{}, func(s *session.Session) { semB.Set(s, "1"); semA.Set(s, "<2>"); semB.Set(s, "3"); semCount.Set(s, 4) }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"<2>","b":"3","count":4,"__created":946684800217}`},
+		{"like secure: false, sameSite: lax, maxAge", session.Config{IdleTimeout: time.Minute}, func(s *session.Session) { keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":60000,"expires":"2000-01-01T00:01:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
+		{"everything", session.Config{IdleTimeout: time.Minute, Cookie: always}, func(s *session.Session) { keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":60000,"partitioned":true,"expires":"2000-01-01T00:01:00.217Z","secure":true,"httpOnly":true,"domain":"example.com","path":"/app","sameSite":"none"},"a":"1","__created":946684800217}`},
+		{"no SameSite", session.Config{Cookie: session.CookieConfig{SameSite: http.SameSiteDefaultMode}}, func(s *session.Session) { keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.217Z","secure":false,"httpOnly":true,"path":"/"},"a":"1","__created":946684800217}`},
+		{"like maxAge null", session.Config{Cookie: session.CookieConfig{BrowserSession: true}}, func(s *session.Session) { keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":null,"expires":null,"secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
+		{"own idle timeout", session.Config{}, func(s *session.Session) { s.SetIdleTimeout(time.Hour); keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":3600000,"expires":"2000-01-01T01:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
+		{"absolute timeout first", session.Config{AbsoluteTimeout: time.Hour}, func(s *session.Session) { keyA.Set(s, "1") }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-01T01:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"1","__created":946684800217}`},
+		{"keys in the order they were set", session.Config{}, func(s *session.Session) { keyB.Set(s, "1"); keyA.Set(s, "<2>"); keyB.Set(s, "3"); countKey.Set(s, 4) }, `{"cookie":{"originalMaxAge":86400000,"expires":"2000-01-02T00:00:00.217Z","secure":false,"httpOnly":true,"path":"/","sameSite":"lax"},"a":"<2>","b":"3","count":4,"__created":946684800217}`},
 	} {
 		for _, f := range bothFormats {
 			synctest.Test(t, func(t *testing.T) {
 				pass(217*time.Millisecond + 999*time.Microsecond) // cut off, as Date does
 				c.cfg.Cookie.Format = f.format
-				store := newSemStore()
-				b := &semBrowser{m: semManager(t, store, c.cfg)}
+				store := newHookedStore()
+				b := &browser{m: newManager(t, store, c.cfg)}
 				b.visit(c.do)
 				if got := onlyRecord(t, store); got != c.want {
 					t.Errorf("%s, %s:\ngot  %s\nwant %s", c.name, f.name, got, c.want)

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -25,263 +24,11 @@ import (
 // a store between the manager and the memory store holds calls at gates, or
 // handlers meet at barriers, and each test says which.
 
-const (
-	semSecret    = "semantics-test-secret-0123456789-current"
-	semSecretOld = "semantics-test-secret-0123456789-earlier"
-)
-
-const (
-	semUser  = session.Key[string]("user")
-	semCount = session.Key[int]("count")
-	semA     = session.Key[string]("a")
-	semB     = session.Key[string]("b")
-)
-
-// semStore is a store whose calls are counted and can be intercepted. It hides
-// everything beyond the Store interface.
-type semStore struct {
-	session.Store
-
-	load   func(id string, do func() (session.Record, error)) (session.Record, error)
-	create func(ctx context.Context, id string, r session.Record, do func() error) error
-	update func(ctx context.Context, id string, c session.Change, do func() error) error
-	touch  func(id string, ttl time.Duration, do func() error) error
-	remove func(id string, do func() error) error
-
-	mu    sync.Mutex
-	calls []string
-	ids   map[string]bool // every ID that a call named
-}
-
-func newSemStore() *semStore { return &semStore{Store: session.NewMemoryStore()} }
-
-func (s *semStore) note(call string, ids ...string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.calls = append(s.calls, call)
-	if s.ids == nil {
-		s.ids = make(map[string]bool)
-	}
-	for _, id := range ids {
-		s.ids[id] = true
-	}
-}
-
-// took returns the calls since the last took, separated by spaces.
-func (s *semStore) took() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	calls := strings.Join(s.calls, " ")
-	s.calls = nil
-	return calls
-}
-
-// live returns the data of every record that there is.
-func (s *semStore) live(t testing.TB) map[string]string {
-	t.Helper()
-	s.mu.Lock()
-	ids := slices.Collect(maps.Keys(s.ids))
-	s.mu.Unlock()
-	records := make(map[string]string)
-	for _, id := range ids {
-		if id == "" {
-			continue
-		}
-		r, err := s.Store.Load(t.Context(), id)
-		if err == nil {
-			records[id] = string(r.Data)
-		}
-	}
-	return records
-}
-
-func (s *semStore) Load(ctx context.Context, id string) (session.Record, error) {
-	s.note("Load", id)
-	do := func() (session.Record, error) { return s.Store.Load(ctx, id) }
-	if s.load != nil {
-		return s.load(id, do)
-	}
-	return do()
-}
-
-func (s *semStore) Create(ctx context.Context, id string, r session.Record) error {
-	s.note("Create", id)
-	do := func() error { return s.Store.Create(ctx, id, r) }
-	if s.create != nil {
-		return s.create(ctx, id, r, do)
-	}
-	return do()
-}
-
-func (s *semStore) Update(ctx context.Context, id string, c session.Change) error {
-	s.note("Update", id, c.NewID)
-	do := func() error { return s.Store.Update(ctx, id, c) }
-	if s.update != nil {
-		return s.update(ctx, id, c, do)
-	}
-	return do()
-}
-
-func (s *semStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	s.note("Touch", id)
-	do := func() error { return s.Store.Touch(ctx, id, ttl) }
-	if s.touch != nil {
-		return s.touch(id, ttl, do)
-	}
-	return do()
-}
-
-func (s *semStore) Delete(ctx context.Context, id string) error {
-	s.note("Delete", id)
-	do := func() error { return s.Store.Delete(ctx, id) }
-	if s.remove != nil {
-		return s.remove(id, do)
-	}
-	return do()
-}
-
-// semLog is a log that tests look into.
-type semLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *semLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *semLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *semLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
-
-// semManager fills in what every test needs.
-func semManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
-	t.Helper()
-	if cfg.Secret == "" {
-		cfg.Secret = semSecret
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
-	m, err := session.New(store, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = m.Close() })
-	return m
-}
-
-// semBrowser keeps a cookie and sends it.
-type semBrowser struct {
-	m      *session.Manager
-	cookie string // name=value; "" for none
-}
-
-// visit lets a handler work on this browser's session.
-func (b *semBrowser) visit(h func(*session.Session)) *semResponse {
-	return b.serve(func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })
-}
-
-func (b *semBrowser) serve(h http.HandlerFunc) *semResponse {
-	r := httptest.NewRequest("GET", "/", nil)
-	if b.cookie != "" {
-		r.Header.Set("Cookie", b.cookie)
-	}
-	return b.send(r, h)
-}
-
-func (b *semBrowser) send(r *http.Request, h http.HandlerFunc) *semResponse {
-	w := httptest.NewRecorder()
-	b.m.Handler(h).ServeHTTP(w, r)
-	resp := &semResponse{status: w.Code, header: w.Header(), body: w.Body.String()}
-	if lines := w.Header()["Set-Cookie"]; len(lines) == 1 {
-		resp.setCookie = lines[0]
-		pair, _, _ := strings.Cut(lines[0], ";")
-		b.cookie = pair
-		if resp.sent() == "expired" {
-			b.cookie = ""
-		}
-	}
-	return resp
-}
-
-// with returns another browser that has got hold of the same cookie.
-func (b *semBrowser) with(m *session.Manager) *semBrowser {
-	return &semBrowser{m: m, cookie: b.cookie}
-}
-
-type semResponse struct {
-	status    int
-	header    http.Header
-	body      string
-	setCookie string // "" for none
-}
-
-// sent says what the response makes of the cookie.
-func (r *semResponse) sent() string {
-	pair, _, _ := strings.Cut(r.setCookie, ";")
-	switch {
-	case r.setCookie == "":
-		return "nothing"
-	case strings.IndexByte(pair, '=') == len(pair)-1:
-		return "expired"
-	}
-	return "set"
-}
-
-// attributes is the Set-Cookie header from the first attribute on.
-func (r *semResponse) attributes() string {
-	_, a, _ := strings.Cut(r.setCookie, "; ")
-	return a
-}
-
-// semLogin returns a browser with a session whose user is ada.
-func semLogin(t testing.TB, m *session.Manager) *semBrowser {
-	t.Helper()
-	b := &semBrowser{m: m}
-	if resp := b.visit(func(s *session.Session) { semUser.Set(s, "ada") }); resp.status != 200 || b.cookie == "" {
-		t.Fatalf("login: got status %d, cookie %s, want 200, set", resp.status, resp.sent())
-	}
-	return b
-}
-
-func (b *semBrowser) user() (user string) {
-	b.visit(func(s *session.Session) { user, _ = semUser.Get(s) })
-	return user
-}
-
-func (b *semBrowser) id() (id string) {
-	b.visit(func(s *session.Session) { id = s.ID() })
-	return id
-}
-
-func wantCalls(t testing.TB, what string, s *semStore, want string) {
-	t.Helper()
-	if got := s.took(); got != want {
-		t.Errorf("%s: got calls %q, want %q", what, got, want)
-	}
-}
-
-func wantResponse(t testing.TB, what string, r *semResponse, status int, cookie string) {
-	t.Helper()
-	if r.status != status || r.sent() != cookie {
-		t.Errorf("%s: got status %d, cookie %s, want %d, %s", what, r.status, r.sent(), status, cookie)
-	}
-}
-
-var errSemDown = errors.New("semantics test: the store is down")
-
 // --- Reading and being new
 
 func TestSessionWithoutCookieCostsNothing(t *testing.T) {
-	store := newSemStore()
-	b := &semBrowser{m: semManager(t, store, session.Config{})}
+	store := newHookedStore()
+	b := &browser{m: newManager(t, store, session.Config{})}
 	resp := b.visit(func(s *session.Session) {
 		if !s.IsNew() {
 			t.Error("IsNew: got false, want true")
@@ -300,10 +47,10 @@ func TestSessionWithoutCookieCostsNothing(t *testing.T) {
 }
 
 func TestSessionIsNewAndID(t *testing.T) {
-	store := newSemStore()
-	b := &semBrowser{m: semManager(t, store, session.Config{})}
+	store := newHookedStore()
+	b := &browser{m: newManager(t, store, session.Config{})}
 	b.visit(func(s *session.Session) {
-		semUser.Set(s, "ada")
+		userKey.Set(s, "ada")
 		if s.ID() != "" {
 			t.Error("ID before the commit: got one, want none")
 		}
@@ -329,12 +76,12 @@ func TestSessionIsNewAndID(t *testing.T) {
 }
 
 func TestSessionKeys(t *testing.T) {
-	b := semLogin(t, semManager(t, newSemStore(), session.Config{}))
-	b.visit(func(s *session.Session) { semB.Set(s, "1"); semA.Set(s, "2") })
+	b := login(t, newManager(t, newHookedStore(), session.Config{}))
+	b.visit(func(s *session.Session) { keyB.Set(s, "1"); keyA.Set(s, "2") })
 	b.visit(func(s *session.Session) {
-		semB.Delete(s)
-		semCount.Set(s, 1)
-		semUser.Set(s, "grace")
+		keyB.Delete(s)
+		countKey.Set(s, 1)
+		userKey.Set(s, "grace")
 		if got, want := s.Keys(), []string{"user", "a", "count"}; !slices.Equal(got, want) {
 			t.Errorf("Keys with changes: got %q, want %q", got, want)
 		}
@@ -347,8 +94,8 @@ func TestSessionKeys(t *testing.T) {
 }
 
 func TestUnknownIDIsNeverAdopted(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	foreign := strings.Repeat("x", 32)
 	value, err := m.SignCookie(foreign)
 	if err != nil {
@@ -360,12 +107,12 @@ func TestUnknownIDIsNeverAdopted(t *testing.T) {
 		calls  string
 		cookie string
 	}{
-		{"read", func(s *session.Session) { semUser.Get(s) }, "Load", "nothing"},
+		{"read", func(s *session.Session) { userKey.Get(s) }, "Load", "nothing"},
 		{"renew", func(s *session.Session) { s.Renew() }, "Load", "nothing"},
-		{"set", func(s *session.Session) { semUser.Set(s, "ada") }, "Load Create", "set"},
-		{"read, destroy", func(s *session.Session) { semUser.Get(s); s.Destroy() }, "Load", "nothing"},
+		{"set", func(s *session.Session) { userKey.Set(s, "ada") }, "Load Create", "set"},
+		{"read, destroy", func(s *session.Session) { userKey.Get(s); s.Destroy() }, "Load", "nothing"},
 	} {
-		b := &semBrowser{m: m, cookie: "session=" + value}
+		b := &browser{m: m, cookie: "session=" + value}
 		before := b.cookie
 		resp := b.visit(func(s *session.Session) {
 			c.do(s)
@@ -387,14 +134,14 @@ func TestUnknownIDIsNeverAdopted(t *testing.T) {
 // --- Renew
 
 func TestRenew(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	old, oldID := *b, b.id()
 	store.took()
 	resp := b.visit(func(s *session.Session) {
 		s.Renew()
 		s.Renew() // twice is once
-		semA.Set(s, "1")
+		keyA.Set(s, "1")
 		if s.ID() != oldID {
 			t.Error("ID before the commit: got another, want the old one")
 		}
@@ -405,8 +152,8 @@ func TestRenew(t *testing.T) {
 		t.Error("ID after a renewal: got the old one, want a new one")
 	}
 	b.visit(func(s *session.Session) {
-		user, _ := semUser.Get(s)
-		a, _ := semA.Get(s)
+		user, _ := userKey.Get(s)
+		a, _ := keyA.Get(s)
 		if user != "ada" || a != "1" {
 			t.Errorf("data after a renewal: got %q, %q, want ada, 1", user, a)
 		}
@@ -420,8 +167,8 @@ func TestRenew(t *testing.T) {
 }
 
 func TestRenewAlone(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	old := *b
 	store.took()
 	wantResponse(t, "renewal", b.visit(func(s *session.Session) { s.Renew() }), 200, "set")
@@ -444,22 +191,22 @@ func TestDestroy(t *testing.T) {
 	}{
 		{"alone, without a load", func(s *session.Session) { s.Destroy() }, "Delete", "expired", "", ""},
 		{"twice", func(s *session.Session) { s.Destroy(); s.Destroy() }, "Delete", "expired", "", ""},
-		{"after a read", func(s *session.Session) { semUser.Get(s); s.Destroy() }, "Load Delete", "expired", "", ""},
+		{"after a read", func(s *session.Session) { userKey.Get(s); s.Destroy() }, "Load Delete", "expired", "", ""},
 		{"beats Renew", func(s *session.Session) { s.Renew(); s.Destroy() }, "Load Delete", "expired", "", ""},
-		{"beats Set", func(s *session.Session) { semA.Set(s, "1"); s.Destroy() }, "Load Delete", "expired", "", ""},
+		{"beats Set", func(s *session.Session) { keyA.Set(s, "1"); s.Destroy() }, "Load Delete", "expired", "", ""},
 		{"then Renew", func(s *session.Session) { s.Destroy(); s.Renew() }, "Delete", "expired", "", ""},
-		{"then Get", func(s *session.Session) { s.Destroy(); semUser.Get(s) }, "Delete", "expired", "", ""},
-		{"then Set", func(s *session.Session) { s.Destroy(); semA.Set(s, "1") }, "Delete Create", "set", "", "1"},
-		{"Set, Destroy, Set", func(s *session.Session) { semB.Set(s, "0"); s.Destroy(); semA.Set(s, "1") }, "Load Delete Create", "set", "", "1"},
-		{"Destroy, Set, Destroy", func(s *session.Session) { s.Destroy(); semA.Set(s, "1"); s.Destroy() }, "Delete", "expired", "", ""},
+		{"then Get", func(s *session.Session) { s.Destroy(); userKey.Get(s) }, "Delete", "expired", "", ""},
+		{"then Set", func(s *session.Session) { s.Destroy(); keyA.Set(s, "1") }, "Delete Create", "set", "", "1"},
+		{"Set, Destroy, Set", func(s *session.Session) { keyB.Set(s, "0"); s.Destroy(); keyA.Set(s, "1") }, "Load Delete Create", "set", "", "1"},
+		{"Destroy, Set, Destroy", func(s *session.Session) { s.Destroy(); keyA.Set(s, "1"); s.Destroy() }, "Delete", "expired", "", ""},
 		{"Destroy, Set, Save, Destroy", func(s *session.Session) {
 			s.Destroy()
-			semA.Set(s, "1")
+			keyA.Set(s, "1")
 			_ = s.Save(context.Background())
 			s.Destroy()
 		}, "Delete Create Delete", "expired", "", ""},
 		{"Set, Save, Destroy", func(s *session.Session) {
-			semA.Set(s, "1")
+			keyA.Set(s, "1")
 			_ = s.Save(context.Background())
 			s.Destroy()
 		}, "Load Update Delete", "expired", "", ""},
@@ -470,8 +217,8 @@ func TestDestroy(t *testing.T) {
 		}, "Load Update Delete", "expired", "", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			store := newSemStore()
-			b := semLogin(t, semManager(t, store, session.Config{}))
+			store := newHookedStore()
+			b := login(t, newManager(t, store, session.Config{}))
 			old, oldID := *b, b.id()
 			store.took()
 			wantResponse(t, "destroy", b.visit(func(s *session.Session) {
@@ -492,12 +239,12 @@ func TestDestroy(t *testing.T) {
 				t.Errorf("replay of the old cookie: got user %q, want nobody", got)
 			}
 			b.visit(func(s *session.Session) {
-				user, _ := semUser.Get(s)
-				a, _ := semA.Get(s)
+				user, _ := userKey.Get(s)
+				a, _ := keyA.Get(s)
 				if user != c.user || a != c.a {
 					t.Errorf("next visit: got %q, %q, want %q, %q", user, a, c.user, c.a)
 				}
-				if _, ok := semB.Get(s); ok {
+				if _, ok := keyB.Get(s); ok {
 					t.Error("next visit: got a value from before Destroy, want none")
 				}
 			})
@@ -506,18 +253,18 @@ func TestDestroy(t *testing.T) {
 }
 
 func TestDestroyWithoutCookie(t *testing.T) {
-	store := newSemStore()
-	b := &semBrowser{m: semManager(t, store, session.Config{})}
+	store := newHookedStore()
+	b := &browser{m: newManager(t, store, session.Config{})}
 	wantResponse(t, "nothing there", b.visit(func(s *session.Session) { s.Destroy() }), 200, "nothing")
-	wantResponse(t, "new, changed", b.visit(func(s *session.Session) { semA.Set(s, "1"); s.Destroy() }), 200, "nothing")
+	wantResponse(t, "new, changed", b.visit(func(s *session.Session) { keyA.Set(s, "1"); s.Destroy() }), 200, "nothing")
 	wantCalls(t, "both", store, "")
 }
 
 // The gate is in Load: Destroy happens while another goroutine of the request
 // waits for it.
 func TestDestroyDuringLoad(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	reached, release := make(chan bool), make(chan bool)
 	store.load = func(_ string, do func() (session.Record, error)) (session.Record, error) {
 		close(reached)
@@ -527,7 +274,7 @@ func TestDestroyDuringLoad(t *testing.T) {
 	resp := b.visit(func(s *session.Session) {
 		got := make(chan bool)
 		go func() {
-			_, ok := semUser.Get(s)
+			_, ok := userKey.Get(s)
 			got <- ok
 		}()
 		<-reached
@@ -551,15 +298,15 @@ func TestDestroyDuringCommit(t *testing.T) {
 		fresh bool
 		do    func(*session.Session)
 	}{
-		{"update", false, func(s *session.Session) { semA.Set(s, "1") }},
+		{"update", false, func(s *session.Session) { keyA.Set(s, "1") }},
 		{"renewal", false, func(s *session.Session) { s.Renew() }},
-		{"create", true, func(s *session.Session) { semA.Set(s, "1") }},
+		{"create", true, func(s *session.Session) { keyA.Set(s, "1") }},
 	} {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
-		b := &semBrowser{m: m}
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
+		b := &browser{m: m}
 		if !c.fresh {
-			b = semLogin(t, m)
+			b = login(t, m)
 		}
 		reached, release := make(chan bool), make(chan bool)
 		gate := func(do func() error) error {
@@ -592,24 +339,24 @@ func TestDestroyDuringCommit(t *testing.T) {
 // --- Save
 
 func TestSaveOnceThenAtTheEnd(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
 	resp := b.visit(func(s *session.Session) {
-		semA.Set(s, "1")
+		keyA.Set(s, "1")
 		if err := s.Save(t.Context()); err != nil {
 			t.Errorf("Save: got %v, want no error", err)
 		}
 		if err := s.Save(t.Context()); err != nil { // nothing left
 			t.Errorf("second Save: got %v, want no error", err)
 		}
-		semB.Set(s, "2")
+		keyB.Set(s, "2")
 	})
 	wantResponse(t, "saves", resp, 200, "nothing")
 	wantCalls(t, "saves", store, "Load Update Update")
 	b.visit(func(s *session.Session) {
-		a, _ := semA.Get(s)
-		bb, _ := semB.Get(s)
+		a, _ := keyA.Get(s)
+		bb, _ := keyB.Get(s)
 		if a != "1" || bb != "2" {
 			t.Errorf("data: got %q, %q, want 1, 2", a, bb)
 		}
@@ -617,11 +364,11 @@ func TestSaveOnceThenAtTheEnd(t *testing.T) {
 }
 
 func TestSaveKeepsTheCookieForTheHeader(t *testing.T) {
-	b := &semBrowser{m: semManager(t, newSemStore(), session.Config{})}
+	b := &browser{m: newManager(t, newHookedStore(), session.Config{})}
 	resp := b.visit(func(s *session.Session) {
-		semUser.Set(s, "ada")
+		userKey.Set(s, "ada")
 		_ = s.Save(t.Context())
-		semA.Set(s, "1")
+		keyA.Set(s, "1")
 		_ = s.Save(t.Context())
 	})
 	wantResponse(t, "two saves", resp, 200, "set")
@@ -632,8 +379,8 @@ func TestSaveKeepsTheCookieForTheHeader(t *testing.T) {
 
 // The gate is in Update; it opens only after Save has given up.
 func TestSaveContextBoundsOnlyTheWait(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	release := make(chan bool)
 	store.update = func(ctx context.Context, _ string, _ session.Change, do func() error) error {
 		<-release
@@ -643,7 +390,7 @@ func TestSaveContextBoundsOnlyTheWait(t *testing.T) {
 		return do()
 	}
 	resp := b.visit(func(s *session.Session) {
-		semA.Set(s, "1")
+		keyA.Set(s, "1")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(io.ErrClosedPipe)
 		if err := s.Save(ctx); !errors.Is(err, io.ErrClosedPipe) {
@@ -656,7 +403,7 @@ func TestSaveContextBoundsOnlyTheWait(t *testing.T) {
 	})
 	wantResponse(t, "given up", resp, 200, "nothing")
 	b.visit(func(s *session.Session) {
-		if a, _ := semA.Get(s); a != "1" {
+		if a, _ := keyA.Get(s); a != "1" {
 			t.Errorf("data: got %q, want 1", a)
 		}
 	})
@@ -666,10 +413,10 @@ func TestSaveContextBoundsOnlyTheWait(t *testing.T) {
 // from what the commit makes of the data, not from what was there before. The
 // gate is in Update; the other program's increment happens while it is closed.
 func TestUpdateDuringOwnCommit(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	b := semLogin(t, m)
-	other := b.with(semManager(t, store.Store, session.Config{}))
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	b := login(t, m)
+	other := b.with(newManager(t, store.Store, session.Config{}))
 	reached, release := make(chan bool), make(chan bool)
 	var once sync.Once
 	store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
@@ -678,14 +425,14 @@ func TestUpdateDuringOwnCommit(t *testing.T) {
 	}
 	inc := func(n int) int { return n + 1 }
 	resp := b.visit(func(s *session.Session) {
-		semCount.Update(s, inc)
+		countKey.Update(s, inc)
 		saved := make(chan error)
 		go func() { saved <- s.Save(context.Background()) }()
 		<-reached
 		for range 3 {
-			other.visit(func(s *session.Session) { semCount.Update(s, inc) })
+			other.visit(func(s *session.Session) { countKey.Update(s, inc) })
 		}
-		semCount.Update(s, inc)
+		countKey.Update(s, inc)
 		close(release)
 		if err := <-saved; err != nil {
 			t.Errorf("Save: got %v, want no error", err)
@@ -693,7 +440,7 @@ func TestUpdateDuringOwnCommit(t *testing.T) {
 	})
 	wantResponse(t, "overlapping", resp, 200, "nothing")
 	b.visit(func(s *session.Session) {
-		if n, _ := semCount.Get(s); n != 5 {
+		if n, _ := countKey.Get(s); n != 5 {
 			t.Errorf("count: got %d, want 5", n)
 		}
 	})
@@ -702,34 +449,34 @@ func TestUpdateDuringOwnCommit(t *testing.T) {
 // --- Reload
 
 func TestReload(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	b := semLogin(t, m)
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	b := login(t, m)
 	other := b.with(m)
 	resp := b.visit(func(s *session.Session) {
-		semUser.Get(s)
-		semB.Set(s, "mine")
-		semCount.Update(s, func(n int) int { return n + 1 })
+		userKey.Get(s)
+		keyB.Set(s, "mine")
+		countKey.Update(s, func(n int) int { return n + 1 })
 		other.visit(func(s *session.Session) {
-			semA.Set(s, "theirs")
-			semB.Set(s, "theirs")
-			semCount.Set(s, 10)
+			keyA.Set(s, "theirs")
+			keyB.Set(s, "theirs")
+			countKey.Set(s, 10)
 		})
 		if err := s.Reload(t.Context()); err != nil {
 			t.Errorf("Reload: got %v, want no error", err)
 		}
-		a, _ := semA.Get(s)
-		bb, _ := semB.Get(s)
-		n, _ := semCount.Get(s)
+		a, _ := keyA.Get(s)
+		bb, _ := keyB.Get(s)
+		n, _ := countKey.Get(s)
 		if a != "theirs" || bb != "mine" || n != 11 {
 			t.Errorf("after Reload: got %q, %q, %d, want theirs, mine, 11", a, bb, n)
 		}
 	})
 	wantResponse(t, "reloaded", resp, 200, "nothing")
 	b.visit(func(s *session.Session) {
-		a, _ := semA.Get(s)
-		bb, _ := semB.Get(s)
-		n, _ := semCount.Get(s)
+		a, _ := keyA.Get(s)
+		bb, _ := keyB.Get(s)
+		n, _ := countKey.Get(s)
 		if a != "theirs" || bb != "mine" || n != 11 {
 			t.Errorf("stored: got %q, %q, %d, want theirs, mine, 11", a, bb, n)
 		}
@@ -737,8 +484,8 @@ func TestReload(t *testing.T) {
 }
 
 func TestReloadWithoutRecord(t *testing.T) {
-	store := newSemStore()
-	b := &semBrowser{m: semManager(t, store, session.Config{})}
+	store := newHookedStore()
+	b := &browser{m: newManager(t, store, session.Config{})}
 	b.visit(func(s *session.Session) {
 		if err := s.Reload(t.Context()); err != nil {
 			t.Errorf("Reload: got %v, want no error", err)
@@ -755,21 +502,21 @@ func TestReloadAfterTheEnd(t *testing.T) {
 		{"logout elsewhere", func(s *session.Session) { s.Destroy() }},
 		{"renewal elsewhere", func(s *session.Session) { s.Renew() }},
 	} {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
-		b := semLogin(t, m)
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
+		b := login(t, m)
 		other := b.with(m)
 		resp := b.visit(func(s *session.Session) {
-			semUser.Get(s)
+			userKey.Get(s)
 			other.visit(c.end)
 			if err := s.Reload(t.Context()); !errors.Is(err, session.ErrDestroyed) {
 				t.Errorf("%s: Reload: got %v, want ErrDestroyed", c.name, err)
 			}
-			if _, ok := semUser.Get(s); ok || s.ID() != "" {
+			if _, ok := userKey.Get(s); ok || s.ID() != "" {
 				t.Errorf("%s: got data or an ID after the end, want neither", c.name)
 			}
-			semA.Set(s, "1")
-			if _, ok := semA.Get(s); ok {
+			keyA.Set(s, "1")
+			if _, ok := keyA.Get(s); ok {
 				t.Errorf("%s: Set after the end: got it accepted, want it refused", c.name)
 			}
 			if err := s.Err(); !errors.Is(err, session.ErrDestroyed) {
@@ -784,21 +531,21 @@ func TestReloadAfterTheEnd(t *testing.T) {
 }
 
 func TestReloadTransientErrorDoesNotStick(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	resp := b.visit(func(s *session.Session) {
-		semA.Set(s, "1")
+		keyA.Set(s, "1")
 		store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-			return session.Record{}, errSemDown
+			return session.Record{}, errStoreDown
 		}
-		if err := s.Reload(t.Context()); !errors.Is(err, errSemDown) {
+		if err := s.Reload(t.Context()); !errors.Is(err, errStoreDown) {
 			t.Errorf("Reload: got %v, want the store's error", err)
 		}
 		store.load = nil
 		if err := s.Err(); err != nil {
 			t.Errorf("Err: got %v, want none", err)
 		}
-		if user, _ := semUser.Get(s); user != "ada" {
+		if user, _ := userKey.Get(s); user != "ada" {
 			t.Errorf("Get: got %q, want ada", user)
 		}
 		if err := s.Reload(t.Context()); err != nil {
@@ -807,19 +554,19 @@ func TestReloadTransientErrorDoesNotStick(t *testing.T) {
 	})
 	wantResponse(t, "recovered", resp, 200, "nothing")
 	b.visit(func(s *session.Session) {
-		if a, _ := semA.Get(s); a != "1" {
+		if a, _ := keyA.Get(s); a != "1" {
 			t.Errorf("stored: got %q, want 1", a)
 		}
 	})
 }
 
 func TestReloadDoesNotExtend(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{TouchInterval: 1})
-	b := semLogin(t, m)
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{TouchInterval: 1})
+	b := login(t, m)
 	store.took()
 	b.visit(func(s *session.Session) {
-		semUser.Get(s)
+		userKey.Get(s)
 		_ = s.Reload(t.Context())
 		wantCalls(t, "Reload", store, "Load Load")
 		s.Detach()
@@ -829,34 +576,34 @@ func TestReloadDoesNotExtend(t *testing.T) {
 // --- Detach
 
 func TestAbandon(t *testing.T) {
-	down := func(s *semStore) {
+	down := func(s *hookedStore) {
 		s.load = func(string, func() (session.Record, error)) (session.Record, error) {
-			return session.Record{}, errSemDown
+			return session.Record{}, errStoreDown
 		}
 	}
 	for _, c := range []struct {
 		name  string
-		prep  func(*semStore)
+		prep  func(*hookedStore)
 		do    func(*session.Session)
 		calls string
 	}{
-		{"outage", down, func(s *session.Session) { semUser.Get(s); s.Detach() }, "Load"},
-		{"outage, before use", down, func(s *session.Session) { s.Detach(); semUser.Get(s) }, "Load"},
-		{"change", nil, func(s *session.Session) { semA.Set(s, "1"); s.Detach() }, "Load"},
+		{"outage", down, func(s *session.Session) { userKey.Get(s); s.Detach() }, "Load"},
+		{"outage, before use", down, func(s *session.Session) { s.Detach(); userKey.Get(s) }, "Load"},
+		{"change", nil, func(s *session.Session) { keyA.Set(s, "1"); s.Detach() }, "Load"},
 		{"logout", nil, func(s *session.Session) { s.Destroy(); s.Detach() }, ""},
 		{"renewal", nil, func(s *session.Session) { s.Renew(); s.Detach() }, "Load"},
 		{"invalid value", nil, func(s *session.Session) { session.Key[func()]("f").Set(s, nil); s.Detach() }, "Load"},
-		{"due touch", nil, func(s *session.Session) { semUser.Get(s); s.Detach() }, "Load"},
+		{"due touch", nil, func(s *session.Session) { userKey.Get(s); s.Detach() }, "Load"},
 		{"Save afterwards", nil, func(s *session.Session) {
-			semA.Set(s, "1")
+			keyA.Set(s, "1")
 			s.Detach()
 			if err := s.Save(context.Background()); err != nil {
 				t.Errorf("Save after Detach: got %v, want no error", err)
 			}
 		}, "Load"},
 	} {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{TouchInterval: 1}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{TouchInterval: 1}))
 		before := store.live(t)
 		store.took()
 		if c.prep != nil {
@@ -880,31 +627,31 @@ func TestAbandon(t *testing.T) {
 // --- Err
 
 func TestErrSticks(t *testing.T) {
-	store := newSemStore()
-	log := &semLog{}
-	b := semLogin(t, semManager(t, store, session.Config{Logger: log.logger()}))
+	store := newHookedStore()
+	log := &logRecorder{}
+	b := login(t, newManager(t, store, session.Config{Logger: log.logger()}))
 	store.took()
 	store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-		return session.Record{}, errSemDown
+		return session.Record{}, errStoreDown
 	}
 	resp := b.visit(func(s *session.Session) {
 		if err := s.Err(); err != nil {
 			t.Errorf("Err before use: got %v, want none", err)
 		}
-		if _, ok := semUser.Get(s); ok {
+		if _, ok := userKey.Get(s); ok {
 			t.Error("Get: got a value, want none")
 		}
 		first := s.Err()
-		if !errors.Is(first, errSemDown) {
+		if !errors.Is(first, errStoreDown) {
 			t.Errorf("Err: got %v, want the store's error", first)
 		}
 		store.load = nil // it would work now
-		semA.Set(s, "1")
-		semCount.Update(s, func(n int) int { t.Error("Update ran f after an error"); return n })
+		keyA.Set(s, "1")
+		countKey.Update(s, func(n int) int { t.Error("Update ran f after an error"); return n })
 		s.Renew()
 		s.SetIdleTimeout(time.Hour)
-		semA.Delete(s)
-		semA.Take(s)
+		keyA.Delete(s)
+		keyA.Take(s)
 		session.Key[int]("cookie").Set(s, 1)
 		if err := s.Save(t.Context()); err != first {
 			t.Errorf("Save: got %v, want the first error", err)
@@ -921,7 +668,7 @@ func TestErrSticks(t *testing.T) {
 		t.Error("outage: got no Retry-After or no no-store, want both")
 	}
 	wantCalls(t, "outage", store, "Load")
-	if !strings.Contains(log.String(), errSemDown.Error()) {
+	if !strings.Contains(log.String(), errStoreDown.Error()) {
 		t.Error("log: got nothing about the store's error")
 	}
 	if b.user() != "ada" {
@@ -932,24 +679,24 @@ func TestErrSticks(t *testing.T) {
 func TestSaveErrors(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		prep   func(*semStore)
+		prep   func(*hookedStore)
 		do     func(*session.Session)
 		status int
 		is     error
 	}{
-		{"update fails", func(s *semStore) {
-			s.update = func(context.Context, string, session.Change, func() error) error { return errSemDown }
-		}, func(s *session.Session) { semA.Set(s, "1") }, 503, errSemDown},
-		{"delete fails", func(s *semStore) { s.remove = func(string, func() error) error { return errSemDown } }, func(s *session.Session) { s.Destroy() }, 503, errSemDown},
-		{"create fails after a delete", func(s *semStore) {
-			s.create = func(context.Context, string, session.Record, func() error) error { return errSemDown }
-		}, func(s *session.Session) { s.Destroy(); semA.Set(s, "1") }, 503, errSemDown},
+		{"update fails", func(s *hookedStore) {
+			s.update = func(context.Context, string, session.Change, func() error) error { return errStoreDown }
+		}, func(s *session.Session) { keyA.Set(s, "1") }, 503, errStoreDown},
+		{"delete fails", func(s *hookedStore) { s.remove = func(string, func() error) error { return errStoreDown } }, func(s *session.Session) { s.Destroy() }, 503, errStoreDown},
+		{"create fails after a delete", func(s *hookedStore) {
+			s.create = func(context.Context, string, session.Record, func() error) error { return errStoreDown }
+		}, func(s *session.Session) { s.Destroy(); keyA.Set(s, "1") }, 503, errStoreDown},
 	} {
-		store := newSemStore()
-		b := semLogin(t, semManager(t, store, session.Config{}))
+		store := newHookedStore()
+		b := login(t, newManager(t, store, session.Config{}))
 		c.prep(store)
 		var got error
-		m := semManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+		m := newManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			got = err
 			w.WriteHeader(503)
 		}})
@@ -963,27 +710,27 @@ func TestSaveErrors(t *testing.T) {
 
 // A touch is a service, not a condition: the page does not depend on it.
 func TestTouchFailurePasses(t *testing.T) {
-	store := newSemStore()
-	log := &semLog{}
-	b := semLogin(t, semManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger()}))
-	store.touch = func(string, time.Duration, func() error) error { return errSemDown }
-	wantResponse(t, "touch fails", b.visit(func(s *session.Session) { semUser.Get(s) }), 200, "nothing")
-	if !strings.Contains(log.String(), errSemDown.Error()) {
+	store := newHookedStore()
+	log := &logRecorder{}
+	b := login(t, newManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger()}))
+	store.touch = func(string, time.Duration, func() error) error { return errStoreDown }
+	wantResponse(t, "touch fails", b.visit(func(s *session.Session) { userKey.Get(s) }), 200, "nothing")
+	if !strings.Contains(log.String(), errStoreDown.Error()) {
 		t.Error("log: got nothing about the failed touch")
 	}
 }
 
 func TestFinished(t *testing.T) {
-	log := &semLog{}
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{Logger: log.logger()}))
+	log := &logRecorder{}
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{Logger: log.logger()}))
 	var kept *session.Session
-	b.visit(func(s *session.Session) { kept = s; semUser.Get(s) })
+	b.visit(func(s *session.Session) { kept = s; userKey.Get(s) })
 	store.took()
-	if user, _ := semUser.Get(kept); user != "ada" {
+	if user, _ := userKey.Get(kept); user != "ada" {
 		t.Errorf("Get after the handler: got %q, want ada", user)
 	}
-	semA.Set(kept, "1")
+	keyA.Set(kept, "1")
 	if err := kept.Err(); !errors.Is(err, session.ErrFinished) {
 		t.Errorf("Err: got %v, want ErrFinished", err)
 	}
@@ -998,7 +745,7 @@ func TestFinished(t *testing.T) {
 
 	b.visit(func(s *session.Session) { kept = s })
 	store.took()
-	if _, ok := semUser.Get(kept); ok {
+	if _, ok := userKey.Get(kept); ok {
 		t.Error("first use after the handler: got a value, want none")
 	}
 	wantCalls(t, "first use after the handler", store, "")
@@ -1007,9 +754,9 @@ func TestFinished(t *testing.T) {
 // --- What a session shows of itself
 
 func TestSessionShowsNothing(t *testing.T) {
-	log, jsonLog := &semLog{}, &semLog{}
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	log, jsonLog := &logRecorder{}, &logRecorder{}
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	b.visit(func(s *session.Session) {
 		id := s.ID()
 		var out []string
@@ -1020,7 +767,7 @@ func TestSessionShowsNothing(t *testing.T) {
 		slog.New(slog.NewJSONHandler(jsonLog, nil)).Info("look", "session", s, slog.Group("g", "s", s))
 		out = append(out, fmt.Sprint(s), fmt.Sprintln(s), log.String(), jsonLog.String())
 		for i, text := range out {
-			for _, secret := range []string{id, "ada", semSecret, b.cookie} {
+			for _, secret := range []string{id, "ada", testSecret, b.cookie} {
 				if strings.Contains(text, secret) {
 					t.Errorf("output %d shows an ID, data, secret or cookie", i)
 				}
@@ -1038,13 +785,13 @@ func TestIDCollision(t *testing.T) {
 	id := func(c byte) []byte { return bytes.Repeat([]byte{c}, 24) }
 	name := func(c byte) string { return base64.RawURLEncoding.EncodeToString(id(c)) }
 
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	m.SetRandom(bytes.NewReader(slices.Concat(id(1), id(1), id(2))))
-	first := semLogin(t, m)
-	second := &semBrowser{m: m}
+	first := login(t, m)
+	second := &browser{m: m}
 	store.took()
-	wantResponse(t, "create", second.visit(func(s *session.Session) { semUser.Set(s, "grace") }), 200, "set")
+	wantResponse(t, "create", second.visit(func(s *session.Session) { userKey.Set(s, "grace") }), 200, "set")
 	wantCalls(t, "create", store, "Create Create")
 	if first.user() != "ada" || second.user() != "grace" {
 		t.Error("create: got a record overwritten, want both users")
@@ -1073,15 +820,15 @@ func TestFailingRandomness(t *testing.T) {
 		known bool
 		do    func(*session.Session)
 	}{
-		{"create", false, func(s *session.Session) { semA.Set(s, "1") }},
+		{"create", false, func(s *session.Session) { keyA.Set(s, "1") }},
 		{"renew", true, func(s *session.Session) { s.Renew() }},
-		{"destroy and create", true, func(s *session.Session) { s.Destroy(); semA.Set(s, "1") }},
+		{"destroy and create", true, func(s *session.Session) { s.Destroy(); keyA.Set(s, "1") }},
 	} {
-		store := newSemStore()
-		m := semManager(t, store, session.Config{})
-		b := &semBrowser{m: m}
+		store := newHookedStore()
+		m := newManager(t, store, session.Config{})
+		b := &browser{m: m}
 		if c.known {
-			b = semLogin(t, m)
+			b = login(t, m)
 		}
 		n := len(store.live(t))
 		m.SetRandom(bytes.NewReader(make([]byte, 23))) // one byte short
@@ -1097,11 +844,11 @@ func TestFailingRandomness(t *testing.T) {
 }
 
 func TestIDsAreRandom(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
 	seen := make(map[string]bool)
 	for range 200 {
-		b := semLogin(t, m)
+		b := login(t, m)
 		id := b.id()
 		if raw, err := base64.RawURLEncoding.DecodeString(id); err != nil || len(raw) != 24 {
 			t.Fatal("got an ID that is not 24 bytes of base64url")
@@ -1115,8 +862,8 @@ func TestIDsAreRandom(t *testing.T) {
 
 // --- Overlapping requests
 
-// semTrials is how often each race is run; the barriers force it every time.
-const semTrials = 200
+// overlapTrials is how often each race is run; the barriers force it every time.
+const overlapTrials = 200
 
 // Two requests of one session have both loaded it before either saves: they
 // meet at a barrier between Get and Set.
@@ -1125,17 +872,17 @@ func TestOverlappingRequestsKeepBothKeys(t *testing.T) {
 		store := session.NewMemoryStore()
 		var ms []*session.Manager
 		for range managers {
-			ms = append(ms, semManager(t, store, session.Config{StoreTimeout: time.Minute, DisablePrune: true}))
+			ms = append(ms, newManager(t, store, session.Config{StoreTimeout: time.Minute, DisablePrune: true}))
 		}
 		kept := 0
-		for range semTrials {
-			b := semLogin(t, ms[0])
+		for range overlapTrials {
+			b := login(t, ms[0])
 			var loaded, done sync.WaitGroup
 			loaded.Add(2)
-			for i, key := range []session.Key[string]{semA, semB} {
+			for i, key := range []session.Key[string]{keyA, keyB} {
 				done.Go(func() {
 					resp := b.with(ms[i%managers]).visit(func(s *session.Session) {
-						semUser.Get(s)
+						userKey.Get(s)
 						loaded.Done()
 						loaded.Wait()
 						key.Set(s, "set")
@@ -1145,15 +892,15 @@ func TestOverlappingRequestsKeepBothKeys(t *testing.T) {
 			}
 			done.Wait()
 			b.visit(func(s *session.Session) {
-				_, a := semA.Get(s)
-				_, bb := semB.Get(s)
+				_, a := keyA.Get(s)
+				_, bb := keyB.Get(s)
 				if a && bb {
 					kept++
 				}
 			})
 		}
-		if kept != semTrials {
-			t.Errorf("%d managers: got both keys in %d of %d trials, want all", managers, kept, semTrials)
+		if kept != overlapTrials {
+			t.Errorf("%d managers: got both keys in %d of %d trials, want all", managers, kept, overlapTrials)
 		}
 	}
 }
@@ -1163,16 +910,16 @@ func TestOverlappingRequestsKeepBothKeys(t *testing.T) {
 func TestGoneStaysGone(t *testing.T) {
 	ends := []struct {
 		name string
-		end  func(t *testing.T, b *semBrowser, store *semStore, id string)
+		end  func(t *testing.T, b *browser, store *hookedStore, id string)
 		left int // records afterwards
 	}{
-		{"logout", func(t *testing.T, b *semBrowser, _ *semStore, _ string) {
+		{"logout", func(t *testing.T, b *browser, _ *hookedStore, _ string) {
 			wantResponse(t, "logout", b.visit(func(s *session.Session) { s.Destroy() }), 200, "expired")
 		}, 0},
-		{"renewal", func(t *testing.T, b *semBrowser, _ *semStore, _ string) {
+		{"renewal", func(t *testing.T, b *browser, _ *hookedStore, _ string) {
 			wantResponse(t, "renewal", b.visit(func(s *session.Session) { s.Renew() }), 200, "set")
 		}, 1},
-		{"expiry", func(t *testing.T, _ *semBrowser, store *semStore, id string) {
+		{"expiry", func(t *testing.T, _ *browser, store *hookedStore, id string) {
 			r, err := store.Store.Load(t.Context(), id)
 			if err != nil {
 				t.Fatal(err)
@@ -1190,8 +937,8 @@ func TestGoneStaysGone(t *testing.T) {
 		do     func(*session.Session)
 		status int
 	}{
-		{"mutating", func(s *session.Session) { semA.Set(s, "late") }, 409},
-		{"updating", func(s *session.Session) { semCount.Update(s, func(n int) int { return n + 1 }) }, 409},
+		{"mutating", func(s *session.Session) { keyA.Set(s, "late") }, 409},
+		{"updating", func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }, 409},
 		{"renewing", func(s *session.Session) { s.Renew() }, 409},
 		{"touching only", func(*session.Session) {}, 200},
 	}
@@ -1199,7 +946,7 @@ func TestGoneStaysGone(t *testing.T) {
 		for _, w := range slow {
 			t.Run(e.name+" during a "+w.name+" request", func(t *testing.T) {
 				var down atomic.Bool // PostgreSQL cannot tell gone from changed
-				store := newSemStore()
+				store := newHookedStore()
 				store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
 					err := do()
 					if down.Load() && errors.Is(err, session.ErrNotFound) {
@@ -1207,19 +954,19 @@ func TestGoneStaysGone(t *testing.T) {
 					}
 					return err
 				}
-				m := semManager(t, store, session.Config{TouchInterval: 1})
+				m := newManager(t, store, session.Config{TouchInterval: 1})
 				dead := 0
-				for trial := range semTrials {
+				for trial := range overlapTrials {
 					down.Store(trial%2 == 0)
 					store.mu.Lock()
 					store.ids, store.calls = nil, nil
 					store.mu.Unlock()
-					b := semLogin(t, m)
+					b := login(t, m)
 					id := b.id()
 					slowOne, ender := b.with(m), b.with(m)
 					store.took()
 					resp := slowOne.visit(func(s *session.Session) {
-						semUser.Get(s)
+						userKey.Get(s)
 						e.end(t, ender, store, id)
 						w.do(s)
 					})
@@ -1230,8 +977,8 @@ func TestGoneStaysGone(t *testing.T) {
 						dead++
 					}
 				}
-				if dead != semTrials {
-					t.Errorf("got %d of %d sessions dead, want all", dead, semTrials)
+				if dead != overlapTrials {
+					t.Errorf("got %d of %d sessions dead, want all", dead, overlapTrials)
 				}
 			})
 		}
@@ -1245,15 +992,15 @@ func TestOverlappingUpdatesAllCount(t *testing.T) {
 	store := session.NewMemoryStore()
 	var ms []*session.Manager
 	for range 4 {
-		ms = append(ms, semManager(t, store, session.Config{StoreTimeout: time.Minute, DisablePrune: true}))
+		ms = append(ms, newManager(t, store, session.Config{StoreTimeout: time.Minute, DisablePrune: true}))
 	}
-	b := semLogin(t, ms[0])
+	b := login(t, ms[0])
 	var loaded, done sync.WaitGroup
 	loaded.Add(requests)
 	for i := range requests {
 		done.Go(func() {
 			resp := b.with(ms[i%4]).visit(func(s *session.Session) {
-				semCount.Update(s, func(n int) int { return n + 1 })
+				countKey.Update(s, func(n int) int { return n + 1 })
 				loaded.Done()
 				loaded.Wait()
 			})
@@ -1266,7 +1013,7 @@ func TestOverlappingUpdatesAllCount(t *testing.T) {
 		conflicts += m.Stats().Conflicts
 	}
 	b.visit(func(s *session.Session) {
-		if n, _ := semCount.Get(s); n != requests {
+		if n, _ := countKey.Get(s); n != requests {
 			t.Errorf("count: got %d, want %d", n, requests)
 		}
 	})
@@ -1278,22 +1025,22 @@ func TestOverlappingUpdatesAllCount(t *testing.T) {
 }
 
 func TestMergeIsPerKey(t *testing.T) {
-	m := semManager(t, newSemStore(), session.Config{})
-	b := semLogin(t, m)
-	b.visit(func(s *session.Session) { semA.Set(s, "0"); semB.Set(s, "0") })
+	m := newManager(t, newHookedStore(), session.Config{})
+	b := login(t, m)
+	b.visit(func(s *session.Session) { keyA.Set(s, "0"); keyB.Set(s, "0") })
 	b.visit(func(s *session.Session) {
-		semA.Set(s, "late")
-		semB.Delete(s)
+		keyA.Set(s, "late")
+		keyB.Delete(s)
 		b.with(m).visit(func(s *session.Session) { // gets there first
-			semA.Set(s, "early")
-			semB.Set(s, "early")
-			semUser.Delete(s)
-			semCount.Set(s, 7)
+			keyA.Set(s, "early")
+			keyB.Set(s, "early")
+			userKey.Delete(s)
+			countKey.Set(s, 7)
 		})
 	})
 	b.visit(func(s *session.Session) {
-		a, _ := semA.Get(s)
-		n, _ := semCount.Get(s)
+		a, _ := keyA.Get(s)
+		n, _ := countKey.Get(s)
 		if a != "late" || n != 7 {
 			t.Errorf("got %q, %d, want late, 7", a, n)
 		}
@@ -1304,11 +1051,11 @@ func TestMergeIsPerKey(t *testing.T) {
 }
 
 func TestMergeOfAnUpdateThatNoLongerFits(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	b := semLogin(t, m)
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	b := login(t, m)
 	resp := b.visit(func(s *session.Session) {
-		semCount.Update(s, func(n int) int { return n + 1 })
+		countKey.Update(s, func(n int) int { return n + 1 })
 		b.with(m).visit(func(s *session.Session) { session.Key[string]("count").Set(s, "seven") })
 	})
 	wantResponse(t, "not a number any more", resp, 500, "nothing")
@@ -1321,18 +1068,18 @@ func TestMergeOfAnUpdateThatNoLongerFits(t *testing.T) {
 
 // A store that never stops saying conflict: the save ends with StoreTimeout.
 func TestConflictsEndWithStoreTimeout(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{StoreTimeout: 50 * time.Millisecond}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{StoreTimeout: 50 * time.Millisecond}))
 	store.update = func(context.Context, string, session.Change, func() error) error { return session.ErrConflict }
-	wantResponse(t, "endless conflict", b.visit(func(s *session.Session) { semA.Set(s, "1") }), 503, "nothing")
+	wantResponse(t, "endless conflict", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
 }
 
 // --- Writes without an answer
 
-// semUncertain answers the first write of a kind with ErrUncertain. Whether and
+// lostAnswer answers the first write of a kind with ErrUncertain. Whether and
 // when it happens: at once, never, or late: just before the manager's next
 // write, so after it has looked.
-type semUncertain struct {
+type lostAnswer struct {
 	when string // applied, lost, late
 	mu   sync.Mutex
 	n    int
@@ -1340,7 +1087,7 @@ type semUncertain struct {
 	look func() // once, between the write and the manager's look at the record
 }
 
-func (u *semUncertain) write(do func() error) error {
+func (u *lostAnswer) write(do func() error) error {
 	u.mu.Lock()
 	u.n++
 	n, late := u.n, u.late
@@ -1364,7 +1111,7 @@ func (u *semUncertain) write(do func() error) error {
 	return session.ErrUncertain
 }
 
-func (u *semUncertain) into(s *semStore) {
+func (u *lostAnswer) into(s *hookedStore) {
 	s.create = func(_ context.Context, _ string, _ session.Record, do func() error) error { return u.write(do) }
 	s.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
 		// As PostgreSQL: one statement cannot tell gone from changed.
@@ -1388,45 +1135,45 @@ func TestUncertainUpdate(t *testing.T) {
 		{"applied", "applied", nil, 11, "mine", "Load Update Load"},
 		{"lost", "lost", nil, 11, "mine", "Load Update Load Update"},
 		{"late", "late", nil, 11, "mine", "Load Update Load Update Load"},
-		{"applied, then another key changed", "applied", func(s *session.Session) { semB.Set(s, "x") }, 11, "mine", "Load Update Load Update Load"},
-		{"lost, then another key changed", "lost", func(s *session.Session) { semB.Set(s, "x") }, 11, "mine", ""},
-		{"late, but another key changed first", "late", func(s *session.Session) { semB.Set(s, "x") }, 11, "mine", ""},
+		{"applied, then another key changed", "applied", func(s *session.Session) { keyB.Set(s, "x") }, 11, "mine", "Load Update Load Update Load"},
+		{"lost, then another key changed", "lost", func(s *session.Session) { keyB.Set(s, "x") }, 11, "mine", ""},
+		{"late, but another key changed first", "late", func(s *session.Session) { keyB.Set(s, "x") }, 11, "mine", ""},
 		{"applied, then the same keys changed", "applied", func(s *session.Session) {
-			semA.Set(s, "theirs")
-			semCount.Update(s, func(n int) int { return n + 5 })
+			keyA.Set(s, "theirs")
+			countKey.Update(s, func(n int) int { return n + 5 })
 		}, 16, "theirs", ""},
 		{"lost, then the same keys changed", "lost", func(s *session.Session) {
-			semA.Set(s, "theirs")
-			semCount.Update(s, func(n int) int { return n + 5 })
+			keyA.Set(s, "theirs")
+			countKey.Update(s, func(n int) int { return n + 5 })
 		}, 16, "mine", ""},
-		{"applied, then the very same change", "applied", semSame, 12, "mine", ""},
-		{"lost, then the very same change", "lost", semSame, 12, "mine", ""},
-		{"late, but the very same change first", "late", semSame, 12, "mine", ""},
+		{"applied, then the very same change", "applied", changeBoth, 12, "mine", ""},
+		{"lost, then the very same change", "lost", changeBoth, 12, "mine", ""},
+		{"late, but the very same change first", "late", changeBoth, 12, "mine", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			store := newSemStore()
-			m := semManager(t, store, session.Config{})
-			other := semManager(t, store.Store, session.Config{})
-			b := semLogin(t, m)
-			b.visit(func(s *session.Session) { semCount.Set(s, 10); semA.Set(s, "old") })
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{})
+			other := newManager(t, store.Store, session.Config{})
+			b := login(t, m)
+			b.visit(func(s *session.Session) { countKey.Set(s, 10); keyA.Set(s, "old") })
 			store.took()
-			u := &semUncertain{when: c.when}
+			u := &lostAnswer{when: c.when}
 			if c.other != nil {
 				u.look = func() { b.with(other).visit(c.other) }
 			}
 			u.into(store)
-			resp := b.visit(semSame)
+			resp := b.visit(changeBoth)
 			wantResponse(t, "save", resp, 200, "nothing")
 			if calls := store.took(); c.calls != "" && calls != c.calls && c.other == nil {
 				t.Errorf("got calls %q, want %q", calls, c.calls)
 			}
 			b.visit(func(s *session.Session) {
-				n, _ := semCount.Get(s)
-				a, _ := semA.Get(s)
+				n, _ := countKey.Get(s)
+				a, _ := keyA.Get(s)
 				if n != c.count || a != c.a {
 					t.Errorf("got %d, %q, want %d, %q", n, a, c.count, c.a)
 				}
-				if _, ok := semB.Get(s); ok != (c.other != nil && c.count == 11) {
+				if _, ok := keyB.Get(s); ok != (c.other != nil && c.count == 11) {
 					t.Errorf("the other request's key: got %v", ok)
 				}
 			})
@@ -1434,9 +1181,9 @@ func TestUncertainUpdate(t *testing.T) {
 	}
 }
 
-func semSame(s *session.Session) {
-	semCount.Update(s, func(n int) int { return n + 1 })
-	semA.Set(s, "mine")
+func changeBoth(s *session.Session) {
+	countKey.Update(s, func(n int) int { return n + 1 })
+	keyA.Set(s, "mine")
 }
 
 // A record tells which programs have counted last. So many others that it cannot
@@ -1444,14 +1191,14 @@ func semSame(s *session.Session) {
 func TestUncertainUpdateAmongMany(t *testing.T) {
 	for _, when := range []string{"applied", "lost"} {
 		for _, others := range []int{7, 8} {
-			store := newSemStore()
-			m := semManager(t, store, session.Config{})
-			b := semLogin(t, m)
-			b.visit(func(s *session.Session) { semCount.Set(s, 10) })
-			u := &semUncertain{when: when}
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{})
+			b := login(t, m)
+			b.visit(func(s *session.Session) { countKey.Set(s, 10) })
+			u := &lostAnswer{when: when}
 			u.look = func() {
 				for range others {
-					b.with(semManager(t, store.Store, session.Config{})).visit(semSame)
+					b.with(newManager(t, store.Store, session.Config{})).visit(changeBoth)
 				}
 			}
 			u.into(store)
@@ -1462,9 +1209,9 @@ func TestUncertainUpdateAmongMany(t *testing.T) {
 					count--
 				}
 			}
-			wantResponse(t, fmt.Sprintf("%s, then %d others", when, others), b.visit(semSame), status, cookie)
+			wantResponse(t, fmt.Sprintf("%s, then %d others", when, others), b.visit(changeBoth), status, cookie)
 			b.visit(func(s *session.Session) {
-				if n, _ := semCount.Get(s); n != count {
+				if n, _ := countKey.Get(s); n != count {
 					t.Errorf("%s, then %d others: got count %d, want %d", when, others, n, count)
 				}
 			})
@@ -1476,25 +1223,25 @@ func TestUncertainUpdateAmongMany(t *testing.T) {
 // somebody else's change stands there instead, is over: a later conflict is
 // merged as any other.
 func TestUncertainUpdateThenConflict(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	other := semManager(t, store.Store, session.Config{})
-	b := semLogin(t, m)
-	b.visit(func(s *session.Session) { semCount.Set(s, 10) })
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	other := newManager(t, store.Store, session.Config{})
+	b := login(t, m)
+	b.visit(func(s *session.Session) { countKey.Set(s, 10) })
 	try := 0
 	store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
 		switch try++; try {
 		case 1: // lost; another program changes another key
-			b.with(other).visit(func(s *session.Session) { semB.Set(s, "x") })
+			b.with(other).visit(func(s *session.Session) { keyB.Set(s, "x") })
 			return session.ErrUncertain
 		case 2: // another program counts as well, first
-			b.with(other).visit(func(s *session.Session) { semCount.Update(s, func(n int) int { return n + 1 }) })
+			b.with(other).visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) })
 		}
 		return do()
 	}
-	wantResponse(t, "save", b.visit(func(s *session.Session) { semCount.Update(s, func(n int) int { return n + 1 }) }), 200, "nothing")
+	wantResponse(t, "save", b.visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }), 200, "nothing")
 	b.visit(func(s *session.Session) {
-		if n, _ := semCount.Get(s); n != 12 {
+		if n, _ := countKey.Get(s); n != 12 {
 			t.Errorf("count: got %d, want 12", n)
 		}
 	})
@@ -1510,21 +1257,21 @@ func TestUncertainRenew(t *testing.T) {
 		{"late", "Load Update Load Update Load Load"},
 	} {
 		t.Run(c.when, func(t *testing.T) {
-			store := newSemStore()
-			m := semManager(t, store, session.Config{})
-			b := semLogin(t, m)
-			b.visit(func(s *session.Session) { semCount.Set(s, 10) })
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{})
+			b := login(t, m)
+			b.visit(func(s *session.Session) { countKey.Set(s, 10) })
 			old := *b
 			store.took()
-			(&semUncertain{when: c.when}).into(store)
+			(&lostAnswer{when: c.when}).into(store)
 			resp := b.visit(func(s *session.Session) {
 				s.Renew()
-				semCount.Update(s, func(n int) int { return n + 1 })
+				countKey.Update(s, func(n int) int { return n + 1 })
 			})
 			wantResponse(t, "renewal", resp, 200, "set")
 			wantCalls(t, "renewal", store, c.calls)
 			b.visit(func(s *session.Session) {
-				if n, _ := semCount.Get(s); n != 11 {
+				if n, _ := countKey.Get(s); n != 11 {
 					t.Errorf("count: got %d, want 11", n)
 				}
 			})
@@ -1548,14 +1295,14 @@ func TestUncertainCreate(t *testing.T) {
 		{"late", "Create Load Create Load"},
 	} {
 		t.Run(c.when, func(t *testing.T) {
-			store := newSemStore()
-			b := &semBrowser{m: semManager(t, store, session.Config{})}
-			(&semUncertain{when: c.when}).into(store)
-			resp := b.visit(func(s *session.Session) { semCount.Update(s, func(n int) int { return n + 1 }) })
+			store := newHookedStore()
+			b := &browser{m: newManager(t, store, session.Config{})}
+			(&lostAnswer{when: c.when}).into(store)
+			resp := b.visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) })
 			wantResponse(t, "create", resp, 200, "set")
 			wantCalls(t, "create", store, c.calls)
 			b.visit(func(s *session.Session) {
-				if n, _ := semCount.Get(s); n != 1 {
+				if n, _ := countKey.Get(s); n != 1 {
 					t.Errorf("count: got %d, want 1", n)
 				}
 			})
@@ -1569,16 +1316,16 @@ func TestUncertainCreate(t *testing.T) {
 // A renewal that has not happened is made with all its changes, whoever has
 // changed the same keys meanwhile.
 func TestUncertainRenewThenChanged(t *testing.T) {
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	other := semManager(t, store.Store, session.Config{})
-	b := semLogin(t, m)
-	b.visit(func(s *session.Session) { semCount.Set(s, 10) })
-	u := &semUncertain{when: "lost", look: func() { b.with(other).visit(semSame) }}
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	other := newManager(t, store.Store, session.Config{})
+	b := login(t, m)
+	b.visit(func(s *session.Session) { countKey.Set(s, 10) })
+	u := &lostAnswer{when: "lost", look: func() { b.with(other).visit(changeBoth) }}
 	u.into(store)
-	wantResponse(t, "renewal", b.visit(func(s *session.Session) { s.Renew(); semSame(s) }), 200, "set")
+	wantResponse(t, "renewal", b.visit(func(s *session.Session) { s.Renew(); changeBoth(s) }), 200, "set")
 	b.visit(func(s *session.Session) {
-		if n, _ := semCount.Get(s); n != 12 {
+		if n, _ := countKey.Get(s); n != 12 {
 			t.Errorf("count: got %d, want 12", n)
 		}
 	})
@@ -1588,10 +1335,10 @@ func TestUncertainRenewThenChanged(t *testing.T) {
 func TestUncertainThenGone(t *testing.T) {
 	for _, when := range []string{"applied", "lost", "late"} {
 		for _, what := range []string{"update", "renew"} {
-			store := newSemStore()
-			m := semManager(t, store, session.Config{})
-			b := semLogin(t, m)
-			u := &semUncertain{when: when}
+			store := newHookedStore()
+			m := newManager(t, store, session.Config{})
+			b := login(t, m)
+			u := &lostAnswer{when: when}
 			u.look = func() {
 				for id := range store.live(t) { // a logout of all sessions
 					_ = store.Store.Delete(t.Context(), id)
@@ -1602,7 +1349,7 @@ func TestUncertainThenGone(t *testing.T) {
 				if what == "renew" {
 					s.Renew()
 				}
-				semA.Set(s, "1")
+				keyA.Set(s, "1")
 			})
 			wantResponse(t, when+" "+what, resp, 409, "nothing")
 			if n := len(store.live(t)); n != 0 {
@@ -1615,25 +1362,25 @@ func TestUncertainThenGone(t *testing.T) {
 // No look possible: the application must hear that nobody knows.
 func TestUncertainWithoutALook(t *testing.T) {
 	for _, what := range []string{"update", "create"} {
-		store := newSemStore()
+		store := newHookedStore()
 		var got error
-		m := semManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+		m := newManager(t, store, session.Config{ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			got = err
 			w.WriteHeader(503)
 		}})
-		b := &semBrowser{m: m}
+		b := &browser{m: m}
 		if what == "update" {
-			b = semLogin(t, m)
+			b = login(t, m)
 		}
-		u := &semUncertain{when: "applied"}
+		u := &lostAnswer{when: "applied"}
 		u.look = func() {
 			store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-				return session.Record{}, errSemDown
+				return session.Record{}, errStoreDown
 			}
 		}
 		u.into(store)
-		wantResponse(t, what, b.visit(func(s *session.Session) { semA.Set(s, "1") }), 503, "nothing")
-		if !errors.Is(got, session.ErrUncertain) || !errors.Is(got, errSemDown) {
+		wantResponse(t, what, b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
+		if !errors.Is(got, session.ErrUncertain) || !errors.Is(got, errStoreDown) {
 			t.Errorf("%s: got %v, want ErrUncertain and the store's error", what, got)
 		}
 	}
@@ -1643,9 +1390,9 @@ func TestUncertainWithoutALook(t *testing.T) {
 
 func TestGoroutinesOfOneRequest(t *testing.T) {
 	const n = 32
-	store := newSemStore()
-	m := semManager(t, store, session.Config{})
-	b := semLogin(t, m)
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{})
+	b := login(t, m)
 	store.took()
 	b.visit(func(s *session.Session) {
 		var start, done sync.WaitGroup
@@ -1654,9 +1401,9 @@ func TestGoroutinesOfOneRequest(t *testing.T) {
 			done.Go(func() {
 				start.Done()
 				start.Wait()
-				semCount.Update(s, func(n int) int { return n + 1 })
+				countKey.Update(s, func(n int) int { return n + 1 })
 				session.Key[int](fmt.Sprintf("key%d", i)).Set(s, i)
-				semUser.Get(s)
+				userKey.Get(s)
 				s.Keys()
 				_ = s.ID()
 				_ = s.Err()
@@ -1669,12 +1416,12 @@ func TestGoroutinesOfOneRequest(t *testing.T) {
 			})
 		}
 		done.Wait()
-		if got, _ := semCount.Get(s); got != n {
+		if got, _ := countKey.Get(s); got != n {
 			t.Errorf("count in the request: got %d, want %d", got, n)
 		}
 	})
 	b.visit(func(s *session.Session) {
-		if got, _ := semCount.Get(s); got != n {
+		if got, _ := countKey.Get(s); got != n {
 			t.Errorf("count: got %d, want %d", got, n)
 		}
 		if got := len(s.Keys()); got != n+2 {
@@ -1685,8 +1432,8 @@ func TestGoroutinesOfOneRequest(t *testing.T) {
 
 // One load for however many goroutines; the gate is in Load.
 func TestGoroutinesShareOneLoad(t *testing.T) {
-	store := newSemStore()
-	b := semLogin(t, semManager(t, store, session.Config{}))
+	store := newHookedStore()
+	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
 	reached, release := make(chan bool), make(chan bool)
 	store.load = func(_ string, do func() (session.Record, error)) (session.Record, error) {
@@ -1698,7 +1445,7 @@ func TestGoroutinesShareOneLoad(t *testing.T) {
 		var done sync.WaitGroup
 		for range 8 {
 			done.Go(func() {
-				if user, _ := semUser.Get(s); user != "ada" {
+				if user, _ := userKey.Get(s); user != "ada" {
 					t.Errorf("Get: got %q, want ada", user)
 				}
 			})
