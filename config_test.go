@@ -377,9 +377,7 @@ func TestErrorHandlerIsUsed(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 	}})
 	b := login(t, m)
-	store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-		return session.Record{}, errStoreDown
-	}
+	store.on("Load", fails(errStoreDown))
 	resp := b.visit(func(s *session.Session) { userKey.Get(s) })
 	wantResponse(t, "outage", resp, http.StatusTeapot, "nothing")
 	if saw == nil || resp.header.Get("Cache-Control") != "no-store" {

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
@@ -88,10 +89,10 @@ func visitWith(m *session.Manager, lines []string, h func(*session.Session)) *re
 func askedFor(t testing.TB, store *hookedStore, m *session.Manager, lines []string) (sid string, ok bool) {
 	t.Helper()
 	store.took()
-	store.load = func(id string, do func() (session.Record, error)) (session.Record, error) {
-		sid, ok = id, true
+	store.on("Load", func(_ context.Context, c *storeCall, do func() error) error {
+		sid, ok = c.id, true
 		return do()
-	}
+	})
 	resp := visitWith(m, lines, func(s *session.Session) {
 		userKey.Get(s)
 		if err := s.Err(); err != nil {

@@ -36,11 +36,8 @@ func seeded(t testing.TB, store *hookedStore, m *session.Manager, members string
 
 func seededRow(t testing.TB, store *hookedStore, m *session.Manager, row string, ttl time.Duration) *browser {
 	t.Helper()
-	store.mu.Lock()
-	n := len(store.ids)
-	store.mu.Unlock()
-	id := fmt.Sprintf("seed%028d", n)
-	store.note("seeded", id)
+	id := fmt.Sprintf("seed%028d", len(store.named()))
+	store.remember(id)
 	if err := store.Store.Create(t.Context(), id, session.Record{Data: []byte(row), TTL: ttl}); err != nil {
 		t.Fatal(err)
 	}

@@ -84,14 +84,14 @@ func TestTouchAtMostOncePerInterval(t *testing.T) {
 				store := newHookedStore()
 				m := newManager(t, store, session.Config{IdleTimeout: c.idle, TouchInterval: c.interval})
 				b := login(t, m)
-				store.touch = func(_ string, ttl time.Duration, do func() error) error {
+				store.on("Touch", func(_ context.Context, c *storeCall, do func() error) error {
 					before := store.ttl(t)
 					err := do()
-					if after := store.ttl(t); after < before || after != ttl {
-						t.Errorf("touch: got %v left after %v, want %v", after, before, ttl)
+					if after := store.ttl(t); after < before || after != c.ttl {
+						t.Errorf("touch: got %v left after %v, want %v", after, before, c.ttl)
 					}
 					return err
-				}
+				})
 				cookies := 0
 				for range c.visits {
 					pass(c.every)
@@ -273,14 +273,14 @@ func TestNewbornPagePasses(t *testing.T) {
 	log, store := &logRecorder{}, newHookedStore()
 	m := newManager(t, store, session.Config{AbsoluteTimeout: time.Hour, Logger: log.logger()})
 	b := seededRow(t, store, m, row, time.Minute)
-	store.update = func(context.Context, string, session.Change, func() error) error { return errStoreDown }
+	store.on("Update", fails(errStoreDown))
 	wantResponse(t, "stamping fails", b.visit(readUser), 200, "nothing")
 	if !strings.Contains(log.String(), errStoreDown.Error()) {
 		t.Error("log: got nothing about the failure")
 	}
 	wantResponse(t, "a change fails", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
 
-	store.update = nil
+	store.on("Update", nil)
 	other := b.with(m)
 	resp := b.visit(func(s *session.Session) {
 		userKey.Get(s)

@@ -266,11 +266,11 @@ func TestDestroyDuringLoad(t *testing.T) {
 	store := newHookedStore()
 	b := login(t, newManager(t, store, session.Config{}))
 	reached, release := make(chan bool), make(chan bool)
-	store.load = func(_ string, do func() (session.Record, error)) (session.Record, error) {
+	store.on("Load", func(_ context.Context, _ *storeCall, do func() error) error {
 		close(reached)
 		<-release
 		return do()
-	}
+	})
 	resp := b.visit(func(s *session.Session) {
 		got := make(chan bool)
 		go func() {
@@ -309,13 +309,13 @@ func TestDestroyDuringCommit(t *testing.T) {
 			b = login(t, m)
 		}
 		reached, release := make(chan bool), make(chan bool)
-		gate := func(do func() error) error {
+		gate := func(_ context.Context, _ *storeCall, do func() error) error {
 			close(reached)
 			<-release
 			return do()
 		}
-		store.create = func(_ context.Context, _ string, _ session.Record, do func() error) error { return gate(do) }
-		store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error { return gate(do) }
+		store.on("Create", gate)
+		store.on("Update", gate)
 		b.visit(func(s *session.Session) {
 			c.do(s)
 			saved := make(chan error)
@@ -382,13 +382,13 @@ func TestSaveContextBoundsOnlyTheWait(t *testing.T) {
 	store := newHookedStore()
 	b := login(t, newManager(t, store, session.Config{}))
 	release := make(chan bool)
-	store.update = func(ctx context.Context, _ string, _ session.Change, do func() error) error {
+	store.on("Update", func(ctx context.Context, _ *storeCall, do func() error) error {
 		<-release
 		if err := ctx.Err(); err != nil {
 			t.Errorf("the store's context: got %v, want none", err)
 		}
 		return do()
-	}
+	})
 	resp := b.visit(func(s *session.Session) {
 		keyA.Set(s, "1")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -419,10 +419,10 @@ func TestUpdateDuringOwnCommit(t *testing.T) {
 	other := b.with(newManager(t, store.Store, session.Config{}))
 	reached, release := make(chan bool), make(chan bool)
 	var once sync.Once
-	store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
+	store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
 		once.Do(func() { close(reached); <-release })
 		return do()
-	}
+	})
 	inc := func(n int) int { return n + 1 }
 	resp := b.visit(func(s *session.Session) {
 		countKey.Update(s, inc)
@@ -535,13 +535,11 @@ func TestReloadTransientErrorDoesNotStick(t *testing.T) {
 	b := login(t, newManager(t, store, session.Config{}))
 	resp := b.visit(func(s *session.Session) {
 		keyA.Set(s, "1")
-		store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-			return session.Record{}, errStoreDown
-		}
+		store.on("Load", fails(errStoreDown))
 		if err := s.Reload(t.Context()); !errors.Is(err, errStoreDown) {
 			t.Errorf("Reload: got %v, want the store's error", err)
 		}
-		store.load = nil
+		store.on("Load", nil)
 		if err := s.Err(); err != nil {
 			t.Errorf("Err: got %v, want none", err)
 		}
@@ -577,9 +575,7 @@ func TestReloadDoesNotExtend(t *testing.T) {
 
 func TestAbandon(t *testing.T) {
 	down := func(s *hookedStore) {
-		s.load = func(string, func() (session.Record, error)) (session.Record, error) {
-			return session.Record{}, errStoreDown
-		}
+		s.on("Load", fails(errStoreDown))
 	}
 	for _, c := range []struct {
 		name  string
@@ -631,9 +627,7 @@ func TestErrSticks(t *testing.T) {
 	log := &logRecorder{}
 	b := login(t, newManager(t, store, session.Config{Logger: log.logger()}))
 	store.took()
-	store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-		return session.Record{}, errStoreDown
-	}
+	store.on("Load", fails(errStoreDown))
 	resp := b.visit(func(s *session.Session) {
 		if err := s.Err(); err != nil {
 			t.Errorf("Err before use: got %v, want none", err)
@@ -645,7 +639,7 @@ func TestErrSticks(t *testing.T) {
 		if !errors.Is(first, errStoreDown) {
 			t.Errorf("Err: got %v, want the store's error", first)
 		}
-		store.load = nil // it would work now
+		store.on("Load", nil) // it would work now
 		keyA.Set(s, "1")
 		countKey.Update(s, func(n int) int { t.Error("Update ran f after an error"); return n })
 		s.Renew()
@@ -685,11 +679,11 @@ func TestSaveErrors(t *testing.T) {
 		is     error
 	}{
 		{"update fails", func(s *hookedStore) {
-			s.update = func(context.Context, string, session.Change, func() error) error { return errStoreDown }
+			s.on("Update", fails(errStoreDown))
 		}, func(s *session.Session) { keyA.Set(s, "1") }, 503, errStoreDown},
-		{"delete fails", func(s *hookedStore) { s.remove = func(string, func() error) error { return errStoreDown } }, func(s *session.Session) { s.Destroy() }, 503, errStoreDown},
+		{"delete fails", func(s *hookedStore) { s.on("Delete", fails(errStoreDown)) }, func(s *session.Session) { s.Destroy() }, 503, errStoreDown},
 		{"create fails after a delete", func(s *hookedStore) {
-			s.create = func(context.Context, string, session.Record, func() error) error { return errStoreDown }
+			s.on("Create", fails(errStoreDown))
 		}, func(s *session.Session) { s.Destroy(); keyA.Set(s, "1") }, 503, errStoreDown},
 	} {
 		store := newHookedStore()
@@ -713,7 +707,7 @@ func TestTouchFailurePasses(t *testing.T) {
 	store := newHookedStore()
 	log := &logRecorder{}
 	b := login(t, newManager(t, store, session.Config{TouchInterval: 1, Logger: log.logger()}))
-	store.touch = func(string, time.Duration, func() error) error { return errStoreDown }
+	store.on("Touch", fails(errStoreDown))
 	wantResponse(t, "touch fails", b.visit(func(s *session.Session) { userKey.Get(s) }), 200, "nothing")
 	if !strings.Contains(log.String(), errStoreDown.Error()) {
 		t.Error("log: got nothing about the failed touch")
@@ -947,20 +941,18 @@ func TestGoneStaysGone(t *testing.T) {
 			t.Run(e.name+" during a "+w.name+" request", func(t *testing.T) {
 				var down atomic.Bool // PostgreSQL cannot tell gone from changed
 				store := newHookedStore()
-				store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
+				store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
 					err := do()
 					if down.Load() && errors.Is(err, session.ErrNotFound) {
 						return session.ErrConflict
 					}
 					return err
-				}
+				})
 				m := newManager(t, store, session.Config{TouchInterval: 1})
 				dead := 0
 				for trial := range overlapTrials {
 					down.Store(trial%2 == 0)
-					store.mu.Lock()
-					store.ids, store.calls = nil, nil
-					store.mu.Unlock()
+					store.forget()
 					b := login(t, m)
 					id := b.id()
 					slowOne, ender := b.with(m), b.with(m)
@@ -1070,7 +1062,7 @@ func TestMergeOfAnUpdateThatNoLongerFits(t *testing.T) {
 func TestConflictsEndWithStoreTimeout(t *testing.T) {
 	store := newHookedStore()
 	b := login(t, newManager(t, store, session.Config{StoreTimeout: 50 * time.Millisecond}))
-	store.update = func(context.Context, string, session.Change, func() error) error { return session.ErrConflict }
+	store.on("Update", fails(session.ErrConflict))
 	wantResponse(t, "endless conflict", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
 }
 
@@ -1112,15 +1104,15 @@ func (u *lostAnswer) write(do func() error) error {
 }
 
 func (u *lostAnswer) into(s *hookedStore) {
-	s.create = func(_ context.Context, _ string, _ session.Record, do func() error) error { return u.write(do) }
-	s.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
+	s.on("Create", func(_ context.Context, _ *storeCall, do func() error) error { return u.write(do) })
+	s.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
 		// As PostgreSQL: one statement cannot tell gone from changed.
 		err := u.write(do)
 		if errors.Is(err, session.ErrNotFound) {
 			err = session.ErrConflict
 		}
 		return err
-	}
+	})
 }
 
 func TestUncertainUpdate(t *testing.T) {
@@ -1229,7 +1221,7 @@ func TestUncertainUpdateThenConflict(t *testing.T) {
 	b := login(t, m)
 	b.visit(func(s *session.Session) { countKey.Set(s, 10) })
 	try := 0
-	store.update = func(_ context.Context, _ string, _ session.Change, do func() error) error {
+	store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
 		switch try++; try {
 		case 1: // lost; another program changes another key
 			b.with(other).visit(func(s *session.Session) { keyB.Set(s, "x") })
@@ -1238,7 +1230,7 @@ func TestUncertainUpdateThenConflict(t *testing.T) {
 			b.with(other).visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) })
 		}
 		return do()
-	}
+	})
 	wantResponse(t, "save", b.visit(func(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }), 200, "nothing")
 	b.visit(func(s *session.Session) {
 		if n, _ := countKey.Get(s); n != 12 {
@@ -1374,9 +1366,7 @@ func TestUncertainWithoutALook(t *testing.T) {
 		}
 		u := &lostAnswer{when: "applied"}
 		u.look = func() {
-			store.load = func(string, func() (session.Record, error)) (session.Record, error) {
-				return session.Record{}, errStoreDown
-			}
+			store.on("Load", fails(errStoreDown))
 		}
 		u.into(store)
 		wantResponse(t, what, b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
@@ -1436,11 +1426,11 @@ func TestGoroutinesShareOneLoad(t *testing.T) {
 	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
 	reached, release := make(chan bool), make(chan bool)
-	store.load = func(_ string, do func() (session.Record, error)) (session.Record, error) {
+	store.on("Load", func(_ context.Context, _ *storeCall, do func() error) error {
 		close(reached)
 		<-release
 		return do()
-	}
+	})
 	b.visit(func(s *session.Session) {
 		var done sync.WaitGroup
 		for range 8 {

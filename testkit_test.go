@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"bytes"
-	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -24,8 +23,6 @@ const (
 	keyA     = session.Key[string]("a")
 	keyB     = session.Key[string]("b")
 )
-
-var errStoreDown = errors.New("semantics test: the store is down")
 
 // newManager fills in what every test needs.
 func newManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
