@@ -283,16 +283,16 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 // CVE-2025-64762 needed it.
 type carelessCache struct {
 	next   http.Handler
-	stored *webReply
+	stored *webResponse
 }
 
 var quotedArgument = regexp.MustCompile(`="[^"]*"`)
 
-func (c *carelessCache) get(cookie string) webReply {
+func (c *carelessCache) get(cookie string) webResponse {
 	if c.stored != nil {
 		return *c.stored
 	}
-	reply := webRecord(c.next, cookie)
+	reply := post(c.next, cookie)
 	keep := true
 	for _, line := range reply.header["Cache-Control"] {
 		for _, directive := range strings.Split(quotedArgument.ReplaceAllString(line, "=x"), ",") {
@@ -321,10 +321,10 @@ func TestNoCacheHandsOutACookie(t *testing.T) {
 		known bool
 		use   func(*session.Session)
 	}{
-		{"created", false, func(s *session.Session) { webName.Set(s, "ada") }},
+		{"created", false, func(s *session.Session) { nameKey.Set(s, "ada") }},
 		{"renewed", true, (*session.Session).Renew},
-		{"touched", true, func(s *session.Session) { webName.Get(s) }},
-		{"changed", true, func(s *session.Session) { webCity.Set(s, "London") }},
+		{"touched", true, func(s *session.Session) { nameKey.Get(s) }},
+		{"changed", true, func(s *session.Session) { cityKey.Set(s, "London") }},
 		{"remembered", true, func(s *session.Session) { s.SetIdleTimeout(48 * time.Hour) }},
 		{"logged out", true, (*session.Session).Destroy},
 	} {
@@ -340,7 +340,7 @@ func TestNoCacheHandsOutACookie(t *testing.T) {
 			{"Expires": {"Fri, 01 Jan 2100 00:00:00 GMT"}, "Etag": {`"x"`}},
 		} {
 			synctest.Test(t, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := site.login(t)
 				pass(time.Hour) // a touch is due
 				cache := &carelessCache{next: site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -356,7 +356,7 @@ func TestNoCacheHandsOutACookie(t *testing.T) {
 					cookie = ""
 				}
 				first := cache.get(cookie)
-				if first.code != 200 || len(first.header["Set-Cookie"]) == 0 && !strings.Contains(fmt.Sprint(page), "public") && !strings.Contains(fmt.Sprint(page), "s-maxage") {
+				if first.status != 200 || len(first.header["Set-Cookie"]) == 0 && !strings.Contains(fmt.Sprint(page), "public") && !strings.Contains(fmt.Sprint(page), "s-maxage") {
 					t.Errorf("%s, %v: got no cookie, want one", why.name, page)
 				}
 				if cache.stored != nil && len(cache.stored.header["Set-Cookie"]) > 0 {

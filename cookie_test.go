@@ -78,7 +78,7 @@ func expressSigned(secret, sid string) string {
 }
 
 // visitWith sends the Cookie header lines as they stand.
-func visitWith(m *session.Manager, lines []string, h func(*session.Session)) *reply {
+func visitWith(m *session.Manager, lines []string, h func(*session.Session)) *response {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header["Cookie"] = lines
 	return (&browser{m: m}).send(r, func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })

@@ -344,13 +344,13 @@ func TestSetIdleTimeout(t *testing.T) {
 			}
 			return "no record"
 		}
-		want := func(what string, resp *reply, age string, left time.Duration, cookie int) {
+		want := func(what string, resp *response, age string, left time.Duration, cookie int) {
 			t.Helper()
 			if maxAge() != age || store.ttl(t) != left || resp.maxAge(t) != cookie {
 				t.Errorf("%s: got originalMaxAge %s, %v left, Max-Age %d, want %s, %v, %d", what, maxAge(), store.ttl(t), resp.maxAge(t), age, left, cookie)
 			}
 		}
-		set := func(d time.Duration) *reply {
+		set := func(d time.Duration) *response {
 			return b.visit(func(s *session.Session) { s.SetIdleTimeout(d) })
 		}
 		want("longer", set(30*day), "2592000000", 30*day, 2592000)

@@ -27,8 +27,8 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// webRecord runs a request without a server.
-func webRecord(h http.Handler, cookie string) webReply {
+// post runs a request without a server.
+func post(h http.Handler, cookie string) webResponse {
 	r := httptest.NewRequest("POST", "/", nil)
 	if cookie != "" {
 		r.Header.Set("Cookie", cookie)
@@ -36,11 +36,11 @@ func webRecord(h http.Handler, cookie string) webReply {
 	rec := httptest.NewRecorder()
 	h.ServeHTTP(rec, r)
 	res := rec.Result()
-	return webReply{code: res.StatusCode, header: res.Header, trailer: res.Trailer, body: rec.Body.String()}
+	return webResponse{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: rec.Body.String()}
 }
 
-// webBackend is what a reverse proxy has behind it.
-func webBackend(t *testing.T, size int) *url.URL {
+// startBackend is what a reverse proxy has behind it.
+func startBackend(t *testing.T, size int) *url.URL {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		h := w.Header()
@@ -65,17 +65,17 @@ func webBackend(t *testing.T, size int) *url.URL {
 // A reverse proxy aborts when its writes are refused; the browser must see the
 // error handler's answer all the same.
 func TestHandlerAroundReverseProxy(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, size := range []int{0, 10, 1 << 20} {
 			for _, flush := range []time.Duration{0, -1} {
 				t.Run(fmt.Sprint(proto, "/", size, "/", flush), func(t *testing.T) {
-					site := newWebSite(t)
-					proxy := httputil.NewSingleHostReverseProxy(webBackend(t, size))
+					site := newSite(t)
+					proxy := httputil.NewSingleHostReverseProxy(startBackend(t, size))
 					proxy.FlushInterval = flush
 					proxy.ErrorLog = log.New(io.Discard, "", 0)
 					aborted := make(chan bool, 1)
-					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						webName.Set(session.From(r.Context()), "ada")
+					srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						nameKey.Set(session.From(r.Context()), "ada")
 						returned := false
 						defer func() { aborted <- !returned }()
 						proxy.ServeHTTP(w, r)
@@ -106,21 +106,21 @@ func TestHandlerAroundReverseProxy(t *testing.T) {
 }
 
 func TestHandlerWithTimeoutHandler(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, side := range []string{"outside", "inside"} {
-			around := func(site *webSite, d time.Duration, h http.HandlerFunc) http.Handler {
+			around := func(site *testSite, d time.Duration, h http.HandlerFunc) http.Handler {
 				if side == "outside" {
-					return webOutside(http.TimeoutHandler(site.m.Handler(h), d, "timeout"))
+					return outside(http.TimeoutHandler(site.m.Handler(h), d, "timeout"))
 				}
-				return webOutside(site.m.Handler(http.TimeoutHandler(h, d, "timeout")))
+				return outside(site.m.Handler(http.TimeoutHandler(h, d, "timeout")))
 			}
 			t.Run(proto+"/"+side, func(t *testing.T) {
-				site := newWebSite(t)
-				srv := webServe(t, proto, around(site, time.Minute, func(w http.ResponseWriter, r *http.Request) {
-					webSpoil(w.Header())
+				site := newSite(t)
+				srv := startServer(t, proto, around(site, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+					spoil(w.Header())
 					// What TimeoutHandler outside copies only adds to its map.
 					w.Header().Del("Access-Control-Allow-Origin")
-					webName.Set(session.From(r.Context()), "ada")
+					nameKey.Set(session.From(r.Context()), "ada")
 					_, _ = io.WriteString(w, "secret page")
 				}))
 				reply := srv.do(t, "POST", "")
@@ -135,48 +135,48 @@ func TestHandlerWithTimeoutHandler(t *testing.T) {
 				if side == "inside" {
 					return // there all comes before the first byte
 				}
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := site.login(t)
 				site.store.fail("Update")
-				srv := webServe(t, proto, around(site, time.Minute, func(w http.ResponseWriter, r *http.Request) {
+				srv := startServer(t, proto, around(site, time.Minute, func(w http.ResponseWriter, r *http.Request) {
 					_, _ = io.WriteString(w, "page")
-					webName.Set(session.From(r.Context()), "eve")
+					nameKey.Set(session.From(r.Context()), "eve")
 				}))
 				if reply := srv.do(t, "POST", cookie); reply.err == nil {
-					t.Errorf("reply: got %d %q, want a broken one", reply.code, reply.body)
+					t.Errorf("reply: got %d %q, want a broken one", reply.status, reply.body)
 				}
 			})
 		}
 		// The handler outlives its response, and does so in order: it goes on
 		// when the browser has the answer.
 		t.Run(proto+"/outside/timeout", func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
 			answered, saved := make(chan struct{}), make(chan error)
-			srv := webServe(t, proto, http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := startServer(t, proto, http.TimeoutHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					<-answered
-					webName.Set(session.From(r.Context()), "eve")
+					nameKey.Set(session.From(r.Context()), "eve")
 				})).ServeHTTP(w, r)
 				saved <- nil
 			}), time.Millisecond, "timeout"))
 			srv.do(t, "POST", cookie).want(t, 503, "timeout")
 			close(answered)
 			<-saved
-			site.wantStored(t, cookie, webName, "eve")
+			site.wantStored(t, cookie, nameKey, "eve")
 		})
 		t.Run(proto+"/inside/timeout", func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
 			finished, after := make(chan struct{}), make(chan error)
 			h := site.m.Handler(http.TimeoutHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				webName.Get(s)
+				nameKey.Get(s)
 				<-finished
-				webName.Set(s, "eve")
+				nameKey.Set(s, "eve")
 				after <- s.Err()
 			}), time.Millisecond, "timeout"))
-			srv := webServe(t, proto, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := startServer(t, proto, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				h.ServeHTTP(w, r)
 				close(finished)
 			}))
@@ -184,7 +184,7 @@ func TestHandlerWithTimeoutHandler(t *testing.T) {
 			if got := <-after; !errors.Is(got, session.ErrFinished) {
 				t.Errorf("Err of a change after the timeout: got %v, want ErrFinished", got)
 			}
-			site.wantStored(t, cookie, webName, "ada")
+			site.wantStored(t, cookie, nameKey, "ada")
 		})
 	}
 }
@@ -202,39 +202,39 @@ func TestHandlerPanicPassesOn(t *testing.T) {
 		{"before the first byte", value, "", func(http.ResponseWriter, *session.Session) {}, "ada", value},
 		{"after the first byte", value, "", func(w http.ResponseWriter, s *session.Session) {
 			_, _ = io.WriteString(w, "page")
-			webName.Set(s, "bob")
+			nameKey.Set(s, "bob")
 		}, "eve", value},
 		{"after Save", value, "", func(_ http.ResponseWriter, s *session.Session) {
 			if err := s.Save(context.Background()); err != nil {
 				t.Errorf("Save: got %v, want no error", err)
 			}
-			webName.Set(s, "bob")
+			nameKey.Set(s, "bob")
 		}, "eve", value},
 		{"uncomparable", []int{1}, "", func(http.ResponseWriter, *session.Session) {}, "ada", "[1]"},
 		{"abort before the first byte", http.ErrAbortHandler, "", func(http.ResponseWriter, *session.Session) {}, "ada", http.ErrAbortHandler},
 		{"abort in an outage, before the commit", http.ErrAbortHandler, "Update", func(http.ResponseWriter, *session.Session) {}, "ada", http.ErrAbortHandler},
 		{"abort after a refusal", http.ErrAbortHandler, "Update", func(w http.ResponseWriter, _ *session.Session) {
 			w.WriteHeader(200)
-			webSpoil(w.Header())
+			spoil(w.Header())
 			w.Header().Set(http.TrailerPrefix+"X-Late", "late")
 		}, "ada", nil},
 		{"other after a refusal", value, "Update", func(w http.ResponseWriter, _ *session.Session) { w.WriteHeader(200) }, "ada", value},
 		{"uncomparable after a refusal", []int{1}, "Update", func(w http.ResponseWriter, _ *session.Session) { w.WriteHeader(200) }, "ada", "[1]"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
 			site.store.fail(tt.fails)
 			h := site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				webName.Set(s, "eve")
+				nameKey.Set(s, "eve")
 				tt.use(w, s)
 				panic(tt.value)
 			}))
 			var got any
 			func() {
 				defer func() { got = recover() }()
-				webRecord(h, cookie)
+				post(h, cookie)
 			}()
 			if _, ok := got.([]int); ok {
 				got = fmt.Sprint(got)
@@ -242,23 +242,23 @@ func TestHandlerPanicPassesOn(t *testing.T) {
 			if got != tt.want {
 				t.Errorf("panic value: got %v, want %v", got, tt.want)
 			}
-			site.wantStored(t, cookie, webName, tt.stored)
+			site.wantStored(t, cookie, nameKey, tt.stored)
 		})
-		for _, proto := range webHTTP {
+		for _, proto := range protocols {
 			t.Run(tt.name+"/"+proto, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := site.login(t)
 				site.store.fail(tt.fails)
-				reply := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				reply := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
-					webName.Set(s, "eve")
+					nameKey.Set(s, "eve")
 					tt.use(w, s)
 					panic(tt.value)
 				})))).do(t, "POST", cookie)
 				if tt.want == nil {
 					reply.wantRefused(t, 503)
 				} else if reply.err == nil {
-					t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.code, reply.body)
+					t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.status, reply.body)
 				}
 			})
 		}
@@ -266,12 +266,12 @@ func TestHandlerPanicPassesOn(t *testing.T) {
 }
 
 func TestHandlerGoexit(t *testing.T) {
-	site := newWebSite(t)
+	site := newSite(t)
 	cookie := site.login(t)
 	for _, fails := range []string{"", "Update"} {
 		site.store.fail(fails)
 		h := site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			webName.Set(session.From(r.Context()), "eve")
+			nameKey.Set(session.From(r.Context()), "eve")
 			if fails != "" {
 				w.WriteHeader(http.StatusOK)
 			}
@@ -281,33 +281,33 @@ func TestHandlerGoexit(t *testing.T) {
 		go func() {
 			returned := false
 			defer func() { exited <- !returned && recover() == nil }()
-			webRecord(h, cookie)
+			post(h, cookie)
 			returned = true
 		}()
 		if !<-exited {
 			t.Error("Goexit: got a return or a panic, want the goroutine's end")
 		}
-		site.wantStored(t, cookie, webName, "ada")
+		site.wantStored(t, cookie, nameKey, "ada")
 	}
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		site.store.fail()
-		reply := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-			webName.Set(session.From(r.Context()), "eve")
+		reply := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			nameKey.Set(session.From(r.Context()), "eve")
 			runtime.Goexit()
 		}))).do(t, "POST", cookie)
 		if reply.err == nil {
-			t.Errorf("%s: reply: got a complete one, %d, want a broken one", proto, reply.code)
+			t.Errorf("%s: reply: got a complete one, %d, want a broken one", proto, reply.status)
 		}
-		site.wantStored(t, cookie, webName, "ada")
+		site.wantStored(t, cookie, nameKey, "ada")
 	}
 }
 
 // A request that does not use the session gets what the bare handler gives.
 func TestHandlerUnusedLeavesNoTrace(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t)
-			bare := webOutside(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			site := newSite(t)
+			bare := outside(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Cache-Control", "public, max-age=60")
 				_, _ = io.WriteString(w, "page")
 			}))
@@ -315,10 +315,10 @@ func TestHandlerUnusedLeavesNoTrace(t *testing.T) {
 				_ = session.From(r.Context()).Err() // no use
 				bare.ServeHTTP(w, r)
 			})
-			want := webServe(t, proto, bare).do(t, "POST", "")
+			want := startServer(t, proto, bare).do(t, "POST", "")
 			for _, cookie := range []string{"", site.login(t)} {
 				site.store.fail("Load", "Create", "Update", "Touch", "Delete")
-				reply := webServe(t, proto, site.m.Handler(found)).do(t, "POST", cookie)
+				reply := startServer(t, proto, site.m.Handler(found)).do(t, "POST", cookie)
 				reply.want(t, 200, want.body)
 				reply.header.Del("Date")
 				want.header.Del("Date")
@@ -333,18 +333,18 @@ func TestHandlerUnusedLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// webTracer counts statements.
-type webTracer struct{ n atomic.Int64 }
+// queryCounter counts statements.
+type queryCounter struct{ n atomic.Int64 }
 
-func (c *webTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (c *queryCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	c.n.Add(1)
 	return ctx
 }
 
-func (c *webTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (c *queryCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func TestHandlerStatements(t *testing.T) {
-	tracer := &webTracer{}
+	tracer := &queryCounter{}
 	pool := pgtest.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer })
 	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -358,19 +358,19 @@ func TestHandlerStatements(t *testing.T) {
 			_, _ = io.WriteString(w, "page")
 		}))
 	}
-	login := webRecord(use(func(s *session.Session) { webName.Set(s, "ada") }), "")
+	login := post(use(func(s *session.Session) { nameKey.Set(s, "ada") }), "")
 	known := login.cookie(t)
 
 	cfg.Secret = strings.Repeat("not the secret ", 4)
 	forger := webManager(t, session.NewMemoryStore(), cfg)
-	forged := webRecord(forger.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		webName.Set(session.From(r.Context()), "ada")
+	forged := post(forger.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		nameKey.Set(session.From(r.Context()), "ada")
 	})), "").cookie(t)
 
 	everything := func(s *session.Session) {
-		webName.Get(s)
-		webName.Take(s)
-		webName.Delete(s)
+		nameKey.Get(s)
+		nameKey.Take(s)
+		nameKey.Delete(s)
 		s.ID()
 		s.IsNew()
 		s.Keys()
@@ -394,17 +394,17 @@ func TestHandlerStatements(t *testing.T) {
 		{"read, no cookie", "", everything, 0, true, 0},
 		{"read, forged cookie", forged, everything, 0, true, 0},
 		{"read, broken cookie", "session=x", everything, 0, true, 0},
-		{"set and deleted, no cookie", "", func(s *session.Session) { webName.Set(s, "eve"); webName.Delete(s) }, 0, true, 0},
-		{"one read", known, func(s *session.Session) { webName.Get(s) }, 1, true, 0},
-		{"many reads", known, func(s *session.Session) { webName.Get(s); webCity.Get(s); s.Keys(); s.ID() }, 1, true, 0},
-		{"the same value set", known, func(s *session.Session) { webName.Set(s, "ada") }, 1, true, 0},
-		{"one change", known, func(s *session.Session) { webName.Set(s, "eve") }, 2, true, 0},
+		{"set and deleted, no cookie", "", func(s *session.Session) { nameKey.Set(s, "eve"); nameKey.Delete(s) }, 0, true, 0},
+		{"one read", known, func(s *session.Session) { nameKey.Get(s) }, 1, true, 0},
+		{"many reads", known, func(s *session.Session) { nameKey.Get(s); cityKey.Get(s); s.Keys(); s.ID() }, 1, true, 0},
+		{"the same value set", known, func(s *session.Session) { nameKey.Set(s, "ada") }, 1, true, 0},
+		{"one change", known, func(s *session.Session) { nameKey.Set(s, "eve") }, 2, true, 0},
 		{"destroy", known, (*session.Session).Destroy, 1, true, 1},
-		{"create", "", func(s *session.Session) { webName.Set(s, "eve") }, 1, true, 1},
+		{"create", "", func(s *session.Session) { nameKey.Set(s, "eve") }, 1, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := tracer.n.Load()
-			reply := webRecord(use(tt.use), tt.cookie)
+			reply := post(use(tt.use), tt.cookie)
 			if got := tracer.n.Load() - before; got != tt.want {
 				t.Errorf("statements: got %d, want %d", got, tt.want)
 			}
@@ -440,9 +440,9 @@ func TestHandlerVary(t *testing.T) {
 		{"one that only looks like it", []string{"Cookies, X-Cookie"}, []string{"Cookies, X-Cookie", "Cookie"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			site := newWebSite(t)
-			reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				webName.Get(session.From(r.Context()))
+			site := newSite(t)
+			reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Get(session.From(r.Context()))
 				for _, v := range tt.set {
 					w.Header().Add("Vary", v)
 				}
@@ -476,9 +476,9 @@ func TestHandlerCacheControlWithCookie(t *testing.T) {
 		{[]string{"x-private, not-no-store"}, []string{"no-store"}},
 	} {
 		t.Run(strings.Join(tt.set, "|"), func(t *testing.T) {
-			site := newWebSite(t)
-			reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				webName.Set(session.From(r.Context()), "ada")
+			site := newSite(t)
+			reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Set(session.From(r.Context()), "ada")
 				for _, v := range tt.set {
 					w.Header().Add("Cache-Control", v)
 				}
@@ -502,9 +502,9 @@ func TestHandlerCacheControlWithCookie(t *testing.T) {
 
 // Without a cookie of ours the handler's headers are its own.
 func TestHandlerCacheControlWithoutCookie(t *testing.T) {
-	site := newWebSite(t)
-	reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		webName.Get(session.From(r.Context()))
+	site := newSite(t)
+	reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		nameKey.Get(session.From(r.Context()))
 		w.Header().Set("Cache-Control", "public, max-age=60")
 		w.Header().Set("CDN-Cache-Control", "max-age=60")
 	})), site.login(t))
@@ -519,7 +519,7 @@ func TestHandlerCacheControlWithoutCookie(t *testing.T) {
 // A cookie for a touch alone does not spoil a page that caches may keep; the
 // touch itself happens.
 func TestHandlerTouchOnlyCookie(t *testing.T) {
-	get := func(s *session.Session) { webName.Get(s) }
+	get := func(s *session.Session) { nameKey.Get(s) }
 	for _, tt := range []struct {
 		name   string
 		set    string
@@ -539,10 +539,10 @@ func TestHandlerTouchOnlyCookie(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := site.login(t)
 				<-time.After(time.Hour) // the bubble's clock: a touch is due
-				reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					tt.use(session.From(r.Context()))
 					if tt.set != "" {
 						w.Header().Set("Cache-Control", tt.set)
@@ -564,11 +564,11 @@ func TestHandlerTouchOnlyCookie(t *testing.T) {
 
 func TestHandlerNested(t *testing.T) {
 	// managers returns two of them with cookies of their own.
-	managers := func(t *testing.T) (outer, inner *webSite) {
-		outer = newWebSite(t, func(c *session.Config) { c.Cookie.Name = "outer" })
-		return outer, newWebSite(t)
+	managers := func(t *testing.T) (outer, inner *testSite) {
+		outer = newSite(t, func(c *session.Config) { c.Cookie.Name = "outer" })
+		return outer, newSite(t)
 	}
-	names := func(r webReply) string {
+	names := func(r webResponse) string {
 		var out []string
 		for _, c := range r.header["Set-Cookie"] {
 			name, _, _ := strings.Cut(c, "=")
@@ -577,17 +577,17 @@ func TestHandlerNested(t *testing.T) {
 		slices.Sort(out)
 		return strings.Join(out, " ")
 	}
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
 			outer, inner := managers(t)
-			srv := webServe(t, proto, webOutside(outer.m.Handler(inner.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := startServer(t, proto, outside(outer.m.Handler(inner.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				ctx, cancel := context.WithCancel(r.Context()) // found through contexts of others, too
 				defer cancel()
 				if session.From(ctx) != inner.m.From(ctx) || session.From(ctx) == outer.m.From(ctx) {
 					t.Error("From: got the outer manager's session, want the innermost's")
 				}
-				webName.Set(outer.m.From(ctx), "outer")
-				webName.Set(inner.m.From(ctx), "inner")
+				nameKey.Set(outer.m.From(ctx), "outer")
+				nameKey.Set(inner.m.From(ctx), "inner")
 				_, _ = io.WriteString(w, "page")
 			})))))
 			reply := srv.do(t, "POST", "")
@@ -601,9 +601,9 @@ func TestHandlerNested(t *testing.T) {
 			for _, c := range reply.header["Set-Cookie"] {
 				pair, _, _ := strings.Cut(c, ";")
 				if strings.HasPrefix(pair, "outer=") {
-					outer.wantStored(t, pair, webName, "outer")
+					outer.wantStored(t, pair, nameKey, "outer")
 				} else {
-					inner.wantStored(t, pair, webName, "inner")
+					inner.wantStored(t, pair, nameKey, "inner")
 				}
 			}
 
@@ -626,26 +626,26 @@ func TestHandlerNested(t *testing.T) {
 		})
 	}
 	t.Run("same manager", func(t *testing.T) {
-		site := newWebSite(t)
+		site := newSite(t)
 		var around *session.Session
 		inner := site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			if session.From(r.Context()) != around {
 				t.Error("From: got another session inside, want the same")
 			}
 		}))
-		reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			around = session.From(r.Context())
-			webName.Set(around, "ada")
+			nameKey.Set(around, "ada")
 			inner.ServeHTTP(w, r)
 		})), "")
-		site.wantStored(t, reply.cookie(t), webName, "ada")
+		site.wantStored(t, reply.cookie(t), nameKey, "ada")
 		if got := site.store.count(""); got != 1 {
 			t.Errorf("store calls: got %d, want 1", got)
 		}
 	})
 	t.Run("same manager around another", func(t *testing.T) {
 		outer, inner := managers(t)
-		webRecord(outer.m.Handler(inner.m.Handler(outer.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		post(outer.m.Handler(inner.m.Handler(outer.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			if session.From(r.Context()) != inner.m.From(r.Context()) {
 				t.Error("From: got the outer manager's session, want the innermost's")
 			}
@@ -654,14 +654,14 @@ func TestHandlerNested(t *testing.T) {
 }
 
 func TestFromWithoutHandler(t *testing.T) {
-	site, other := newWebSite(t), newWebSite(t)
+	site, other := newSite(t), newSite(t)
 	for name, f := range map[string]func(ctx context.Context){
 		"From":                       func(context.Context) { session.From(context.Background()) },
 		"Manager.From":               func(context.Context) { site.m.From(context.Background()) },
 		"Manager.From under another": func(ctx context.Context) { other.m.From(ctx) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			webRecord(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			post(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				defer func() {
 					if got, _ := recover().(string); !strings.Contains(got, "wrap the handler") {
 						t.Errorf("panic: got %q, want one that says what to do", got)
@@ -675,10 +675,10 @@ func TestFromWithoutHandler(t *testing.T) {
 
 // The context that carries a session may end up in somebody's log.
 func TestContextShowsNoSession(t *testing.T) {
-	site := newWebSite(t)
-	webRecord(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	site := newSite(t)
+	post(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		webName.Get(s)
+		nameKey.Get(s)
 		derived, cancel := context.WithCancel(r.Context())
 		defer cancel()
 		type key struct{}
@@ -693,24 +693,24 @@ func TestContextShowsNoSession(t *testing.T) {
 	})), site.login(t))
 }
 
-// webNull is a ResponseWriter that costs nothing itself.
-type webNull struct{ h http.Header }
+// nullWriter is a ResponseWriter that costs nothing itself.
+type nullWriter struct{ h http.Header }
 
-func (w webNull) Header() http.Header         { return w.h }
-func (w webNull) Write(b []byte) (int, error) { return len(b), nil }
-func (w webNull) WriteHeader(int)             {}
+func (w nullWriter) Header() http.Header         { return w.h }
+func (w nullWriter) Write(b []byte) (int, error) { return len(b), nil }
+func (w nullWriter) WriteHeader(int)             {}
 
-var webPage = []byte(strings.Repeat("page ", 200))
+var pageBytes = []byte(strings.Repeat("page ", 200))
 
-func webBare(w http.ResponseWriter, _ *http.Request) {
+func bareHandler(w http.ResponseWriter, _ *http.Request) {
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(webPage)
+	_, _ = w.Write(pageBytes)
 }
 
 func TestHandlerUnusedAllocates(t *testing.T) {
-	site := newWebSite(t)
-	bare := http.Handler(http.HandlerFunc(webBare))
-	var w http.ResponseWriter = webNull{http.Header{}}
+	site := newSite(t)
+	bare := http.Handler(http.HandlerFunc(bareHandler))
+	var w http.ResponseWriter = nullWriter{http.Header{}}
 	for _, cookie := range []string{"", site.login(t)} {
 		r := httptest.NewRequest("GET", "/", nil)
 		if cookie != "" {
@@ -728,14 +728,14 @@ func TestHandlerUnusedAllocates(t *testing.T) {
 // The browser leaves while the save is under way; the save lands on a context
 // that has not ended, and nobody is alarmed.
 func TestHandlerClientGone(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, op := range []string{"Load", "Create", "Update", "Delete"} {
 			for _, first := range []bool{false, true} {
 				if first && op == "Create" {
 					continue // too late then
 				}
 				t.Run(fmt.Sprint(proto, "/", op, "/after the first byte ", first), func(t *testing.T) {
-					site := newWebSite(t)
+					site := newSite(t)
 					cookie := site.login(t)
 					under, gone, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
 					site.store.on(func(ctx context.Context, got string) error {
@@ -755,13 +755,13 @@ func TestHandlerClientGone(t *testing.T) {
 						case "Delete":
 							s.Destroy()
 						default:
-							webName.Set(s, "eve")
+							nameKey.Set(s, "eve")
 						}
 						if got := s.Err(); got != nil {
 							t.Errorf("Err: got %v, want no error", got)
 						}
 					}))
-					srv := webServe(t, proto, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					srv := startServer(t, proto, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						defer close(returned)
 						context.AfterFunc(r.Context(), func() { close(gone) })
 						h.ServeHTTP(w, r)
@@ -783,13 +783,13 @@ func TestHandlerClientGone(t *testing.T) {
 					<-returned
 					switch op {
 					case "Delete":
-						site.wantStored(t, cookie, webName, "")
+						site.wantStored(t, cookie, nameKey, "")
 					case "Create":
 						if got := site.store.count("Create"); got != 1 {
 							t.Errorf("records created: got %d, want 1", got)
 						}
 					default:
-						site.wantStored(t, cookie, webName, "eve")
+						site.wantStored(t, cookie, nameKey, "eve")
 					}
 					if got := site.log.from(slog.LevelWarn); len(got) > 0 {
 						t.Errorf("logged: got %q, want nothing", got)
@@ -803,12 +803,12 @@ func TestHandlerClientGone(t *testing.T) {
 // Goroutines of one request use its session and its writer's commit at once.
 // Run with -race.
 func TestHandlerGoroutinesOfOneRequest(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
 			const count = session.Key[int]("count")
-			srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
 				var wg sync.WaitGroup
 				start := make(chan struct{})
@@ -817,9 +817,9 @@ func TestHandlerGoroutinesOfOneRequest(t *testing.T) {
 						<-start
 						for range 4 {
 							count.Update(s, func(n int) int { return n + 1 })
-							webCity.Set(s, fmt.Sprint("city", i))
+							cityKey.Set(s, fmt.Sprint("city", i))
 							session.Key[int](fmt.Sprint("own", i)).Set(s, i)
-							webName.Get(s)
+							nameKey.Get(s)
 							s.Keys()
 							s.ID()
 							s.IsNew()
@@ -859,30 +859,30 @@ func TestHandlerGoroutinesOfOneRequest(t *testing.T) {
 func TestHandlerLeakedGoroutine(t *testing.T) {
 	for _, used := range []bool{true, false} {
 		t.Run(fmt.Sprint("used before ", used), func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
 			site.store.on(nil)
 			var s *session.Session
-			webRecord(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			post(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				s = session.From(r.Context())
 				if used {
-					webName.Get(s)
+					nameKey.Get(s)
 				}
 			})), cookie)
 			want, calls := "", 0
 			if used {
 				want, calls = "ada", 1
 			}
-			if got, _ := webName.Get(s); got != want {
+			if got, _ := nameKey.Get(s); got != want {
 				t.Errorf("Get after the return: got %q, want %q from memory", got, want)
 			}
 			if got := s.Err(); got != nil {
 				t.Errorf("Err after a read: got %v, want no error", got)
 			}
 			for name, change := range map[string]func(){
-				"Set":            func() { webName.Set(s, "eve") },
-				"Update":         func() { webName.Update(s, strings.ToUpper) },
-				"Delete":         func() { webName.Delete(s) },
+				"Set":            func() { nameKey.Set(s, "eve") },
+				"Update":         func() { nameKey.Update(s, strings.ToUpper) },
+				"Delete":         func() { nameKey.Delete(s) },
 				"Renew":          s.Renew,
 				"Destroy":        s.Destroy,
 				"SetIdleTimeout": func() { s.SetIdleTimeout(time.Hour) },
@@ -899,13 +899,13 @@ func TestHandlerLeakedGoroutine(t *testing.T) {
 			if got := s.Save(t.Context()); !errors.Is(got, session.ErrFinished) {
 				t.Errorf("Save: got %v, want ErrFinished", got)
 			}
-			if got, _ := webName.Get(s); got != want {
+			if got, _ := nameKey.Get(s); got != want {
 				t.Errorf("Get after refused changes: got %q, want %q", got, want)
 			}
 			if got := site.store.count(""); got != calls {
 				t.Errorf("store calls: got %d, want %d", got, calls)
 			}
-			site.wantStored(t, cookie, webName, "ada")
+			site.wantStored(t, cookie, nameKey, "ada")
 		})
 	}
 }
@@ -924,17 +924,17 @@ func webDuring(store *webStore, op string, f func()) {
 // The header waits for a Save under way in another goroutine, and both changes
 // are saved once.
 func TestHandlerSaveDuringTheFirstByte(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, op := range []string{"Create", "Update"} {
 			t.Run(proto+"/"+op, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := ""
 				if op == "Update" {
 					cookie = site.login(t)
 				}
-				srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
-					webName.Set(s, "eve")
+					nameKey.Set(s, "eve")
 					if op == "Update" {
 						s.Renew()
 					}
@@ -942,7 +942,7 @@ func TestHandlerSaveDuringTheFirstByte(t *testing.T) {
 					webDuring(site.store, op, func() { close(under); <-writing })
 					go func() { saved <- s.Save(r.Context()) }()
 					<-under
-					webCity.Set(s, "London")
+					cityKey.Set(s, "London")
 					close(writing)
 					_, _ = io.WriteString(w, "page")
 					if err := <-saved; err != nil {
@@ -952,10 +952,10 @@ func TestHandlerSaveDuringTheFirstByte(t *testing.T) {
 				reply := srv.do(t, "POST", cookie)
 				reply.want(t, 200, "page")
 				sent := reply.cookie(t)
-				site.wantStored(t, sent, webName, "eve")
-				site.wantStored(t, sent, webCity, "London")
+				site.wantStored(t, sent, nameKey, "eve")
+				site.wantStored(t, sent, cityKey, "London")
 				if op == "Update" {
-					site.wantStored(t, cookie, webName, "")
+					site.wantStored(t, cookie, nameKey, "")
 				}
 			})
 		}
@@ -975,26 +975,26 @@ func TestHandlerChangeDuringTheFirstByte(t *testing.T) {
 		stored bool // name and city; else nothing
 		logged int
 	}{
-		{"change of a known session", true, func(s *session.Session) { webCity.Set(s, "London") }, "Update", 200, nil, true, 0},
-		{"change of a new session", false, func(s *session.Session) { webCity.Set(s, "London") }, "Create", 200, nil, true, 0},
+		{"change of a known session", true, func(s *session.Session) { cityKey.Set(s, "London") }, "Update", 200, nil, true, 0},
+		{"change of a new session", false, func(s *session.Session) { cityKey.Set(s, "London") }, "Create", 200, nil, true, 0},
 		{"renew", true, (*session.Session).Renew, "Update", 200, session.ErrHeaderSent, false, 1},
-		{"bad value", true, func(s *session.Session) { webBad.Set(s, func() {}) }, "Update", 500, session.ErrInvalid, false, 1},
+		{"bad value", true, func(s *session.Session) { badKey.Set(s, func() {}) }, "Update", 500, session.ErrInvalid, false, 1},
 		{"destroy", true, (*session.Session).Destroy, "Update", 200, nil, false, 0},
 		{"destroy a new session", false, (*session.Session).Destroy, "Create", 200, nil, false, 0},
-		{"destroy and begin another", true, func(s *session.Session) { s.Destroy(); webCity.Set(s, "London") }, "Update", 200, session.ErrHeaderSent, false, 1},
-		{"destroy a new session and begin another", false, func(s *session.Session) { s.Destroy(); webCity.Set(s, "London") }, "Create", 200, session.ErrHeaderSent, false, 1},
+		{"destroy and begin another", true, func(s *session.Session) { s.Destroy(); cityKey.Set(s, "London") }, "Update", 200, session.ErrHeaderSent, false, 1},
+		{"destroy a new session and begin another", false, func(s *session.Session) { s.Destroy(); cityKey.Set(s, "London") }, "Create", 200, session.ErrHeaderSent, false, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := ""
 			if tt.known {
 				cookie = site.login(t)
 			}
 			var s *session.Session
 			webDuring(site.store, tt.op, func() { tt.during(s) })
-			reply := webRecord(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s = session.From(r.Context())
-				webName.Set(s, "eve")
+				nameKey.Set(s, "eve")
 				_, _ = io.WriteString(w, "page")
 			})), cookie)
 			if got := s.Err(); !errors.Is(got, tt.err) {
@@ -1003,15 +1003,15 @@ func TestHandlerChangeDuringTheFirstByte(t *testing.T) {
 			if got := site.log.from(slog.LevelError); len(got) != tt.logged {
 				t.Errorf("errors logged: got %q, want %d", got, tt.logged)
 			}
-			if reply.code != tt.code {
-				t.Errorf("status: got %d, want %d", reply.code, tt.code)
+			if reply.status != tt.code {
+				t.Errorf("status: got %d, want %d", reply.status, tt.code)
 			}
 			if tt.stored {
 				if cookie == "" {
 					cookie = reply.cookie(t)
 				}
-				site.wantStored(t, cookie, webName, "eve")
-				site.wantStored(t, cookie, webCity, "London")
+				site.wantStored(t, cookie, nameKey, "eve")
+				site.wantStored(t, cookie, cityKey, "London")
 				return
 			}
 			for _, id := range site.store.ids {
@@ -1029,19 +1029,19 @@ func TestHandlerChangeDuringTheFirstByte(t *testing.T) {
 // Save's context bounds only the wait: a save that fails later still decides
 // the response, and one that succeeds later is not lost.
 func TestHandlerSaveWhoseWaitEnded(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, fails := range []bool{false, true} {
 			for _, first := range []bool{false, true} {
 				t.Run(fmt.Sprint(proto, "/fails ", fails, "/after the first byte ", first), func(t *testing.T) {
-					site := newWebSite(t)
+					site := newSite(t)
 					cookie := site.login(t)
 					writing := make(chan struct{})
-					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						s := session.From(r.Context())
 						if first {
 							_, _ = io.WriteString(w, "page")
 						}
-						webName.Set(s, "eve")
+						nameKey.Set(s, "eve")
 						ctx, cancel := context.WithCancel(r.Context())
 						defer cancel()
 						site.store.on(func(_ context.Context, op string) error {
@@ -1067,11 +1067,11 @@ func TestHandlerSaveWhoseWaitEnded(t *testing.T) {
 					switch {
 					case !fails:
 						reply.want(t, 200, "page")
-						site.wantStored(t, cookie, webName, "eve")
+						site.wantStored(t, cookie, nameKey, "eve")
 					case !first:
 						reply.wantRefused(t, 503)
 					case reply.err == nil:
-						t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.code, reply.body)
+						t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.status, reply.body)
 					}
 				})
 			}
@@ -1080,11 +1080,11 @@ func TestHandlerSaveWhoseWaitEnded(t *testing.T) {
 }
 
 func BenchmarkUnused(b *testing.B) {
-	site := newWebSite(b)
+	site := newSite(b)
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("Cookie", site.login(b))
-	var w http.ResponseWriter = webNull{http.Header{}}
-	bare := http.Handler(http.HandlerFunc(webBare))
+	var w http.ResponseWriter = nullWriter{http.Header{}}
+	bare := http.Handler(http.HandlerFunc(bareHandler))
 	for _, bm := range []struct {
 		name string
 		h    http.Handler
@@ -1103,13 +1103,13 @@ func BenchmarkUnused(b *testing.B) {
 // another bare one that says how much of the difference is noise. The ratios
 // are those of the median times of a request.
 func BenchmarkUnusedLoopback(b *testing.B) {
-	site := newWebSite(b)
+	site := newSite(b)
 	cookie := site.login(b)
-	bare := http.Handler(http.HandlerFunc(webBare))
+	bare := http.Handler(http.HandlerFunc(bareHandler))
 	var took [3][]float64
-	var servers [3]*webServer
+	var servers [3]*testServer
 	for i, h := range []http.Handler{bare, site.m.Handler(bare), bare} {
-		servers[i] = webServe(b, "HTTP/1.1", h)
+		servers[i] = startServer(b, "HTTP/1.1", h)
 	}
 	for i := 0; b.Loop(); i++ {
 		for j := range servers {
@@ -1117,8 +1117,8 @@ func BenchmarkUnusedLoopback(b *testing.B) {
 			start := time.Now()
 			reply := servers[n].do(b, "GET", cookie)
 			took[n] = append(took[n], float64(time.Since(start)))
-			if reply.code != http.StatusOK || len(reply.body) != len(webPage) {
-				b.Fatalf("reply: got %d and %d bytes, want 200 and %d", reply.code, len(reply.body), len(webPage))
+			if reply.status != http.StatusOK || len(reply.body) != len(pageBytes) {
+				b.Fatalf("reply: got %d and %d bytes, want 200 and %d", reply.status, len(reply.body), len(pageBytes))
 			}
 		}
 	}

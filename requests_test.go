@@ -52,7 +52,7 @@ func slowHandler(t *testing.T, stalled *sync.WaitGroup) http.HandlerFunc {
 }
 
 // slowAsk begins a request and hands its answer to read.
-func slowAsk(t *testing.T, srv *webServer, path string, cookie *http.Cookie, body io.Reader, read func(io.Reader)) {
+func slowAsk(t *testing.T, srv *testServer, path string, cookie *http.Cookie, body io.Reader, read func(io.Reader)) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.url+path, body)
 	if err != nil {
 		t.Error(err)
@@ -77,12 +77,12 @@ func slowAsk(t *testing.T, srv *webServer, path string, cookie *http.Cookie, bod
 // have saved theirs and write a page that nobody reads yet.
 func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 	const slow = 4
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
 			pool := pgOpen(t, pgtest.URL(t), pgMaxConns(1))
 			m := pgManager(t, pgStore(t, pool), pgTimeout(5*time.Second))
 			var stalled, done sync.WaitGroup
-			srv := webServe(t, proto, m.Handler(slowHandler(t, &stalled)))
+			srv := startServer(t, proto, m.Handler(slowHandler(t, &stalled)))
 			var cookies [2*slow + 1]*http.Cookie
 			for i := range cookies {
 				cookies[i], _ = pgLogin(t, m)

@@ -48,11 +48,11 @@ type browser struct {
 }
 
 // visit lets a handler work on this browser's session.
-func (b *browser) visit(h func(*session.Session)) *reply {
+func (b *browser) visit(h func(*session.Session)) *response {
 	return b.serve(func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })
 }
 
-func (b *browser) serve(h http.HandlerFunc) *reply {
+func (b *browser) serve(h http.HandlerFunc) *response {
 	r := httptest.NewRequest("GET", "/", nil)
 	if b.cookie != "" {
 		r.Header.Set("Cookie", b.cookie)
@@ -60,10 +60,10 @@ func (b *browser) serve(h http.HandlerFunc) *reply {
 	return b.send(r, h)
 }
 
-func (b *browser) send(r *http.Request, h http.HandlerFunc) *reply {
+func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
 	w := httptest.NewRecorder()
 	b.m.Handler(h).ServeHTTP(w, r)
-	resp := &reply{status: w.Code, header: w.Header(), body: w.Body.String()}
+	resp := &response{status: w.Code, header: w.Header(), body: w.Body.String()}
 	if lines := w.Header()["Set-Cookie"]; len(lines) == 1 {
 		resp.setCookie = lines[0]
 		pair, _, _ := strings.Cut(lines[0], ";")
@@ -91,7 +91,7 @@ func (b *browser) id() (id string) {
 }
 
 // maxAge returns the Max-Age of a response's cookie, -1 without one.
-func (r *reply) maxAge(t testing.TB) int {
+func (r *response) maxAge(t testing.TB) int {
 	t.Helper()
 	if r.setCookie == "" {
 		return -1
@@ -103,7 +103,7 @@ func (r *reply) maxAge(t testing.TB) int {
 	return c.MaxAge
 }
 
-type reply struct {
+type response struct {
 	status    int
 	header    http.Header
 	body      string
@@ -111,7 +111,7 @@ type reply struct {
 }
 
 // sent says what the response makes of the cookie.
-func (r *reply) sent() string {
+func (r *response) sent() string {
 	pair, _, _ := strings.Cut(r.setCookie, ";")
 	switch {
 	case r.setCookie == "":
@@ -123,7 +123,7 @@ func (r *reply) sent() string {
 }
 
 // attributes is the Set-Cookie header from the first attribute on.
-func (r *reply) attributes() string {
+func (r *response) attributes() string {
 	_, a, _ := strings.Cut(r.setCookie, "; ")
 	return a
 }
@@ -165,7 +165,7 @@ func wantCalls(t testing.TB, what string, s *hookedStore, want string) {
 	}
 }
 
-func wantResponse(t testing.TB, what string, r *reply, status int, cookie string) {
+func wantResponse(t testing.TB, what string, r *response, status int, cookie string) {
 	t.Helper()
 	if r.status != status || r.sent() != cookie {
 		t.Errorf("%s: got status %d, cookie %s, want %d, %s", what, r.status, r.sent(), status, cookie)

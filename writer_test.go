@@ -24,9 +24,9 @@ import (
 )
 
 const (
-	webName = session.Key[string]("name")
-	webCity = session.Key[string]("city")
-	webBad  = session.Key[func()]("bad") // does not encode
+	nameKey = session.Key[string]("name")
+	cityKey = session.Key[string]("city")
+	badKey  = session.Key[func()]("bad") // does not encode
 )
 
 var errWebStore = errors.New("the test's store is down")
@@ -159,18 +159,18 @@ func (l *webLog) reset() {
 	l.records = nil
 }
 
-// webSite is a manager over a webStore.
-type webSite struct {
+// testSite is a manager over a webStore.
+type testSite struct {
 	store *webStore
 	log   *webLog
 	m     *session.Manager
 	peek  *session.Manager // over the same records, past the hook
 }
 
-func newWebSite(t testing.TB, opts ...func(*session.Config)) *webSite {
+func newSite(t testing.TB, opts ...func(*session.Config)) *testSite {
 	t.Helper()
 	memory := session.NewMemoryStore()
-	s := &webSite{store: &webStore{Store: memory, calls: make(map[string]int)}, log: &webLog{}}
+	s := &testSite{store: &webStore{Store: memory, calls: make(map[string]int)}, log: &webLog{}}
 	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(s.log)}
 	for _, opt := range opts {
 		opt(&cfg)
@@ -201,17 +201,17 @@ func webManager(t testing.TB, store session.Store, cfg session.Config) *session.
 }
 
 // login makes a session with a name and returns its cookie.
-func (s *webSite) login(t testing.TB) string {
+func (s *testSite) login(t testing.TB) string {
 	t.Helper()
 	rec := httptest.NewRecorder()
 	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		webName.Set(session.From(r.Context()), "ada")
+		nameKey.Set(session.From(r.Context()), "ada")
 	})).ServeHTTP(rec, httptest.NewRequest("POST", "/", nil))
-	return webReply{header: rec.Header()}.cookie(t)
+	return webResponse{header: rec.Header()}.cookie(t)
 }
 
 // stored returns what the record of a cookie holds; ok is false without one.
-func (s *webSite) stored(cookie string, key session.Key[string]) (value string, ok bool) {
+func (s *testSite) stored(cookie string, key session.Key[string]) (value string, ok bool) {
 	r := httptest.NewRequest("POST", "/", nil)
 	r.Header.Set("Cookie", cookie)
 	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -220,24 +220,24 @@ func (s *webSite) stored(cookie string, key session.Key[string]) (value string, 
 	return value, ok
 }
 
-func (s *webSite) wantStored(t *testing.T, cookie string, key session.Key[string], want string) {
+func (s *testSite) wantStored(t *testing.T, cookie string, key session.Key[string], want string) {
 	t.Helper()
 	if got, _ := s.stored(cookie, key); got != want {
 		t.Errorf("stored %s: got %q, want %q", key, got, want)
 	}
 }
 
-// webHTTP are the protocols that everything here is tested with.
-var webHTTP = []string{"HTTP/1.1", "HTTP/2.0"}
+// protocols are the protocols that everything here is tested with.
+var protocols = []string{"HTTP/1.1", "HTTP/2.0"}
 
-// webServer is a real server and a client that speaks proto with it.
-type webServer struct {
+// testServer is a real server and a client that speaks proto with it.
+type testServer struct {
 	proto  string
 	url    string
 	client *http.Client
 }
 
-func webServe(t testing.TB, proto string, h http.Handler) *webServer {
+func startServer(t testing.TB, proto string, h http.Handler) *testServer {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ErrorLog = log.New(io.Discard, "", 0)
@@ -252,12 +252,12 @@ func webServe(t testing.TB, proto string, h http.Handler) *webServer {
 	client.Timeout = time.Minute // a deadlock fails its test
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	client.Transport.(*http.Transport).DisableCompression = true
-	return &webServer{proto: proto, url: srv.URL, client: client}
+	return &testServer{proto: proto, url: srv.URL, client: client}
 }
 
-// webReply is what a browser sees.
-type webReply struct {
-	code    int
+// webResponse is what a browser sees.
+type webResponse struct {
+	status  int
 	header  http.Header
 	trailer http.Header
 	body    string
@@ -266,7 +266,7 @@ type webReply struct {
 
 // do makes a request. POST is the usual method: clients repeat a GET whose
 // connection breaks.
-func (s *webServer) do(t testing.TB, method, cookie string) webReply {
+func (s *testServer) do(t testing.TB, method, cookie string) webResponse {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url, nil)
 	if err != nil {
@@ -275,25 +275,25 @@ func (s *webServer) do(t testing.TB, method, cookie string) webReply {
 	return s.send(t, req, cookie)
 }
 
-func (s *webServer) send(t testing.TB, req *http.Request, cookie string) webReply {
+func (s *testServer) send(t testing.TB, req *http.Request, cookie string) webResponse {
 	t.Helper()
 	if cookie != "" {
 		req.Header.Set("Cookie", cookie)
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		return webReply{err: err}
+		return webResponse{err: err}
 	}
 	defer res.Body.Close()
 	if res.Proto != s.proto {
 		t.Fatalf("protocol: got %s, want %s", res.Proto, s.proto)
 	}
 	body, err := io.ReadAll(res.Body)
-	return webReply{code: res.StatusCode, header: res.Header, trailer: res.Trailer, body: string(body), err: err}
+	return webResponse{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: string(body), err: err}
 }
 
-// cookie returns the session cookie of a reply for the next request.
-func (r webReply) cookie(t testing.TB) string {
+// cookie returns the session cookie of a response for the next request.
+func (r webResponse) cookie(t testing.TB) string {
 	t.Helper()
 	set := r.header["Set-Cookie"]
 	if len(set) != 1 || !strings.HasPrefix(set[0], "session=") {
@@ -303,26 +303,26 @@ func (r webReply) cookie(t testing.TB) string {
 	return pair
 }
 
-func (r webReply) want(t *testing.T, code int, body string) {
+func (r webResponse) want(t *testing.T, code int, body string) {
 	t.Helper()
 	if r.err != nil {
 		t.Fatalf("reply: got error %v, want a complete one", r.err)
 	}
-	if r.code != code || r.body != body {
-		t.Errorf("reply: got %d %q, want %d %q", r.code, r.body, code, body)
+	if r.status != code || r.body != body {
+		t.Errorf("reply: got %d %q, want %d %q", r.status, r.body, code, body)
 	}
 }
 
-// wantRefused checks that a reply is the default error handler's, with nothing
-// beside it but the headers that webOutside sets.
-func (r webReply) wantRefused(t *testing.T, code int) {
+// wantRefused checks that a response is the default error handler's, with nothing
+// beside it but the headers that outside sets.
+func (r webResponse) wantRefused(t *testing.T, code int) {
 	t.Helper()
 	r.wantRefusal(t, code, false)
 }
 
 // wantRefusal is wantRefused for a handler that flushes: the answer leaves
 // before its length is known.
-func (r webReply) wantRefusal(t *testing.T, code int, flushed bool) {
+func (r webResponse) wantRefusal(t *testing.T, code int, flushed bool) {
 	t.Helper()
 	r.want(t, code, http.StatusText(code)+"\n")
 	want := http.Header{
@@ -354,8 +354,8 @@ func (r webReply) wantRefusal(t *testing.T, code int, flushed bool) {
 	}
 }
 
-// webOutside is a middleware around the session's, as for CORS and HSTS.
-func webOutside(next http.Handler) http.Handler {
+// outside is a middleware around the session's, as for CORS and HSTS.
+func outside(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Access-Control-Allow-Origin", "https://example.com")
 		w.Header().Set("Strict-Transport-Security", "max-age=60")
@@ -363,8 +363,8 @@ func webOutside(next http.Handler) http.Handler {
 	})
 }
 
-// webPaths are the ways in which the final header leaves.
-var webPaths = []struct {
+// headerPaths are the ways in which the final header leaves.
+var headerPaths = []struct {
 	name string
 	body string
 	send func(w http.ResponseWriter) error
@@ -390,12 +390,12 @@ var webPaths = []struct {
 }
 
 func TestWriterCommitsBeforeTheHeader(t *testing.T) {
-	for _, proto := range webHTTP {
-		for _, path := range webPaths {
+	for _, proto := range protocols {
+		for _, path := range headerPaths {
 			t.Run(proto+"/"+path.name, func(t *testing.T) {
-				site := newWebSite(t)
-				srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					webName.Set(session.From(r.Context()), "ada")
+				site := newSite(t)
+				srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					nameKey.Set(session.From(r.Context()), "ada")
 					if err := path.send(w); err != nil {
 						t.Errorf("send: got %v, want no error", err)
 					}
@@ -405,7 +405,7 @@ func TestWriterCommitsBeforeTheHeader(t *testing.T) {
 				})))
 				reply := srv.do(t, "POST", "")
 				reply.want(t, http.StatusOK, path.body)
-				site.wantStored(t, reply.cookie(t), webName, "ada")
+				site.wantStored(t, reply.cookie(t), nameKey, "ada")
 				if got := reply.header["Vary"]; !slices.Equal(got, []string{"Cookie"}) {
 					t.Errorf("Vary: got %q, want Cookie", got)
 				}
@@ -421,7 +421,7 @@ func TestWriterCommitsBeforeTheHeader(t *testing.T) {
 }
 
 func TestWriterCommitsWithoutBody(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, tt := range []struct {
 			method string
 			code   int
@@ -433,15 +433,15 @@ func TestWriterCommitsWithoutBody(t *testing.T) {
 			{"POST", http.StatusSeeOther, ""},
 		} {
 			t.Run(fmt.Sprint(proto, "/", tt.method, tt.code), func(t *testing.T) {
-				site := newWebSite(t)
-				srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					webName.Set(session.From(r.Context()), "ada")
+				site := newSite(t)
+				srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					nameKey.Set(session.From(r.Context()), "ada")
 					w.WriteHeader(tt.code)
 					_, _ = io.WriteString(w, tt.body)
 				}))))
 				reply := srv.do(t, tt.method, "")
 				reply.want(t, tt.code, "")
-				site.wantStored(t, reply.cookie(t), webName, "ada")
+				site.wantStored(t, reply.cookie(t), nameKey, "ada")
 
 				site.store.fail("Create")
 				reply = srv.do(t, tt.method, "")
@@ -461,13 +461,13 @@ func TestWriterCommitsWithoutBody(t *testing.T) {
 // A 1xx header leaves before the commit, without the cookie, and another way
 // round does not count as the first byte.
 func TestWriterInformationalDoesNotCommit(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
-			srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				webName.Set(s, "eve")
+				nameKey.Set(s, "eve")
 				w.WriteHeader(http.StatusEarlyHints)
 				if got := site.store.count("Update"); got != 0 {
 					t.Errorf("updates at 103: got %d, want 0", got)
@@ -476,7 +476,7 @@ func TestWriterInformationalDoesNotCommit(t *testing.T) {
 				w.WriteHeader(http.StatusOK)
 			})))
 			var early int
-			req, err := http.NewRequestWithContext(webTrace(t, func(code int, h http.Header) {
+			req, err := http.NewRequestWithContext(traceInformational(t, func(code int, h http.Header) {
 				early = code
 				if len(h["Set-Cookie"]) > 0 {
 					t.Error("103: got a cookie, want none before the final header")
@@ -494,33 +494,33 @@ func TestWriterInformationalDoesNotCommit(t *testing.T) {
 			if renewed == cookie {
 				t.Error("cookie after Renew: got the old one, want another")
 			}
-			site.wantStored(t, renewed, webName, "eve")
+			site.wantStored(t, renewed, nameKey, "eve")
 		})
 	}
 }
 
-// webUses are the uses of a session that need the store, and what must fail to
+// storeUses are the uses of a session that need the store, and what must fail to
 // fail them.
-var webUses = []struct {
+var storeUses = []struct {
 	name  string
 	fails string
 	known bool // with a session's cookie
 	code  int
 	use   func(s *session.Session)
 }{
-	{"load", "Load", true, 503, func(s *session.Session) { webName.Get(s) }},
-	{"create", "Create", false, 503, func(s *session.Session) { webName.Set(s, "eve") }},
-	{"save", "Update", true, 503, func(s *session.Session) { webName.Set(s, "eve") }},
+	{"load", "Load", true, 503, func(s *session.Session) { nameKey.Get(s) }},
+	{"create", "Create", false, 503, func(s *session.Session) { nameKey.Set(s, "eve") }},
+	{"save", "Update", true, 503, func(s *session.Session) { nameKey.Set(s, "eve") }},
 	{"renew", "Update", true, 503, func(s *session.Session) { s.Renew() }},
 	{"destroy", "Delete", true, 503, func(s *session.Session) { s.Destroy() }},
-	{"bad value", "", true, 500, func(s *session.Session) { webName.Set(s, "eve"); webBad.Set(s, func() {}) }},
+	{"bad value", "", true, 500, func(s *session.Session) { nameKey.Set(s, "eve"); badKey.Set(s, func() {}) }},
 	{"reserved key", "", false, 500, func(s *session.Session) { session.Key[int]("cookie").Set(s, 1) }},
-	{"ended meanwhile", "gone", true, 409, func(s *session.Session) { webName.Set(s, "eve") }},
+	{"ended meanwhile", "gone", true, 409, func(s *session.Session) { nameKey.Set(s, "eve") }},
 }
 
-// webSpoil writes into the response header what must not reach an error answer,
+// spoil writes into the response header what must not reach an error answer,
 // and takes away what must stay.
-func webSpoil(h http.Header) {
+func spoil(h http.Header) {
 	h.Set("Content-Type", "text/html")
 	h.Set("Content-Length", "11")
 	h.Set("Content-Encoding", "br")
@@ -537,11 +537,11 @@ func webSpoil(h http.Header) {
 }
 
 func TestWriterFailsClosed(t *testing.T) {
-	for _, proto := range webHTTP {
-		for _, path := range webPaths {
-			for _, use := range webUses {
+	for _, proto := range protocols {
+		for _, path := range headerPaths {
+			for _, use := range storeUses {
 				t.Run(proto+"/"+path.name+"/"+use.name, func(t *testing.T) {
-					site := newWebSite(t)
+					site := newSite(t)
 					cookie := ""
 					if use.known {
 						cookie = site.login(t)
@@ -555,8 +555,8 @@ func TestWriterFailsClosed(t *testing.T) {
 							return nil
 						})
 					}
-					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						webSpoil(w.Header())
+					srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						spoil(w.Header())
 						s := session.From(r.Context())
 						use.use(s)
 						err := path.send(w)
@@ -588,7 +588,7 @@ func TestWriterFailsClosed(t *testing.T) {
 					reply := srv.do(t, "POST", cookie)
 					reply.wantRefusal(t, use.code, path.name != "return")
 					if cookie != "" {
-						site.wantStored(t, cookie, webName, "ada")
+						site.wantStored(t, cookie, nameKey, "ada")
 					}
 					level := slog.LevelError
 					if use.code == 409 {
@@ -603,8 +603,8 @@ func TestWriterFailsClosed(t *testing.T) {
 	}
 }
 
-// webHijack answers over a hijacked connection.
-func webHijack(conn net.Conn, rw *bufio.ReadWriter) error {
+// answerHijacked answers over a hijacked connection.
+func answerHijacked(conn net.Conn, rw *bufio.ReadWriter) error {
 	defer conn.Close()
 	_, err := rw.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 8\r\nConnection: close\r\n\r\nhijacked")
 	if err != nil {
@@ -624,27 +624,27 @@ func TestWriterHijack(t *testing.T) {
 		calls int    // of the store
 	}{
 		{"unused", "", true, 200, func(*session.Session) {}, "ada", 0},
-		{"read", "", true, 200, func(s *session.Session) { webName.Get(s) }, "ada", 1},
-		{"new and unchanged", "", false, 200, func(s *session.Session) { webName.Get(s) }, "", 0},
-		{"changed", "", true, 200, func(s *session.Session) { webName.Set(s, "eve") }, "eve", 2},
+		{"read", "", true, 200, func(s *session.Session) { nameKey.Get(s) }, "ada", 1},
+		{"new and unchanged", "", false, 200, func(s *session.Session) { nameKey.Get(s) }, "", 0},
+		{"changed", "", true, 200, func(s *session.Session) { nameKey.Set(s, "eve") }, "eve", 2},
 		{"destroyed", "", true, 200, func(s *session.Session) { s.Destroy() }, "", 1},
-		{"new", "", false, 500, func(s *session.Session) { webName.Set(s, "eve") }, "", 0},
+		{"new", "", false, 500, func(s *session.Session) { nameKey.Set(s, "eve") }, "", 0},
 		{"renewed", "", true, 500, func(s *session.Session) { s.Renew() }, "ada", 1},
-		{"renewed and changed", "", true, 500, func(s *session.Session) { webName.Set(s, "eve"); s.Renew() }, "ada", 1},
-		{"load fails", "Load", true, 503, func(s *session.Session) { webName.Get(s) }, "ada", 1},
-		{"save fails", "Update", true, 503, func(s *session.Session) { webName.Set(s, "eve") }, "ada", 2},
+		{"renewed and changed", "", true, 500, func(s *session.Session) { nameKey.Set(s, "eve"); s.Renew() }, "ada", 1},
+		{"load fails", "Load", true, 503, func(s *session.Session) { nameKey.Get(s) }, "ada", 1},
+		{"save fails", "Update", true, 503, func(s *session.Session) { nameKey.Set(s, "eve") }, "ada", 2},
 		{"destroy fails", "Delete", true, 503, func(s *session.Session) { s.Destroy() }, "ada", 1},
 	} {
 		for _, way := range []string{"Hijacker", "ResponseController"} {
 			t.Run(tt.name+"/"+way, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := ""
 				if tt.known {
 					cookie = site.login(t)
 				}
 				site.store.fail(tt.fails)
-				srv := webServe(t, "HTTP/1.1", webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					webSpoil(w.Header())
+				srv := startServer(t, "HTTP/1.1", outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					spoil(w.Header())
 					s := session.From(r.Context())
 					tt.use(s)
 					hijack := http.NewResponseController(w).Hijack
@@ -670,7 +670,7 @@ func TestWriterHijack(t *testing.T) {
 						t.Errorf("Write after Hijack: got %v, want ErrHijacked", err)
 					}
 					w.WriteHeader(http.StatusTeapot)
-					if err := webHijack(conn, rw); err != nil {
+					if err := answerHijacked(conn, rw); err != nil {
 						t.Errorf("answer: got %v, want no error", err)
 					}
 				}))))
@@ -680,7 +680,7 @@ func TestWriterHijack(t *testing.T) {
 				} else {
 					reply.wantRefused(t, tt.code)
 				}
-				site.wantStored(t, cookie, webName, tt.want)
+				site.wantStored(t, cookie, nameKey, tt.want)
 				if got := site.store.count(""); got != tt.calls {
 					t.Errorf("store calls: got %d, want %d", got, tt.calls)
 				}
@@ -691,33 +691,33 @@ func TestWriterHijack(t *testing.T) {
 
 // What changes after the upgrade is saved when the handler returns.
 func TestWriterHijackSavesLaterChanges(t *testing.T) {
-	site := newWebSite(t)
+	site := newSite(t)
 	cookie := site.login(t)
 	returned := make(chan struct{})
-	srv := webServe(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := startServer(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(returned)
 		site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			s := session.From(r.Context())
-			webName.Get(s)
+			nameKey.Get(s)
 			conn, rw, err := w.(http.Hijacker).Hijack()
 			if err != nil {
 				t.Errorf("Hijack: got %v, want no error", err)
 				return
 			}
-			webName.Set(s, "eve")
+			nameKey.Set(s, "eve")
 			s.Renew() // too late; and the change before it is not saved either
 			if !errors.Is(s.Err(), session.ErrHeaderSent) {
 				t.Errorf("Err after a late Renew: got %v, want ErrHeaderSent", s.Err())
 			}
-			_ = webHijack(conn, rw)
+			_ = answerHijacked(conn, rw)
 		})).ServeHTTP(w, r)
 	}))
 	srv.do(t, "POST", cookie).want(t, 200, "hijacked")
 	<-returned
-	site.wantStored(t, cookie, webName, "ada")
+	site.wantStored(t, cookie, nameKey, "ada")
 
 	returned = make(chan struct{})
-	srv = webServe(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv = startServer(t, "HTTP/1.1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(returned)
 		site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			conn, rw, err := w.(http.Hijacker).Hijack()
@@ -725,22 +725,22 @@ func TestWriterHijackSavesLaterChanges(t *testing.T) {
 				t.Errorf("Hijack: got %v, want no error", err)
 				return
 			}
-			webName.Set(session.From(r.Context()), "eve")
-			_ = webHijack(conn, rw)
+			nameKey.Set(session.From(r.Context()), "eve")
+			_ = answerHijacked(conn, rw)
 		})).ServeHTTP(w, r)
 	}))
 	srv.do(t, "POST", cookie).want(t, 200, "hijacked")
 	<-returned
-	site.wantStored(t, cookie, webName, "eve")
+	site.wantStored(t, cookie, nameKey, "eve")
 }
 
 // Where nothing below can hijack or flush, the writer does not pretend to.
 func TestWriterHasWhatTheChainHas(t *testing.T) {
-	site := newWebSite(t)
+	site := newSite(t)
 	h := func(f func(w http.ResponseWriter)) http.Handler {
 		return site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { f(w) }))
 	}
-	webServe(t, "HTTP/2.0", h(func(w http.ResponseWriter) {
+	startServer(t, "HTTP/2.0", h(func(w http.ResponseWriter) {
 		if _, ok := w.(http.Hijacker); ok {
 			t.Error("HTTP/2: got a Hijacker, want none")
 		}
@@ -750,7 +750,7 @@ func TestWriterHasWhatTheChainHas(t *testing.T) {
 	})).do(t, "POST", "").want(t, 200, "")
 
 	// http.TimeoutHandler's writer can do neither.
-	webServe(t, "HTTP/1.1", http.TimeoutHandler(h(func(w http.ResponseWriter) {
+	startServer(t, "HTTP/1.1", http.TimeoutHandler(h(func(w http.ResponseWriter) {
 		if _, ok := w.(http.Hijacker); ok {
 			t.Error("under TimeoutHandler: got a Hijacker, want none")
 		}
@@ -762,47 +762,47 @@ func TestWriterHasWhatTheChainHas(t *testing.T) {
 
 // A Flush that goes nowhere is not the first byte.
 func TestWriterUnsupportedFlushDoesNotCommit(t *testing.T) {
-	site := newWebSite(t)
+	site := newSite(t)
 	cookie := site.login(t)
-	srv := webServe(t, "HTTP/1.1", http.TimeoutHandler(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := startServer(t, "HTTP/1.1", http.TimeoutHandler(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		w.(http.Flusher).Flush()
 		s.Renew()
-		webName.Set(s, "eve")
+		nameKey.Set(s, "eve")
 	})), time.Minute, ""))
 	reply := srv.do(t, "POST", cookie)
 	reply.want(t, 200, "")
-	site.wantStored(t, reply.cookie(t), webName, "eve")
+	site.wantStored(t, reply.cookie(t), nameKey, "eve")
 }
 
-// webUnwrapOnly wraps a writer as a logging middleware does.
-type webUnwrapOnly struct{ w http.ResponseWriter }
+// unwrapOnly wraps a writer as a logging middleware does.
+type unwrapOnly struct{ w http.ResponseWriter }
 
-func (u webUnwrapOnly) Header() http.Header         { return u.w.Header() }
-func (u webUnwrapOnly) Write(b []byte) (int, error) { return u.w.Write(b) }
-func (u webUnwrapOnly) WriteHeader(code int)        { u.w.WriteHeader(code) }
-func (u webUnwrapOnly) Unwrap() http.ResponseWriter { return u.w }
+func (u unwrapOnly) Header() http.Header         { return u.w.Header() }
+func (u unwrapOnly) Write(b []byte) (int, error) { return u.w.Write(b) }
+func (u unwrapOnly) WriteHeader(code int)        { u.w.WriteHeader(code) }
+func (u unwrapOnly) Unwrap() http.ResponseWriter { return u.w }
 
-func webWrapped(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(webUnwrapOnly{w}, r) })
+func wrapped(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { next.ServeHTTP(unwrapOnly{w}, r) })
 }
 
 // Neither a middleware outside nor one inside that only unwraps lets a flush or
 // a hijacking past the commit.
 func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 	for _, side := range []string{"outside", "inside"} {
-		around := func(site *webSite, h http.HandlerFunc) http.Handler {
+		around := func(site *testSite, h http.HandlerFunc) http.Handler {
 			if side == "outside" {
-				return webOutside(webWrapped(site.m.Handler(h)))
+				return outside(wrapped(site.m.Handler(h)))
 			}
-			return webOutside(site.m.Handler(webWrapped(h)))
+			return outside(site.m.Handler(wrapped(h)))
 		}
-		for _, proto := range webHTTP {
+		for _, proto := range protocols {
 			t.Run(side+"/"+proto, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				arrived := make(chan struct{})
-				srv := webServe(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
-					webName.Set(session.From(r.Context()), "ada")
+				srv := startServer(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
+					nameKey.Set(session.From(r.Context()), "ada")
 					if f, ok := w.(http.Flusher); ok {
 						f.Flush()
 					} else if err := http.NewResponseController(w).Flush(); err != nil {
@@ -820,13 +820,13 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer res.Body.Close()
-				site.wantStored(t, webReply{header: res.Header}.cookie(t), webName, "ada")
+				site.wantStored(t, webResponse{header: res.Header}.cookie(t), nameKey, "ada")
 
 				site.store.fail("Create")
-				srv = webServe(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
-					webSpoil(w.Header())
+				srv = startServer(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
+					spoil(w.Header())
 					s := session.From(r.Context())
-					webName.Set(s, "ada")
+					nameKey.Set(s, "ada")
 					if err := http.NewResponseController(w).Flush(); err == nil || err != s.Err() {
 						t.Errorf("Flush in an outage: got %v, want Session.Err", err)
 					}
@@ -836,10 +836,10 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 			})
 		}
 		t.Run(side+"/Hijack", func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			cookie := site.login(t)
-			srv := webServe(t, "HTTP/1.1", around(site, func(w http.ResponseWriter, r *http.Request) {
-				webName.Set(session.From(r.Context()), "eve")
+			srv := startServer(t, "HTTP/1.1", around(site, func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Set(session.From(r.Context()), "eve")
 				conn, rw, err := http.NewResponseController(w).Hijack()
 				if err != nil {
 					t.Errorf("Hijack: got %v, want no error", err)
@@ -848,16 +848,16 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 				if got := site.store.count("Update"); got != 1 {
 					t.Errorf("updates at Hijack: got %d, want 1", got)
 				}
-				_ = webHijack(conn, rw)
+				_ = answerHijacked(conn, rw)
 			}))
 			srv.do(t, "POST", cookie).want(t, 200, "hijacked")
-			site.wantStored(t, cookie, webName, "eve")
+			site.wantStored(t, cookie, nameKey, "eve")
 		})
 	}
 }
 
 func TestWriterAfterTheFirstByte(t *testing.T) {
-	set := func(s *session.Session) { webName.Set(s, "eve") }
+	set := func(s *session.Session) { nameKey.Set(s, "eve") }
 	gone := func(_ context.Context, op string) error {
 		if op == "Update" {
 			return session.ErrNotFound
@@ -884,18 +884,18 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 		{name: "new session", anon: true, late: set, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "new session after destroy", late: func(s *session.Session) { s.Destroy(); set(s) }, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "detached", late: func(s *session.Session) { set(s); s.Detach() }, fails: "Load", complete: true, err: errWebStore, stored: "ada"},
-		{name: "load fails", late: func(s *session.Session) { webName.Get(s) }, fails: "Load", err: errWebStore, stored: "ada", logged: 1},
+		{name: "load fails", late: func(s *session.Session) { nameKey.Get(s) }, fails: "Load", err: errWebStore, stored: "ada", logged: 1},
 		{name: "save fails", late: set, fails: "Update", stored: "ada", logged: 1},
 		{name: "destroy fails", late: (*session.Session).Destroy, fails: "Delete", stored: "ada", logged: 1},
 		{name: "destroy fails after renew", late: func(s *session.Session) { s.Renew(); s.Destroy() }, fails: "Delete", err: session.ErrHeaderSent, stored: "ada", logged: 2},
-		{name: "bad value", late: func(s *session.Session) { webBad.Set(s, func() {}) }, err: session.ErrInvalid, stored: "ada", logged: 1},
+		{name: "bad value", late: func(s *session.Session) { badKey.Set(s, func() {}) }, err: session.ErrInvalid, stored: "ada", logged: 1},
 		{name: "ended meanwhile", late: set, hook: gone, stored: "ada", logged: 1},
 		{name: "late Save fails", late: func(s *session.Session) { set(s); _ = s.Save(context.Background()) }, fails: "Update", err: errWebStore, stored: "ada", logged: 1},
 	} {
-		for _, proto := range webHTTP {
+		for _, proto := range protocols {
 			for _, flush := range []string{"flushed", "buffered"} {
 				t.Run(tt.name+"/"+proto+"/"+flush, func(t *testing.T) {
-					site := newWebSite(t)
+					site := newSite(t)
 					cookie := site.login(t)
 					site.store.fail(tt.fails)
 					if tt.hook != nil {
@@ -905,7 +905,7 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 					if tt.anon {
 						sent = ""
 					}
-					srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						s := session.From(r.Context())
 						_, _ = io.WriteString(w, "first ")
 						if flush == "flushed" {
@@ -921,13 +921,13 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 					if tt.complete {
 						reply.want(t, 200, "first last")
 					} else if reply.err == nil {
-						t.Errorf("reply: got a complete one, %d %q, want a truncated one", reply.code, reply.body)
+						t.Errorf("reply: got a complete one, %d %q, want a truncated one", reply.status, reply.body)
 					}
 					if len(reply.header["Set-Cookie"]) > 0 {
 						t.Error("Set-Cookie: got one, want none")
 					}
 					if !tt.anon {
-						site.wantStored(t, cookie, webName, tt.stored)
+						site.wantStored(t, cookie, nameKey, tt.stored)
 					}
 					if got := site.log.from(slog.LevelError); len(got) != tt.logged {
 						t.Errorf("errors logged: got %q, want %d", got, tt.logged)
@@ -1021,12 +1021,12 @@ func TestWriterErrorHandler(t *testing.T) {
 				if s.Err() != err {
 					t.Errorf("Err: got %v, want what the error handler was given", s.Err())
 				}
-				webName.Get(s)
-				webCity.Get(s)
-				webCity.Set(s, "London")
-				webName.Update(s, strings.ToUpper)
-				webName.Take(s)
-				webName.Delete(s)
+				nameKey.Get(s)
+				cityKey.Get(s)
+				cityKey.Set(s, "London")
+				nameKey.Update(s, strings.ToUpper)
+				nameKey.Take(s)
+				nameKey.Delete(s)
 				s.SetIdleTimeout(time.Hour)
 				s.Renew()
 				s.ID()
@@ -1056,12 +1056,12 @@ func TestWriterErrorHandler(t *testing.T) {
 			},
 		},
 	} {
-		for _, proto := range webHTTP {
+		for _, proto := range protocols {
 			for _, at := range []string{"Write", "return"} {
 				t.Run(tt.name+"/"+proto+"/"+at, func(t *testing.T) {
 					var calls atomic.Int32
-					var site *webSite
-					site = newWebSite(t, func(c *session.Config) {
+					var site *testSite
+					site = newSite(t, func(c *session.Config) {
 						c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
 							calls.Add(1)
 							if !errors.Is(err, errWebStore) {
@@ -1078,9 +1078,9 @@ func TestWriterErrorHandler(t *testing.T) {
 					})
 					cookie := site.login(t)
 					site.store.fail("Update")
-					srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-						webSpoil(w.Header())
-						webName.Set(session.From(r.Context()), "eve")
+					srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+						spoil(w.Header())
+						nameKey.Set(session.From(r.Context()), "eve")
 						if at == "Write" {
 							_, _ = w.Write([]byte("secret page"))
 							_, _ = w.Write([]byte("secret page"))
@@ -1090,10 +1090,10 @@ func TestWriterErrorHandler(t *testing.T) {
 					if got := calls.Load(); got != 1 {
 						t.Errorf("calls of the error handler: got %d, want 1", got)
 					}
-					site.wantStored(t, cookie, webName, "ada")
+					site.wantStored(t, cookie, nameKey, "ada")
 					if tt.broken {
 						if reply.err == nil {
-							t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.code, reply.body)
+							t.Errorf("reply: got a complete one, %d %q, want a broken one", reply.status, reply.body)
 						}
 						return
 					}
@@ -1123,14 +1123,14 @@ func TestWriterErrorHandler(t *testing.T) {
 // An error handler that panics under a middleware that recovers must not end in
 // the empty 200 that net/http sends for a handler that has written nothing.
 func TestWriterErrorHandlerPanicRecovered(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t, func(c *session.Config) {
+			site := newSite(t, func(c *session.Config) {
 				c.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic("sorry") }
 			})
 			site.store.fail("Create")
-			srv := webServe(t, proto, webOutside(site.m.Handler(webRecover(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				webName.Set(session.From(r.Context()), "eve")
+			srv := startServer(t, proto, outside(site.m.Handler(recovering(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Set(session.From(r.Context()), "eve")
 				_, _ = w.Write([]byte("secret page"))
 			})))))
 			srv.do(t, "POST", "").wantRefused(t, 503)
@@ -1138,8 +1138,8 @@ func TestWriterErrorHandlerPanicRecovered(t *testing.T) {
 	}
 }
 
-// webRecover is what many applications have around their handlers.
-func webRecover(next http.Handler) http.Handler {
+// recovering is what many applications have around their handlers.
+func recovering(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			if recover() != nil {
@@ -1153,13 +1153,13 @@ func webRecover(next http.Handler) http.Handler {
 // A store that panics is a store that fails: nothing passes as saved, later
 // users of the session are not stuck, the program lives on.
 func TestWriterStorePanics(t *testing.T) {
-	for _, use := range webUses {
+	for _, use := range storeUses {
 		if use.code != 503 {
 			continue
 		}
-		for _, proto := range webHTTP {
+		for _, proto := range protocols {
 			t.Run(use.name+"/"+proto, func(t *testing.T) {
-				site := newWebSite(t)
+				site := newSite(t)
 				cookie := ""
 				if use.known {
 					cookie = site.login(t)
@@ -1175,26 +1175,26 @@ func TestWriterStorePanics(t *testing.T) {
 					_, _ = w.Write([]byte("secret page"))
 				})
 				// Nobody recovers: net/http breaks the connection.
-				if reply := webServe(t, proto, site.m.Handler(handler)).do(t, "POST", cookie); reply.err == nil {
-					t.Errorf("reply: got %d %q, want a broken one", reply.code, reply.body)
+				if reply := startServer(t, proto, site.m.Handler(handler)).do(t, "POST", cookie); reply.err == nil {
+					t.Errorf("reply: got %d %q, want a broken one", reply.status, reply.body)
 				}
 				refused := func(h http.HandlerFunc) {
 					t.Helper()
-					reply := webServe(t, proto, webOutside(site.m.Handler(h))).do(t, "POST", cookie)
+					reply := startServer(t, proto, outside(site.m.Handler(h))).do(t, "POST", cookie)
 					if use.name != "destroy" {
 						reply.wantRefused(t, 503)
 					} else if reply.err == nil { // every commit tries, and panics, again
-						t.Errorf("reply: got %d %q, want a broken one", reply.code, reply.body)
+						t.Errorf("reply: got %d %q, want a broken one", reply.status, reply.body)
 					}
 				}
 				// A middleware inside recovers and answers.
 				refused(func(w http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
-					webRecover(handler).ServeHTTP(w, r)
+					recovering(handler).ServeHTTP(w, r)
 					if s.Err() == nil {
 						t.Error("Err: got nil, want an error")
 					}
-					webName.Get(s)
+					nameKey.Get(s)
 					_, _ = w.Write([]byte("secret page"))
 				})
 				// Save runs the store in a goroutine of its own.
@@ -1205,7 +1205,7 @@ func TestWriterStorePanics(t *testing.T) {
 					_ = s.Save(r.Context())
 				})
 				if cookie != "" {
-					site.wantStored(t, cookie, webName, "ada")
+					site.wantStored(t, cookie, nameKey, "ada")
 				}
 			})
 		}
@@ -1213,11 +1213,11 @@ func TestWriterStorePanics(t *testing.T) {
 }
 
 func TestWriterWriteHeaderTwice(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t)
-			srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				webName.Set(session.From(r.Context()), "ada")
+			site := newSite(t)
+			srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Set(session.From(r.Context()), "ada")
 				w.WriteHeader(http.StatusCreated)
 				w.WriteHeader(http.StatusInternalServerError)
 				w.WriteHeader(http.StatusEarlyHints)
@@ -1226,7 +1226,7 @@ func TestWriterWriteHeaderTwice(t *testing.T) {
 			})))
 			reply := srv.do(t, "POST", "")
 			reply.want(t, http.StatusCreated, "page")
-			site.wantStored(t, reply.cookie(t), webName, "ada")
+			site.wantStored(t, reply.cookie(t), nameKey, "ada")
 			if got := site.store.count("Create"); got != 1 {
 				t.Errorf("records created: got %d, want 1", got)
 			}
@@ -1236,16 +1236,16 @@ func TestWriterWriteHeaderTwice(t *testing.T) {
 
 // net/http panics at a status code that is none, and nothing is saved then.
 func TestWriterInvalidStatus(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		for _, code := range []int{-1, 0, 99, 1000} {
 			t.Run(fmt.Sprint(proto, "/", code), func(t *testing.T) {
-				site := newWebSite(t)
-				srv := webServe(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-					webName.Set(session.From(r.Context()), "ada")
+				site := newSite(t)
+				srv := startServer(t, proto, site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					nameKey.Set(session.From(r.Context()), "ada")
 					w.WriteHeader(code)
 				})))
 				if reply := srv.do(t, "POST", ""); reply.err == nil {
-					t.Errorf("reply: got %d, want a broken one", reply.code)
+					t.Errorf("reply: got %d, want a broken one", reply.status)
 				}
 				if got := site.store.count(""); got != 0 {
 					t.Errorf("store calls: got %d, want 0", got)
@@ -1257,19 +1257,19 @@ func TestWriterInvalidStatus(t *testing.T) {
 
 // Informational headers after a refusal carry nothing of the handler's out.
 func TestWriterInformationalAfterRefusal(t *testing.T) {
-	for _, proto := range webHTTP {
+	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			site := newWebSite(t)
+			site := newSite(t)
 			site.store.fail("Create")
-			srv := webServe(t, proto, webOutside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				webName.Set(session.From(r.Context()), "ada")
+			srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				nameKey.Set(session.From(r.Context()), "ada")
 				w.WriteHeader(http.StatusOK)
 				w.Header().Set("Link", "</secret>")
 				w.WriteHeader(http.StatusEarlyHints)
 				w.WriteHeader(http.StatusSwitchingProtocols)
 				w.WriteHeader(0)
 			}))))
-			req, err := http.NewRequestWithContext(webTrace(t, func(code int, _ http.Header) {
+			req, err := http.NewRequestWithContext(traceInformational(t, func(code int, _ http.Header) {
 				t.Errorf("informational: got %d, want none", code)
 			}), "POST", srv.url, nil)
 			if err != nil {
@@ -1279,11 +1279,11 @@ func TestWriterInformationalAfterRefusal(t *testing.T) {
 		})
 	}
 	// Nor does a writer outside hear of it, however it would take it.
-	site := newWebSite(t)
+	site := newSite(t)
 	site.store.fail("Create")
-	codes := webCodes{webNull: webNull{http.Header{}}}
+	codes := codeRecorder{nullWriter: nullWriter{http.Header{}}}
 	site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		webName.Set(session.From(r.Context()), "ada")
+		nameKey.Set(session.From(r.Context()), "ada")
 		for _, code := range []int{200, 103, 101, 200, 0} {
 			w.WriteHeader(code)
 		}
@@ -1293,16 +1293,16 @@ func TestWriterInformationalAfterRefusal(t *testing.T) {
 	}
 }
 
-// webCodes is a ResponseWriter that notes the headers written to it.
-type webCodes struct {
-	webNull
+// codeRecorder is a ResponseWriter that notes the headers written to it.
+type codeRecorder struct {
+	nullWriter
 	got []int
 }
 
-func (w *webCodes) WriteHeader(code int) { w.got = append(w.got, code) }
+func (w *codeRecorder) WriteHeader(code int) { w.got = append(w.got, code) }
 
-// webTrace returns a context that reports informational responses.
-func webTrace(t *testing.T, got func(code int, h http.Header)) context.Context {
+// traceInformational returns a context that reports informational responses.
+func traceInformational(t *testing.T, got func(code int, h http.Header)) context.Context {
 	return httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(code int, h textproto.MIMEHeader) error { got(code, http.Header(h)); return nil },
 	})
