@@ -283,14 +283,14 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 // CVE-2025-64762 needed it.
 type carelessCache struct {
 	next   http.Handler
-	stored *webResponse
+	stored *response
 }
 
 var quotedArgument = regexp.MustCompile(`="[^"]*"`)
 
-func (c *carelessCache) get(cookie string) webResponse {
+func (c *carelessCache) get(cookie string) *response {
 	if c.stored != nil {
-		return *c.stored
+		return c.stored
 	}
 	reply := post(c.next, cookie)
 	keep := true
@@ -308,7 +308,7 @@ func (c *carelessCache) get(cookie string) webResponse {
 		}
 	}
 	if keep {
-		c.stored = &reply
+		c.stored = reply
 	}
 	return reply
 }

@@ -717,7 +717,7 @@ func TestSetCookieAttributes(t *testing.T) {
 					if got := resp.attributes(); got != want {
 						t.Errorf("attributes: got %q, want %q", got, want)
 					}
-					if !strings.HasPrefix(resp.setCookie, f.cookie+"=") {
+					if !strings.HasPrefix(resp.setCookie(), f.cookie+"=") {
 						t.Errorf("got another name than %q", f.cookie)
 					}
 					if resp.header.Get("Cache-Control") != "no-store" || resp.header.Get("Vary") != "Cookie" {

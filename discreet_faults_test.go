@@ -92,7 +92,7 @@ func newDiscreetRig(t *testing.T, format session.CookieFormat, encrypt bool) *di
 			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 	}
-	rig.m = webManager(t, rig.store, cfg)
+	rig.m = newManager(t, rig.store, cfg)
 	rig.o.show(cfg, &cfg, rig.m)
 	slog.New(rig.o).Info("look", "config", cfg, "manager", rig.m)
 	rig.server = httptest.NewUnstartedServer(rig.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -38,15 +38,15 @@ type hookedStore struct {
 	session.Store
 
 	mu    sync.Mutex
-	hooks map[string]hook // by operation, "" for all that have none
+	hooks map[string]hook // by operation, "*" for all that have none
 	calls []string
 	ids   map[string]bool // every ID that a call named
 }
 
 func newHookedStore() *hookedStore { return &hookedStore{Store: session.NewMemoryStore()} }
 
-// on sets the hook of an operation, "" for all that have none of their own; nil
-// takes it away.
+// on sets the hook of an operation, "*" for all that have none of their own;
+// nil takes it away.
 func (s *hookedStore) on(op string, h hook) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -149,7 +149,7 @@ func (s *hookedStore) call(ctx context.Context, c *storeCall, do func() error) e
 	s.calls = append(s.calls, c.op)
 	h := s.hooks[c.op]
 	if h == nil {
-		h = s.hooks[""]
+		h = s.hooks["*"]
 	}
 	s.mu.Unlock()
 	if h == nil {

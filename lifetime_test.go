@@ -425,7 +425,7 @@ func TestSetIdleTimeoutOfABrowserSession(t *testing.T) {
 			t.Errorf("remembered: got Max-Age %d, want 3600", resp.maxAge(t))
 		}
 		resp = b.visit(func(s *session.Session) { s.SetIdleTimeout(0) })
-		if resp.maxAge(t) != 0 || strings.Contains(resp.setCookie, "Expires") || !strings.Contains(row(), null) {
+		if resp.maxAge(t) != 0 || strings.Contains(resp.setCookie(), "Expires") || !strings.Contains(row(), null) {
 			t.Errorf("forgotten: got Max-Age %d, want none", resp.maxAge(t))
 		}
 		if got := store.ttl(t); got != 24*time.Hour {
@@ -447,7 +447,7 @@ func TestCookieOutlivesTheRecord(t *testing.T) {
 					pass(time.Duration(i) * 123456789)
 					resp := b.visit(h)
 					h = readUser
-					c, err := http.ParseSetCookie(resp.setCookie)
+					c, err := http.ParseSetCookie(resp.setCookie())
 					if err != nil {
 						if i == 0 {
 							continue

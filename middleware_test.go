@@ -27,18 +27,6 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// post runs a request without a server.
-func post(h http.Handler, cookie string) webResponse {
-	r := httptest.NewRequest("POST", "/", nil)
-	if cookie != "" {
-		r.Header.Set("Cookie", cookie)
-	}
-	rec := httptest.NewRecorder()
-	h.ServeHTTP(rec, r)
-	res := rec.Result()
-	return webResponse{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: rec.Body.String()}
-}
-
 // startBackend is what a reverse proxy has behind it.
 func startBackend(t *testing.T, size int) *url.URL {
 	t.Helper()
@@ -351,7 +339,7 @@ func TestHandlerStatements(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
-	m := webManager(t, store, cfg)
+	m := newManager(t, store, cfg)
 	use := func(f func(s *session.Session)) http.Handler {
 		return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			f(session.From(r.Context()))
@@ -362,7 +350,7 @@ func TestHandlerStatements(t *testing.T) {
 	known := login.cookie(t)
 
 	cfg.Secret = strings.Repeat("not the secret ", 4)
-	forger := webManager(t, session.NewMemoryStore(), cfg)
+	forger := newManager(t, session.NewMemoryStore(), cfg)
 	forged := post(forger.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		nameKey.Set(session.From(r.Context()), "ada")
 	})), "").cookie(t)
@@ -568,7 +556,7 @@ func TestHandlerNested(t *testing.T) {
 		outer = newSite(t, func(c *session.Config) { c.Cookie.Name = "outer" })
 		return outer, newSite(t)
 	}
-	names := func(r webResponse) string {
+	names := func(r *response) string {
 		var out []string
 		for _, c := range r.header["Set-Cookie"] {
 			name, _, _ := strings.Cut(c, "=")
@@ -738,13 +726,13 @@ func TestHandlerClientGone(t *testing.T) {
 					site := newSite(t)
 					cookie := site.login(t)
 					under, gone, returned := make(chan struct{}), make(chan struct{}), make(chan struct{})
-					site.store.on(func(ctx context.Context, got string) error {
-						if got != op {
-							return nil
-						}
+					site.store.on(op, func(ctx context.Context, _ *storeCall, do func() error) error {
 						close(under)
 						<-gone
-						return ctx.Err()
+						if err := ctx.Err(); err != nil {
+							return err
+						}
+						return do()
 					})
 					h := site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						s := session.From(r.Context())
@@ -861,7 +849,7 @@ func TestHandlerLeakedGoroutine(t *testing.T) {
 		t.Run(fmt.Sprint("used before ", used), func(t *testing.T) {
 			site := newSite(t)
 			cookie := site.login(t)
-			site.store.on(nil)
+			site.store.fail() // nothing; it counts afresh
 			var s *session.Session
 			post(site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				s = session.From(r.Context())
@@ -910,17 +898,6 @@ func TestHandlerLeakedGoroutine(t *testing.T) {
 	}
 }
 
-// webDuring runs f while op is under way, once, and lets op end after f.
-func webDuring(store *webStore, op string, f func()) {
-	var once sync.Once
-	store.on(func(_ context.Context, got string) error {
-		if got == op {
-			once.Do(f)
-		}
-		return nil
-	})
-}
-
 // The header waits for a Save under way in another goroutine, and both changes
 // are saved once.
 func TestHandlerSaveDuringTheFirstByte(t *testing.T) {
@@ -939,7 +916,7 @@ func TestHandlerSaveDuringTheFirstByte(t *testing.T) {
 						s.Renew()
 					}
 					under, saved, writing := make(chan struct{}), make(chan error), make(chan struct{})
-					webDuring(site.store, op, func() { close(under); <-writing })
+					site.store.during(op, func() { close(under); <-writing })
 					go func() { saved <- s.Save(r.Context()) }()
 					<-under
 					cityKey.Set(s, "London")
@@ -991,7 +968,7 @@ func TestHandlerChangeDuringTheFirstByte(t *testing.T) {
 				cookie = site.login(t)
 			}
 			var s *session.Session
-			webDuring(site.store, tt.op, func() { tt.during(s) })
+			site.store.during(tt.op, func() { tt.during(s) })
 			reply := post(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				s = session.From(r.Context())
 				nameKey.Set(s, "eve")
@@ -1014,7 +991,7 @@ func TestHandlerChangeDuringTheFirstByte(t *testing.T) {
 				site.wantStored(t, cookie, cityKey, "London")
 				return
 			}
-			for _, id := range site.store.ids {
+			for _, id := range site.store.named() {
 				if !strings.Contains(tt.name, "destroy") {
 					break
 				}
@@ -1044,16 +1021,13 @@ func TestHandlerSaveWhoseWaitEnded(t *testing.T) {
 						nameKey.Set(s, "eve")
 						ctx, cancel := context.WithCancel(r.Context())
 						defer cancel()
-						site.store.on(func(_ context.Context, op string) error {
-							if op != "Update" {
-								return nil
-							}
+						site.store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
 							cancel()
 							<-writing
 							if fails {
-								return errWebStore
+								return errStoreDown
 							}
-							return nil
+							return do()
 						})
 						if err := s.Save(ctx); !errors.Is(err, context.Canceled) {
 							t.Errorf("Save: got %v, want its context's error", err)

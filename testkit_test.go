@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"bytes"
+	"context"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -61,18 +62,31 @@ func (b *browser) serve(h http.HandlerFunc) *response {
 }
 
 func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
-	w := httptest.NewRecorder()
-	b.m.Handler(h).ServeHTTP(w, r)
-	resp := &response{status: w.Code, header: w.Header(), body: w.Body.String()}
-	if lines := w.Header()["Set-Cookie"]; len(lines) == 1 {
-		resp.setCookie = lines[0]
-		pair, _, _ := strings.Cut(lines[0], ";")
-		b.cookie = pair
+	resp := ask(b.m.Handler(h), r)
+	if line := resp.setCookie(); line != "" {
+		b.cookie, _, _ = strings.Cut(line, ";")
 		if resp.sent() == "expired" {
 			b.cookie = ""
 		}
 	}
 	return resp
+}
+
+// ask makes a request without a server.
+func ask(h http.Handler, r *http.Request) *response {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	res := w.Result()
+	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: w.Body.String()}
+}
+
+// post is ask for a request with nothing but a cookie, "" for none.
+func post(h http.Handler, cookie string) *response {
+	r := httptest.NewRequest("POST", "/", nil)
+	if cookie != "" {
+		r.Header.Set("Cookie", cookie)
+	}
+	return ask(h, r)
 }
 
 // with returns another browser that has got hold of the same cookie.
@@ -93,10 +107,10 @@ func (b *browser) id() (id string) {
 // maxAge returns the Max-Age of a response's cookie, -1 without one.
 func (r *response) maxAge(t testing.TB) int {
 	t.Helper()
-	if r.setCookie == "" {
+	if r.setCookie() == "" {
 		return -1
 	}
-	c, err := http.ParseSetCookie(r.setCookie)
+	c, err := http.ParseSetCookie(r.setCookie())
 	if err != nil {
 		t.Fatal("got a Set-Cookie header that does not parse")
 	}
@@ -104,17 +118,26 @@ func (r *response) maxAge(t testing.TB) int {
 }
 
 type response struct {
-	status    int
-	header    http.Header
-	body      string
-	setCookie string // "" for none
+	status  int
+	header  http.Header
+	trailer http.Header
+	body    string
+	err     error // the connection or stream broke
+}
+
+// setCookie returns the only Set-Cookie header, "" for none or several.
+func (r *response) setCookie() string {
+	if lines := r.header["Set-Cookie"]; len(lines) == 1 {
+		return lines[0]
+	}
+	return ""
 }
 
 // sent says what the response makes of the cookie.
 func (r *response) sent() string {
-	pair, _, _ := strings.Cut(r.setCookie, ";")
+	pair, _, _ := strings.Cut(r.setCookie(), ";")
 	switch {
-	case r.setCookie == "":
+	case r.setCookie() == "":
 		return "nothing"
 	case strings.IndexByte(pair, '=') == len(pair)-1:
 		return "expired"
@@ -124,7 +147,7 @@ func (r *response) sent() string {
 
 // attributes is the Set-Cookie header from the first attribute on.
 func (r *response) attributes() string {
-	_, a, _ := strings.Cut(r.setCookie, "; ")
+	_, a, _ := strings.Cut(r.setCookie(), "; ")
 	return a
 }
 
@@ -138,12 +161,29 @@ func login(t testing.TB, m *session.Manager) *browser {
 	return b
 }
 
-// logRecorder is a log that tests look into.
+// logRecorder is a log that tests look into: as text, as slog prints it by
+// default, and record by record.
 type logRecorder struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	records []slog.Record
 }
 
+func (l *logRecorder) Enabled(context.Context, slog.Level) bool { return true }
+func (l *logRecorder) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *logRecorder) WithGroup(string) slog.Handler            { return l }
+
+func (l *logRecorder) Handle(ctx context.Context, r slog.Record) error {
+	l.mu.Lock()
+	l.records = append(l.records, r)
+	l.mu.Unlock()
+	if r.Level < slog.LevelInfo {
+		return nil
+	}
+	return slog.NewTextHandler(l, nil).Handle(ctx, r)
+}
+
+// Write takes what another handler, or a log.Logger, prints.
 func (l *logRecorder) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,7 +196,31 @@ func (l *logRecorder) String() string {
 	return l.b.String()
 }
 
-func (l *logRecorder) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+// from returns the messages of records of at least level, with their attributes.
+func (l *logRecorder) from(level slog.Level) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []string
+	for _, r := range l.records {
+		if r.Level < level {
+			continue
+		}
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		out = append(out, text)
+	}
+	return out
+}
+
+// reset forgets everything.
+func (l *logRecorder) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.records = nil
+	l.b.Reset()
+}
+
+func (l *logRecorder) logger() *slog.Logger { return slog.New(l) }
 
 func wantCalls(t testing.TB, what string, s *hookedStore, want string) {
 	t.Helper()

@@ -15,7 +15,6 @@ import (
 	"net/textproto"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,140 +28,10 @@ const (
 	badKey  = session.Key[func()]("bad") // does not encode
 )
 
-var errWebStore = errors.New("the test's store is down")
-
-// webStore is a memory store with a hook before each operation, which can make
-// it fail, wait or panic. It counts the operations.
-type webStore struct {
-	session.Store
-
-	mu    sync.Mutex
-	hook  func(ctx context.Context, op string) error
-	calls map[string]int
-	ids   []string
-}
-
-func (s *webStore) before(ctx context.Context, op, id string) error {
-	s.mu.Lock()
-	s.calls[op]++
-	s.ids = append(s.ids, id)
-	hook := s.hook
-	s.mu.Unlock()
-	if hook == nil {
-		return nil
-	}
-	return hook(ctx, op)
-}
-
-func (s *webStore) Load(ctx context.Context, id string) (session.Record, error) {
-	if err := s.before(ctx, "Load", id); err != nil {
-		return session.Record{}, err
-	}
-	return s.Store.Load(ctx, id)
-}
-
-func (s *webStore) Create(ctx context.Context, id string, r session.Record) error {
-	if err := s.before(ctx, "Create", id); err != nil {
-		return err
-	}
-	return s.Store.Create(ctx, id, r)
-}
-
-func (s *webStore) Update(ctx context.Context, id string, c session.Change) error {
-	if err := s.before(ctx, "Update", id); err != nil {
-		return err
-	}
-	return s.Store.Update(ctx, id, c)
-}
-
-func (s *webStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	if err := s.before(ctx, "Touch", id); err != nil {
-		return err
-	}
-	return s.Store.Touch(ctx, id, ttl)
-}
-
-func (s *webStore) Delete(ctx context.Context, id string) error {
-	if err := s.before(ctx, "Delete", id); err != nil {
-		return err
-	}
-	return s.Store.Delete(ctx, id)
-}
-
-// on sets the hook; nil takes it away. It also starts counting afresh.
-func (s *webStore) on(hook func(ctx context.Context, op string) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hook, s.calls = hook, make(map[string]int)
-}
-
-// fail makes the named operations fail.
-func (s *webStore) fail(ops ...string) {
-	s.on(func(_ context.Context, op string) error {
-		if slices.Contains(ops, op) {
-			return errWebStore
-		}
-		return nil
-	})
-}
-
-// count returns how often op was called, "" for all of them together.
-func (s *webStore) count(op string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if op != "" {
-		return s.calls[op]
-	}
-	n := 0
-	for _, c := range s.calls {
-		n += c
-	}
-	return n
-}
-
-// webLog collects what the manager logs.
-type webLog struct {
-	mu      sync.Mutex
-	records []slog.Record
-}
-
-func (l *webLog) Enabled(context.Context, slog.Level) bool { return true }
-func (l *webLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *webLog) WithGroup(string) slog.Handler            { return l }
-
-func (l *webLog) Handle(_ context.Context, r slog.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records = append(l.records, r)
-	return nil
-}
-
-// from returns the messages of records of at least level.
-func (l *webLog) from(level slog.Level) []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []string
-	for _, r := range l.records {
-		if r.Level < level {
-			continue
-		}
-		text := r.Message
-		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
-		out = append(out, text)
-	}
-	return out
-}
-
-func (l *webLog) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.records = nil
-}
-
-// testSite is a manager over a webStore.
+// testSite is a manager over a hookedStore.
 type testSite struct {
-	store *webStore
-	log   *webLog
+	store *hookedStore
+	log   *logRecorder
 	m     *session.Manager
 	peek  *session.Manager // over the same records, past the hook
 }
@@ -170,18 +39,18 @@ type testSite struct {
 func newSite(t testing.TB, opts ...func(*session.Config)) *testSite {
 	t.Helper()
 	memory := session.NewMemoryStore()
-	s := &testSite{store: &webStore{Store: memory, calls: make(map[string]int)}, log: &webLog{}}
-	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(s.log)}
+	s := &testSite{store: &hookedStore{Store: memory}, log: &logRecorder{}}
+	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: s.log.logger()}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
-	s.m = webManager(t, s.store, cfg)
+	s.m = newManager(t, s.store, cfg)
 	cfg.Logger = slog.New(slog.DiscardHandler)
-	s.peek = webManager(t, struct{ session.Store }{memory}, cfg)
+	s.peek = newManager(t, struct{ session.Store }{memory}, cfg)
 	s.log.reset()
 	t.Cleanup(func() {
 		all := strings.Join(s.log.from(slog.LevelDebug), "\n")
-		for _, id := range s.store.ids {
+		for _, id := range s.store.named() {
 			if strings.Contains(all, id) {
 				t.Error("the log holds a session ID")
 			}
@@ -190,33 +59,19 @@ func newSite(t testing.TB, opts ...func(*session.Config)) *testSite {
 	return s
 }
 
-func webManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
-	t.Helper()
-	m, err := session.New(store, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = m.Close() })
-	return m
-}
-
 // login makes a session with a name and returns its cookie.
 func (s *testSite) login(t testing.TB) string {
 	t.Helper()
-	rec := httptest.NewRecorder()
-	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	return post(s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		nameKey.Set(session.From(r.Context()), "ada")
-	})).ServeHTTP(rec, httptest.NewRequest("POST", "/", nil))
-	return webResponse{header: rec.Header()}.cookie(t)
+	})), "").cookie(t)
 }
 
 // stored returns what the record of a cookie holds; ok is false without one.
 func (s *testSite) stored(cookie string, key session.Key[string]) (value string, ok bool) {
-	r := httptest.NewRequest("POST", "/", nil)
-	r.Header.Set("Cookie", cookie)
-	s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	post(s.peek.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		value, ok = key.Get(session.From(r.Context()))
-	})).ServeHTTP(httptest.NewRecorder(), r)
+	})), cookie)
 	return value, ok
 }
 
@@ -255,18 +110,9 @@ func startServer(t testing.TB, proto string, h http.Handler) *testServer {
 	return &testServer{proto: proto, url: srv.URL, client: client}
 }
 
-// webResponse is what a browser sees.
-type webResponse struct {
-	status  int
-	header  http.Header
-	trailer http.Header
-	body    string
-	err     error // the connection or stream broke
-}
-
 // do makes a request. POST is the usual method: clients repeat a GET whose
 // connection breaks.
-func (s *testServer) do(t testing.TB, method, cookie string) webResponse {
+func (s *testServer) do(t testing.TB, method, cookie string) *response {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url, nil)
 	if err != nil {
@@ -275,25 +121,25 @@ func (s *testServer) do(t testing.TB, method, cookie string) webResponse {
 	return s.send(t, req, cookie)
 }
 
-func (s *testServer) send(t testing.TB, req *http.Request, cookie string) webResponse {
+func (s *testServer) send(t testing.TB, req *http.Request, cookie string) *response {
 	t.Helper()
 	if cookie != "" {
 		req.Header.Set("Cookie", cookie)
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		return webResponse{err: err}
+		return &response{err: err}
 	}
 	defer res.Body.Close()
 	if res.Proto != s.proto {
 		t.Fatalf("protocol: got %s, want %s", res.Proto, s.proto)
 	}
 	body, err := io.ReadAll(res.Body)
-	return webResponse{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: string(body), err: err}
+	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: string(body), err: err}
 }
 
 // cookie returns the session cookie of a response for the next request.
-func (r webResponse) cookie(t testing.TB) string {
+func (r *response) cookie(t testing.TB) string {
 	t.Helper()
 	set := r.header["Set-Cookie"]
 	if len(set) != 1 || !strings.HasPrefix(set[0], "session=") {
@@ -303,7 +149,7 @@ func (r webResponse) cookie(t testing.TB) string {
 	return pair
 }
 
-func (r webResponse) want(t *testing.T, code int, body string) {
+func (r *response) want(t *testing.T, code int, body string) {
 	t.Helper()
 	if r.err != nil {
 		t.Fatalf("reply: got error %v, want a complete one", r.err)
@@ -315,14 +161,14 @@ func (r webResponse) want(t *testing.T, code int, body string) {
 
 // wantRefused checks that a response is the default error handler's, with nothing
 // beside it but the headers that outside sets.
-func (r webResponse) wantRefused(t *testing.T, code int) {
+func (r *response) wantRefused(t *testing.T, code int) {
 	t.Helper()
 	r.wantRefusal(t, code, false)
 }
 
 // wantRefusal is wantRefused for a handler that flushes: the answer leaves
 // before its length is known.
-func (r webResponse) wantRefusal(t *testing.T, code int, flushed bool) {
+func (r *response) wantRefusal(t *testing.T, code int, flushed bool) {
 	t.Helper()
 	r.want(t, code, http.StatusText(code)+"\n")
 	want := http.Header{
@@ -548,12 +394,7 @@ func TestWriterFailsClosed(t *testing.T) {
 					}
 					site.store.fail(use.fails)
 					if use.fails == "gone" {
-						site.store.on(func(_ context.Context, op string) error {
-							if op == "Update" {
-								return session.ErrNotFound
-							}
-							return nil
-						})
+						site.store.on("Update", fails(session.ErrNotFound))
 					}
 					srv := startServer(t, proto, outside(site.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 						spoil(w.Header())
@@ -820,7 +661,7 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer res.Body.Close()
-				site.wantStored(t, webResponse{header: res.Header}.cookie(t), nameKey, "ada")
+				site.wantStored(t, (&response{header: res.Header}).cookie(t), nameKey, "ada")
 
 				site.store.fail("Create")
 				srv = startServer(t, proto, around(site, func(w http.ResponseWriter, r *http.Request) {
@@ -858,18 +699,12 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 
 func TestWriterAfterTheFirstByte(t *testing.T) {
 	set := func(s *session.Session) { nameKey.Set(s, "eve") }
-	gone := func(_ context.Context, op string) error {
-		if op == "Update" {
-			return session.ErrNotFound
-		}
-		return nil
-	}
 	for _, tt := range []struct {
 		name     string
 		anon     bool // without a cookie
 		late     func(s *session.Session)
 		fails    string
-		hook     func(ctx context.Context, op string) error
+		gone     bool // the record, at the save
 		complete bool
 		err      error
 		stored   string
@@ -883,14 +718,14 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 		{name: "renew and destroy", late: func(s *session.Session) { s.Renew(); s.Destroy() }, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "new session", anon: true, late: set, complete: true, err: session.ErrHeaderSent, logged: 1},
 		{name: "new session after destroy", late: func(s *session.Session) { s.Destroy(); set(s) }, complete: true, err: session.ErrHeaderSent, logged: 1},
-		{name: "detached", late: func(s *session.Session) { set(s); s.Detach() }, fails: "Load", complete: true, err: errWebStore, stored: "ada"},
-		{name: "load fails", late: func(s *session.Session) { nameKey.Get(s) }, fails: "Load", err: errWebStore, stored: "ada", logged: 1},
+		{name: "detached", late: func(s *session.Session) { set(s); s.Detach() }, fails: "Load", complete: true, err: errStoreDown, stored: "ada"},
+		{name: "load fails", late: func(s *session.Session) { nameKey.Get(s) }, fails: "Load", err: errStoreDown, stored: "ada", logged: 1},
 		{name: "save fails", late: set, fails: "Update", stored: "ada", logged: 1},
 		{name: "destroy fails", late: (*session.Session).Destroy, fails: "Delete", stored: "ada", logged: 1},
 		{name: "destroy fails after renew", late: func(s *session.Session) { s.Renew(); s.Destroy() }, fails: "Delete", err: session.ErrHeaderSent, stored: "ada", logged: 2},
 		{name: "bad value", late: func(s *session.Session) { badKey.Set(s, func() {}) }, err: session.ErrInvalid, stored: "ada", logged: 1},
-		{name: "ended meanwhile", late: set, hook: gone, stored: "ada", logged: 1},
-		{name: "late Save fails", late: func(s *session.Session) { set(s); _ = s.Save(context.Background()) }, fails: "Update", err: errWebStore, stored: "ada", logged: 1},
+		{name: "ended meanwhile", late: set, gone: true, stored: "ada", logged: 1},
+		{name: "late Save fails", late: func(s *session.Session) { set(s); _ = s.Save(context.Background()) }, fails: "Update", err: errStoreDown, stored: "ada", logged: 1},
 	} {
 		for _, proto := range protocols {
 			for _, flush := range []string{"flushed", "buffered"} {
@@ -898,8 +733,8 @@ func TestWriterAfterTheFirstByte(t *testing.T) {
 					site := newSite(t)
 					cookie := site.login(t)
 					site.store.fail(tt.fails)
-					if tt.hook != nil {
-						site.store.on(tt.hook)
+					if tt.gone {
+						site.store.on("Update", fails(session.ErrNotFound))
 					}
 					sent := cookie
 					if tt.anon {
@@ -1064,7 +899,7 @@ func TestWriterErrorHandler(t *testing.T) {
 					site = newSite(t, func(c *session.Config) {
 						c.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
 							calls.Add(1)
-							if !errors.Is(err, errWebStore) {
+							if !errors.Is(err, errStoreDown) {
 								t.Errorf("error: got %v, want the store's", err)
 							}
 							before := site.store.count("")
@@ -1164,12 +999,7 @@ func TestWriterStorePanics(t *testing.T) {
 				if use.known {
 					cookie = site.login(t)
 				}
-				site.store.on(func(_ context.Context, op string) error {
-					if op == use.fails {
-						panic("store")
-					}
-					return nil
-				})
+				site.store.on(use.fails, func(context.Context, *storeCall, func() error) error { panic("store") })
 				handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					use.use(session.From(r.Context()))
 					_, _ = w.Write([]byte("secret page"))
