@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -17,17 +16,6 @@ import (
 
 // lateKey is set by handlers that ask for the session only late.
 const lateKey = session.Key[int]("late")
-
-func lateManager(t *testing.T, store session.Store) *session.Manager {
-	t.Helper()
-	m, err := session.New(store, session.Config{
-		Secret: "a secret of the tests, thirty-two bytes and more", DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
 
 // A session is made when it is asked for. What happened to the response before
 // counts all the same.
@@ -42,7 +30,7 @@ func TestSessionAskedForLate(t *testing.T) {
 		{"after the header", func(w http.ResponseWriter) { w.WriteHeader(http.StatusOK) }, session.ErrHeaderSent},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := lateManager(t, session.NewMemoryStore())
+			m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
 			w := httptest.NewRecorder()
 			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				tc.before(w)
@@ -62,21 +50,14 @@ func TestSessionAskedForLate(t *testing.T) {
 	}
 }
 
-// lateBroken fails every call.
-type lateBroken struct{ session.Store }
-
-func (lateBroken) Load(context.Context, string) (session.Record, error) {
-	return session.Record{}, errors.New("store used")
-}
-
 func TestSessionAskedForAfterTheHandler(t *testing.T) {
-	good := lateManager(t, session.NewMemoryStore())
+	good := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
 	login := httptest.NewRecorder()
 	good.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		lateKey.Set(session.From(r.Context()), 1)
 	})).ServeHTTP(login, httptest.NewRequest(http.MethodGet, "/", nil))
 
-	m := lateManager(t, lateBroken{session.NewMemoryStore()})
+	m := newManager(t, failingStore("Load"), session.Config{DisablePrune: true})
 	var ctx context.Context
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	for _, c := range login.Result().Cookies() {
@@ -93,7 +74,7 @@ func TestSessionAskedForAfterTheHandler(t *testing.T) {
 }
 
 func TestFromIsTheSameForAllGoroutines(t *testing.T) {
-	m := lateManager(t, session.NewMemoryStore())
+	m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
 	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		sessions := make([]*session.Session, 8)
 		var start, done sync.WaitGroup
@@ -115,7 +96,7 @@ func TestFromIsTheSameForAllGoroutines(t *testing.T) {
 }
 
 func TestUnusedSessionAllocations(t *testing.T) {
-	h := lateManager(t, session.NewMemoryStore()).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	h := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true}).Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil)
@@ -127,7 +108,7 @@ func TestUnusedSessionAllocations(t *testing.T) {
 
 // A handler that streams and looks at no error must not hold back the 503.
 func TestARefusedStreamIsAnsweredAtOnce(t *testing.T) {
-	m := lateManager(t, creatingFails{session.NewMemoryStore()})
+	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	release := make(chan struct{})
 	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lateKey.Set(session.From(r.Context()), 1)
@@ -149,15 +130,9 @@ func TestARefusedStreamIsAnsweredAtOnce(t *testing.T) {
 	}
 }
 
-type creatingFails struct{ session.Store }
-
-func (creatingFails) Create(context.Context, string, session.Record) error {
-	return errors.New("no answer")
-}
-
 // Gin's Context.Stream asserts http.CloseNotifier.
 func TestCloseNotify(t *testing.T) {
-	m := lateManager(t, session.NewMemoryStore())
+	m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
 	ctx, leave := context.WithCancel(t.Context())
 	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		gone := w.(interface{ CloseNotify() <-chan bool }).CloseNotify()
@@ -193,7 +168,7 @@ func TestStreamEndsAfterReload(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			store := session.NewMemoryStore()
-			m := lateManager(t, store)
+			m := newManager(t, store, session.Config{DisablePrune: true})
 			mux := http.NewServeMux()
 			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { lateKey.Set(session.From(r.Context()), 1) })
 			mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
@@ -236,7 +211,7 @@ func TestStreamEndsAfterReload(t *testing.T) {
 
 // A middleware outside may send its header only when it is flushed.
 func TestARefusedStreamHasNoHeaderOfTheHandlers(t *testing.T) {
-	m := lateManager(t, creatingFails{session.NewMemoryStore()})
+	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	w := httptest.NewRecorder()
 	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		lateKey.Set(session.From(r.Context()), 1)

@@ -301,13 +301,11 @@ func TestARenewalDoesNotEscapeRevoke(t *testing.T) {
 	}
 }
 
-type storeWithoutFind struct{ session.Store }
-
 func TestFilterRefusals(t *testing.T) {
 	m := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
 	sealed := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Encrypt: true, UserKey: "userId", Logger: slog.New(slog.DiscardHandler)})
-	blind := findManager(t, storeWithoutFind{session.NewMemoryStore()}, session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	broken := findManager(t, lateBroken{session.NewMemoryStore()}, session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	blind := findManager(t, newHookedStore(), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	broken := findManager(t, failingStore("Load"), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
 	cookie, _ := findLogin(t, m, 1, "a")
 	for _, c := range []struct {
 		name string
@@ -418,7 +416,7 @@ func TestMaxPerUserNeedsAKeyAndAFinder(t *testing.T) {
 	}{
 		{session.NewMemoryStore(), session.Config{MaxPerUser: 1}, "needs Config.UserKey"},
 		{session.NewMemoryStore(), session.Config{MaxPerUser: -1, UserKey: "u"}, "must not be negative"},
-		{storeWithoutFind{session.NewMemoryStore()}, session.Config{MaxPerUser: 1, UserKey: "u"}, "a Finder"},
+		{newHookedStore(), session.Config{MaxPerUser: 1, UserKey: "u"}, "a Finder"},
 		{session.NewMemoryStore(), session.Config{MaxPerUser: 1000, UserKey: "u"}, "nor over 999"},
 		{session.NewMemoryStore(), session.Config{UserKey: "a\x00b"}, "not UTF-8"},
 		{session.NewMemoryStore(), session.Config{UserKey: "cookie"}, "reserved"},
@@ -493,7 +491,7 @@ func TestExceptOfAnotherManager(t *testing.T) {
 // A failing limit is no failing login.
 func TestMaxPerUserInAnOutage(t *testing.T) {
 	log := new(pgLog)
-	m := findManager(t, findingFails{session.NewMemoryStore()}, session.Config{
+	m := findManager(t, failingStore("Find").whole(), session.Config{
 		Secret: pgSecret, UserKey: "userId", MaxPerUser: 1, DisablePrune: true, Logger: log.logger(),
 	})
 	cookie, _ := findLogin(t, m, 1, "a")
@@ -503,12 +501,6 @@ func TestMaxPerUserInAnOutage(t *testing.T) {
 	if got := log.String(); !strings.Contains(got, "Config.MaxPerUser could not be destroyed") || m.Stats().StoreErrors != 1 {
 		t.Errorf("got %d store errors, want one, and logged", m.Stats().StoreErrors)
 	}
-}
-
-type findingFails struct{ *session.MemoryStore }
-
-func (findingFails) Find(context.Context, session.Query) ([]session.Found, error) {
-	return nil, errors.New("no answer")
 }
 
 // NIST SP 800-63B-4, section 2.2.3, AAL2: reauthentication after 24 hours, or one

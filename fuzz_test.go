@@ -206,17 +206,22 @@ func FuzzConfigFromEnv(f *testing.F) {
 
 // fuzzRow is a store with one row, whose writes come to nothing.
 type fuzzRow struct {
+	*hookedStore
 	data []byte
 	ttl  time.Duration
 }
 
-func (s *fuzzRow) Load(context.Context, string) (session.Record, error) {
-	return session.Record{Data: s.data, TTL: s.ttl}, nil
+func newFuzzRow(ttl time.Duration) *fuzzRow {
+	s := &fuzzRow{hookedStore: newHookedStore(), ttl: ttl}
+	s.on("*", fails(nil))
+	s.on("Load", func(_ context.Context, c *storeCall, _ func() error) error {
+		s.forget() // millions of them
+		c.record = session.Record{Data: s.data, TTL: s.ttl}
+		return nil
+	})
+	return s
 }
-func (s *fuzzRow) Create(context.Context, string, session.Record) error { return nil }
-func (s *fuzzRow) Update(context.Context, string, session.Change) error { return nil }
-func (s *fuzzRow) Touch(context.Context, string, time.Duration) error   { return nil }
-func (s *fuzzRow) Delete(context.Context, string) error                 { return nil }
+
 func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *browser {
 	tb.Helper()
 	m := newManager(tb, s, cfg)
@@ -244,7 +249,7 @@ var fuzzID = strings.Repeat("i", 32)
 // byte changed it is an error, whatever stands beside it, and never an empty
 // session.
 func FuzzSealedRecord(f *testing.F) {
-	store := &fuzzRow{ttl: time.Hour}
+	store := newFuzzRow(time.Hour)
 	b := store.browser(f, session.Config{Encrypt: true, TouchInterval: session.DefaultIdleTimeout - 1}, fuzzID)
 	genuine, err := base64.RawStdEncoding.DecodeString(fuzzSealed)
 	if err != nil {
@@ -290,7 +295,7 @@ func decodes(text string, want []byte) bool {
 // FuzzSetCookie holds that neither the cookie object of a row nor a proxy's
 // header puts anything into the response but the attributes they stand for.
 func FuzzSetCookie(f *testing.F) {
-	row := &fuzzRow{ttl: time.Nanosecond}
+	row := newFuzzRow(time.Nanosecond)
 	var browsers []*browser
 	var codecs []cookie.Codec
 	for _, format := range bothFormats {

@@ -39,8 +39,13 @@ type hookedStore struct {
 
 	mu    sync.Mutex
 	hooks map[string]hook // by operation, "*" for all that have none
-	calls []string
+	calls []callTime
 	ids   map[string]bool // every ID that a call named
+}
+
+type callTime struct {
+	op string
+	at time.Time
 }
 
 func newHookedStore() *hookedStore { return &hookedStore{Store: session.NewMemoryStore()} }
@@ -72,6 +77,13 @@ func (s *hookedStore) fail(ops ...string) {
 	}
 }
 
+// failingStore is a hooked store whose named operations fail.
+func failingStore(ops ...string) *hookedStore {
+	s := newHookedStore()
+	s.fail(ops...)
+	return s
+}
+
 // during runs f while op is under way, once, and lets op end after f.
 func (s *hookedStore) during(op string, f func()) {
 	var once sync.Once
@@ -85,21 +97,27 @@ func (s *hookedStore) during(op string, f func()) {
 func (s *hookedStore) took() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	calls := strings.Join(s.calls, " ")
+	var ops []string
+	for _, call := range s.calls {
+		ops = append(ops, call.op)
+	}
 	s.calls = nil
-	return calls
+	return strings.Join(ops, " ")
 }
 
 // count returns how often op was called, "" for all of them together.
-func (s *hookedStore) count(op string) (n int) {
+func (s *hookedStore) count(op string) int { return len(s.times(op)) }
+
+// times returns when op was called, "" for all of them together.
+func (s *hookedStore) times(op string) (at []time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, call := range s.calls {
-		if op == "" || op == call {
-			n++
+		if op == "" || op == call.op {
+			at = append(at, call.at)
 		}
 	}
-	return n
+	return at
 }
 
 // remember adds session IDs that no call has named.
@@ -146,7 +164,7 @@ func (s *hookedStore) live(t testing.TB) map[string]string {
 func (s *hookedStore) call(ctx context.Context, c *storeCall, do func() error) error {
 	s.remember(c.id, c.change.NewID)
 	s.mu.Lock()
-	s.calls = append(s.calls, c.op)
+	s.calls = append(s.calls, callTime{c.op, time.Now()})
 	h := s.hooks[c.op]
 	if h == nil {
 		h = s.hooks["*"]

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -469,48 +468,18 @@ func TestCookieOutlivesTheRecord(t *testing.T) {
 
 // --- Pruning
 
-// pruneStore is a store whose prunings are watched.
-type pruneStore struct {
-	hookedStore
-	prune func(ctx context.Context, n int) (int64, error)
-
-	mu2 sync.Mutex
-	at  []time.Time
-}
-
-func (s *pruneStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
-	s.mu2.Lock()
-	s.at = append(s.at, time.Now())
-	n := len(s.at)
-	s.mu2.Unlock()
-	if s.prune == nil {
-		return 0, nil
-	}
-	return s.prune(ctx, n)
-}
-
-func (s *pruneStore) times() []time.Time {
-	s.mu2.Lock()
-	defer s.mu2.Unlock()
-	return append([]time.Time(nil), s.at...)
-}
-
-func newPruneStore() *pruneStore {
-	return &pruneStore{hookedStore: hookedStore{Store: session.NewMemoryStore()}}
-}
-
 func TestPruneTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		firsts, gaps := map[time.Duration]bool{}, map[time.Duration]bool{}
 		for range 20 {
-			store := newPruneStore()
+			store := newHookedStore()
 			start := time.Now()
-			m := newManager(t, store, session.Config{})
+			m := newManager(t, store.whole(), session.Config{})
 			pass(6 * time.Hour)
 			if err := m.Close(); err != nil {
 				t.Errorf("Close: got %v, want no error", err)
 			}
-			at := store.times()
+			at := store.times("Prune")
 			if len(at) < 16 {
 				t.Fatalf("in 6 hours: got %d prunings, want at least 16", len(at))
 			}
@@ -527,7 +496,7 @@ func TestPruneTimes(t *testing.T) {
 				gaps[gap] = true
 			}
 			pass(time.Hour)
-			if n := len(store.times()); n != len(at) {
+			if n := len(store.times("Prune")); n != len(at) {
 				t.Errorf("after Close: got %d more prunings, want none", n-len(at))
 			}
 		}
@@ -539,12 +508,12 @@ func TestPruneTimes(t *testing.T) {
 
 func TestPruneOwnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newPruneStore()
-		m := newManager(t, store, session.Config{PruneInterval: 10 * time.Second})
+		store := newHookedStore()
+		m := newManager(t, store.whole(), session.Config{PruneInterval: 10 * time.Second})
 		start := time.Now()
 		pass(10 * time.Minute)
 		_ = m.Close()
-		at := store.times()
+		at := store.times("Prune")
 		if first := at[0].Sub(start); first >= 10*time.Second {
 			t.Errorf("first: got %v after the start, want less than the interval", first)
 		}
@@ -556,20 +525,21 @@ func TestPruneOwnInterval(t *testing.T) {
 
 func TestPruneErrorsAreLoggedAndRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		log, store := &logRecorder{}, newPruneStore()
-		store.prune = func(_ context.Context, n int) (int64, error) {
-			switch n {
+		log, store := &logRecorder{}, newHookedStore()
+		store.on("Prune", func(_ context.Context, c *storeCall, _ func() error) error {
+			switch store.count("Prune") {
 			case 1:
-				return 3, errStoreDown // 3 before the failure
+				c.n = 3 // before the failure
+				return errStoreDown
 			case 2:
-				return 4, nil
+				c.n = 4
 			}
-			return 0, nil
-		}
-		m := newManager(t, store, session.Config{Logger: log.logger()})
+			return nil
+		})
+		m := newManager(t, store.whole(), session.Config{Logger: log.logger()})
 		pass(2 * time.Hour)
 		_ = m.Close()
-		if n := len(store.times()); n < 5 {
+		if n := len(store.times("Prune")); n < 5 {
 			t.Errorf("got %d prunings, want them to go on after an error", n)
 		}
 		text := log.String()
@@ -586,16 +556,17 @@ func TestPruneErrorsAreLoggedAndRetried(t *testing.T) {
 
 func TestCloseEndsAfterTheBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newPruneStore()
+		store := newHookedStore()
 		begun, ended := make(chan bool), false
-		store.prune = func(ctx context.Context, _ int) (int64, error) {
+		store.on("Prune", func(ctx context.Context, c *storeCall, _ func() error) error {
 			close(begun)
 			<-ctx.Done()
 			pass(time.Second) // the batch under way
 			ended = true
-			return 50, nil
-		}
-		m := newManager(t, store, session.Config{})
+			c.n = 50
+			return nil
+		})
+		m := newManager(t, store.whole(), session.Config{})
 		<-begun
 		start := time.Now()
 		if err := m.Close(); err != nil {
@@ -619,14 +590,14 @@ func TestCloseEndsAfterTheBatch(t *testing.T) {
 
 func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newPruneStore()
+		store := newHookedStore()
 		begun, release := make(chan bool), make(chan bool)
-		store.prune = func(context.Context, int) (int64, error) {
+		store.on("Prune", func(context.Context, *storeCall, func() error) error {
 			close(begun)
 			<-release
-			return 0, nil
-		}
-		m := newManager(t, store, session.Config{StoreTimeout: 3 * time.Second})
+			return nil
+		})
+		m := newManager(t, store.whole(), session.Config{StoreTimeout: 3 * time.Second})
 		<-begun
 		start := time.Now()
 		if err := m.Close(); err == nil || time.Since(start) != 3*time.Second {
@@ -641,14 +612,14 @@ func TestCloseIsBounded(t *testing.T) {
 
 func TestCloseBeforeTheFirstPrune(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newPruneStore()
-		m := newManager(t, store, session.Config{})
+		store := newHookedStore()
+		m := newManager(t, store.whole(), session.Config{})
 		start := time.Now()
 		if err := m.Close(); err != nil || time.Since(start) != 0 {
 			t.Errorf("Close: got %v after %v, want no error at once", err, time.Since(start))
 		}
 		pass(time.Hour)
-		if n := len(store.times()); n != 0 {
+		if n := len(store.times("Prune")); n != 0 {
 			t.Errorf("got %d prunings, want none", n)
 		}
 	})
@@ -656,17 +627,23 @@ func TestCloseBeforeTheFirstPrune(t *testing.T) {
 
 func TestDisablePrune(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newPruneStore()
-		store.prune = func(context.Context, int) (int64, error) { return 2, nil }
-		m := newManager(t, store, session.Config{DisablePrune: true})
+		store := newHookedStore()
+		pruned := func(n int64, err error) hook {
+			return func(_ context.Context, c *storeCall, _ func() error) error {
+				c.n = n
+				return err
+			}
+		}
+		store.on("Prune", pruned(2, nil))
+		m := newManager(t, store.whole(), session.Config{DisablePrune: true})
 		pass(24 * time.Hour)
-		if n := len(store.times()); n != 0 {
+		if n := len(store.times("Prune")); n != 0 {
 			t.Errorf("got %d prunings, want none", n)
 		}
 		if n, err := m.Prune(t.Context()); n != 2 || err != nil {
 			t.Errorf("Prune: got %d, %v, want 2, no error", n, err)
 		}
-		store.prune = func(context.Context, int) (int64, error) { return 1, errStoreDown }
+		store.on("Prune", pruned(1, errStoreDown))
 		if n, err := m.Prune(t.Context()); n != 1 || !errors.Is(err, errStoreDown) {
 			t.Errorf("Prune: got %d, %v, want 1 beside the store's error", n, err)
 		}

@@ -6,9 +6,7 @@ import (
 	"crypto/fips140"
 	"errors"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -26,47 +24,31 @@ const (
 
 const sealKey = session.Key[string]("note")
 
-// sealRig is a manager over a memory store, driven with the cookie it sends.
+// sealRig is a browser of a manager whose store and log can be looked into.
 type sealRig struct {
-	t      *testing.T
-	store  session.Store
-	log    *bytes.Buffer
-	m      *session.Manager
-	cookie *http.Cookie
+	*browser
+	t     *testing.T
+	store session.Store
+	log   *logRecorder
 }
 
 func newSealRig(t *testing.T, store session.Store, cfg session.Config) *sealRig {
 	t.Helper()
-	rig := &sealRig{t: t, store: store, log: new(bytes.Buffer)}
+	log := &logRecorder{}
 	cfg.DisablePrune = true
-	cfg.Logger = slog.New(slog.NewTextHandler(rig.log, nil))
-	m, err := session.New(store, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rig.m = m
-	return rig
+	cfg.Logger = log.logger()
+	return &sealRig{&browser{m: newManager(t, store, cfg)}, t, store, log}
 }
 
 // do runs one request and returns its status and the session's ID.
 func (rig *sealRig) do(f func(*session.Session)) (status int, id string) {
-	rig.t.Helper()
-	r := httptest.NewRequest("GET", "/", nil)
-	if rig.cookie != nil {
-		r.AddCookie(rig.cookie)
-	}
-	w := httptest.NewRecorder()
-	rig.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s := session.From(r.Context())
+	status = rig.visit(func(s *session.Session) {
 		f(s)
 		if err := s.Save(context.Background()); err == nil {
 			id = s.ID()
 		}
-	})).ServeHTTP(w, r)
-	for _, c := range w.Result().Cookies() {
-		rig.cookie = c
-	}
-	return w.Code, id
+	}).status
+	return status, id
 }
 
 func (rig *sealRig) stored(id string) string {
@@ -216,34 +198,26 @@ func TestEncryptReadsPlainRecordsAndSealsThemAtTheNextSave(t *testing.T) {
 }
 
 func TestEncryptResolvesAWriteWithoutAnswer(t *testing.T) {
-	store := &uncertainOnce{Store: session.NewMemoryStore()}
+	store := newHookedStore()
 	rig := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
 	count := session.Key[int]("count")
 	rig.do(func(s *session.Session) { count.Set(s, 1) })
-	store.armed = true
+	lost := 0 // answers
+	store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
+		if err := do(); err != nil || lost > 0 {
+			return err
+		}
+		lost++
+		return errors.Join(session.ErrUncertain, io.ErrUnexpectedEOF)
+	})
 	if status, _ := rig.do(func(s *session.Session) { count.Update(s, func(n int) int { return n + 1 }) }); status != 200 {
 		t.Errorf("got %d, want 200", status)
 	}
 	var n int
 	rig.do(func(s *session.Session) { n, _ = count.Get(s) })
-	if n != 2 || store.armed {
+	if n != 2 || lost != 1 {
 		t.Errorf("got %d, want 2", n)
 	}
-}
-
-// uncertainOnce carries out one update but loses its answer.
-type uncertainOnce struct {
-	session.Store
-	armed bool
-}
-
-func (s *uncertainOnce) Update(ctx context.Context, id string, c session.Change) error {
-	err := s.Store.Update(ctx, id, c)
-	if s.armed && err == nil {
-		s.armed = false
-		return errors.Join(session.ErrUncertain, io.ErrUnexpectedEOF)
-	}
-	return err
 }
 
 func TestEncryptFromEnvironment(t *testing.T) {
