@@ -153,22 +153,22 @@ func TestDecryptionNeverFallsBack(t *testing.T) {
 // Data pasted from row to row, in the table itself.
 func TestPostgresSwappedRows(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := pgManager(t, pgStore(t, pool), func(cfg *session.Config) { cfg.Encrypt = true })
-	ada, adaID := pgLogin(t, m)
-	eve, eveID := pgLogin(t, m)
-	pgUse(m, ada, func(s *session.Session) { userKey.Set(s, "ada") })
-	pgUse(m, eve, func(s *session.Session) { userKey.Set(s, "eve") })
-	pgExec(t, pool, `UPDATE schema_system.session s SET sess = o.sess FROM schema_system.session o
+	m := patientManager(t, newStore(t, pool), func(cfg *session.Config) { cfg.Encrypt = true })
+	ada, adaID := loginCounting(t, m)
+	eve, eveID := loginCounting(t, m)
+	useSession(m, ada, func(s *session.Session) { userKey.Set(s, "ada") })
+	useSession(m, eve, func(s *session.Session) { userKey.Set(s, "eve") })
+	execSQL(t, pool, `UPDATE schema_system.session s SET sess = o.sess FROM schema_system.session o
 		WHERE s.sid IN ($1, $2) AND o.sid IN ($1, $2) AND s.sid <> o.sid`, adaID, eveID)
 	table := func() string {
-		return pgGet[string](t, pool, "SELECT string_agg(sid || sess::text, ' ' ORDER BY sid) FROM schema_system.session")
+		return queryOne[string](t, pool, "SELECT string_agg(sid || sess::text, ' ' ORDER BY sid) FROM schema_system.session")
 	}
 	swapped := table()
 	for name, cookie := range map[string]*http.Cookie{"ada": ada, "eve": eve} {
 		for what, use := range map[string]func(*session.Session){
 			"read": readUser, "set": func(s *session.Session) { userKey.Set(s, "root") }, "renew": (*session.Session).Renew,
 		} {
-			resp := pgUse(m, cookie, func(s *session.Session) {
+			resp := useSession(m, cookie, func(s *session.Session) {
 				if user, ok := userKey.Get(s); ok {
 					t.Errorf("%s's cookie: got user %q, want none", name, user)
 				}
@@ -236,12 +236,12 @@ func TestSignaturesAreComparedInConstantTime(t *testing.T) {
 // CVE-2015-5143, CVE-2015-5963: 1,000 visitors without a session, or with a
 // cookie that names none, who do everything but store a value.
 func TestPostgresVisitorsFillNothing(t *testing.T) {
-	tracer := &pgTracer{}
+	tracer := &statementLog{}
 	pool := pgtest.Pool(t, tracer.use)
-	store := pgStore(t, pool)
+	store := newStore(t, pool)
 	for _, f := range bothFormats {
-		m := pgManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
-		foreign := pgManager(t, session.NewMemoryStore(), func(cfg *session.Config) {
+		m := patientManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
+		foreign := patientManager(t, session.NewMemoryStore(), func(cfg *session.Config) {
 			cfg.Secret, cfg.Cookie.Format = testSecret, f.format
 		})
 		id := strings.Repeat("x", 32)
@@ -253,7 +253,7 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 			if value := []string{"", "garbage", id, forged, gone}[i%5]; value != "" {
 				cookie = &http.Cookie{Name: f.cookie, Value: value}
 			}
-			resp := pgUse(m, cookie, func(s *session.Session) {
+			resp := useSession(m, cookie, func(s *session.Session) {
 				userKey.Get(s)
 				userKey.Take(s)
 				userKey.Set(s, "eve")
@@ -272,7 +272,7 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 		if got := len(tracer.take()); got != 200 {
 			t.Errorf("%s: statements: got %d, want 200, the lookups of the signed ID", f.name, got)
 		}
-		if got := pgRows(t, pool); got != 0 {
+		if got := countRecords(t, pool); got != 0 {
 			t.Errorf("%s: rows: got %d, want 0", f.name, got)
 		}
 	}
@@ -370,21 +370,21 @@ func TestNoCacheHandsOutACookie(t *testing.T) {
 // CVE-2024-35220: the row is there still, but its time is over.
 func TestPostgresExpiredIsDead(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := pgStore(t, pool)
+	store := newStore(t, pool)
 	for _, f := range bothFormats {
-		m := pgManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
+		m := patientManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
 		id := strings.Repeat(f.name[:1], 32)
 		value, _ := m.SignCookie(id)
-		pgExec(t, pool, `INSERT INTO schema_system.session VALUES ($1, '{"cookie":{"originalMaxAge":86400000,"expires":"2100-01-01T00:00:00.000Z","path":"/"},"user":"ada"}', now() - interval '1 millisecond')`, id)
+		execSQL(t, pool, `INSERT INTO schema_system.session VALUES ($1, '{"cookie":{"originalMaxAge":86400000,"expires":"2100-01-01T00:00:00.000Z","path":"/"},"user":"ada"}', now() - interval '1 millisecond')`, id)
 		row := func() string {
-			return pgGet[string](t, pool, "SELECT sess::text || expire FROM schema_system.session WHERE sid = $1", id)
+			return queryOne[string](t, pool, "SELECT sess::text || expire FROM schema_system.session WHERE sid = $1", id)
 		}
 		before := row()
 		for name, use := range map[string]func(*session.Session){
 			"read": readUser, "renew": (*session.Session).Renew, "set": func(s *session.Session) { keyA.Set(s, "mine") },
 			"idle timeout": func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, "reload": func(s *session.Session) { _ = s.Reload(t.Context()) },
 		} {
-			resp := pgUse(m, &http.Cookie{Name: f.cookie, Value: value}, func(s *session.Session) {
+			resp := useSession(m, &http.Cookie{Name: f.cookie, Value: value}, func(s *session.Session) {
 				use(s)
 				if _, ok := userKey.Get(s); ok || !s.IsNew() {
 					t.Errorf("%s, %s: got the expired session, want none", f.name, name)
@@ -406,8 +406,8 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 	for _, f := range bothFormats {
 		format := func(cfg *session.Config) { cfg.Cookie.Format = f.format }
 		pool := pgtest.Pool(t)
-		m := pgManager(t, pgStore(t, pool), format)
-		rotated := pgManager(t, pgStore(t, pool), format, func(cfg *session.Config) {
+		m := patientManager(t, newStore(t, pool), format)
+		rotated := patientManager(t, newStore(t, pool), format, func(cfg *session.Config) {
 			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, testSecret
 		})
 		var jar []*http.Cookie
@@ -416,7 +416,7 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 			if len(jar) > 0 {
 				cookie = jar[len(jar)-1]
 			}
-			jar = append(jar, pgUse(m, cookie, use).Cookies()...)
+			jar = append(jar, useSession(m, cookie, use).Cookies()...)
 		}
 		visit(m, func(s *session.Session) { userKey.Set(s, "ada") })
 		visit(m, (*session.Session).Renew)
@@ -426,17 +426,17 @@ func TestPostgresLogoutIsFinal(t *testing.T) {
 		if len(jar) != 5 || jar[4].Value != "" {
 			t.Fatalf("%s: cookies: got %d, want five, the last expired", f.name, len(jar))
 		}
-		other := pgManager(t, pgStore(t, pool), format, func(cfg *session.Config) {
+		other := patientManager(t, newStore(t, pool), format, func(cfg *session.Config) {
 			cfg.OldSecrets, cfg.Secret = []string{cfg.Secret}, testSecret
 		})
 		for i, cookie := range jar {
-			pgUse(other, cookie, func(s *session.Session) {
+			useSession(other, cookie, func(s *session.Session) {
 				if _, ok := userKey.Get(s); ok || !s.IsNew() {
 					t.Errorf("%s: cookie %d after the logout: got a session, want none", f.name, i)
 				}
 			})
 		}
-		if got := pgRows(t, pool); got != 0 {
+		if got := countRecords(t, pool); got != 0 {
 			t.Errorf("%s: rows: got %d, want 0", f.name, got)
 		}
 	}
@@ -513,18 +513,18 @@ func TestPostgresOddRows(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			log := &pgLog{}
-			m := pgManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
+			m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
 			id := strings.Repeat("o", 32)
-			pgExec(t, pool, "DELETE FROM schema_system.session")
-			pgExec(t, pool, "INSERT INTO schema_system.session VALUES ($1, $2::text::json, now() + interval '1 hour')", id, tt.sess)
+			execSQL(t, pool, "DELETE FROM schema_system.session")
+			execSQL(t, pool, "INSERT INTO schema_system.session VALUES ($1, $2::text::json, now() + interval '1 hour')", id, tt.sess)
 			value, _ := m.SignCookie(id)
 			c := &http.Cookie{Name: "session", Value: value}
 			want := "ada"
 			if tt.keep == "" {
 				want = ""
 			}
-			pgTogether(6, func(int) { // more than there are slots
-				resp := pgUse(m, c, func(s *session.Session) {
+			together(6, func(int) { // more than there are slots
+				resp := useSession(m, c, func(s *session.Session) {
 					if user, _ := userKey.Get(s); user != want {
 						t.Errorf("read: got user %q, want %q", user, want)
 					}
@@ -533,10 +533,10 @@ func TestPostgresOddRows(t *testing.T) {
 					t.Errorf("read: got status %d, want 200", resp.StatusCode)
 				}
 			})
-			if resp := pgUse(m, c, setQ); resp.StatusCode != tt.status {
+			if resp := useSession(m, c, setQ); resp.StatusCode != tt.status {
 				t.Errorf("change: got status %d, want %d", resp.StatusCode, tt.status)
 			}
-			after := pgGet[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
+			after := queryOne[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
 			changed := strings.Contains(after, `"q":"1"`)
 			if !strings.Contains(after, tt.keep) || changed != (tt.keep != "" && tt.status == 200) || !changed && after != tt.sess {
 				t.Errorf("row: got q set %t, or other keys with other bytes", changed)

@@ -34,20 +34,20 @@ func TestSchemaSQL(t *testing.T) {
 					if i > 0 {
 						sql = "CREATE INDEX CONCURRENTLY" + sql
 					}
-					pgExec(t, pool, sql)
+					execSQL(t, pool, sql)
 				}
 			}
 			byHand, byStore := pgtest.Pool(t), pgtest.Pool(t)
 			run(byHand)
 			run(byHand)
-			findPostgres(t, byStore, tt.opts)
-			got, want := pgGet[string](t, byHand, made, table), pgGet[string](t, byStore, made, table)
+			newStoreWith(t, byStore, tt.opts)
+			got, want := queryOne[string](t, byHand, made, table), queryOne[string](t, byStore, made, table)
 			if got != want || strings.Count(got, "INDEX") != 2+len(tt.opts.IndexKeys) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			log := new(pgLog)
 			tt.opts.Logger = log.logger()
-			findPostgres(t, byHand, tt.opts)
+			newStoreWith(t, byHand, tt.opts)
 			if got := log.String(); strings.Contains(got, " made") || strings.Contains(got, "level=WARN") {
 				t.Errorf("a store on it: got %s, want nothing made and no warning", got)
 			}

@@ -21,30 +21,30 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// discreetStore notes what is in play, and prints what is handed to a store.
-type discreetStore struct {
+// quietStore notes what is in play, and prints what is handed to a store.
+type quietStore struct {
 	*session.PostgresStore
 	note func(v any, id string, data ...[]byte)
 }
 
-func (s discreetStore) Load(ctx context.Context, id string) (session.Record, error) {
+func (s quietStore) Load(ctx context.Context, id string) (session.Record, error) {
 	rec, err := s.PostgresStore.Load(ctx, id)
 	s.note(rec, id, rec.Data)
 	return rec, err
 }
 
-func (s discreetStore) Create(ctx context.Context, id string, r session.Record) error {
+func (s quietStore) Create(ctx context.Context, id string, r session.Record) error {
 	s.note(r, id, r.Data)
 	return s.PostgresStore.Create(ctx, id, r)
 }
 
-func (s discreetStore) Update(ctx context.Context, id string, c session.Change) error {
+func (s quietStore) Update(ctx context.Context, id string, c session.Change) error {
 	s.note(c, id, c.Old, c.New)
 	s.note(c, c.NewID)
 	return s.PostgresStore.Update(ctx, id, c)
 }
 
-func (s discreetStore) Find(ctx context.Context, q session.Query) ([]session.Found, error) {
+func (s quietStore) Find(ctx context.Context, q session.Query) ([]session.Found, error) {
 	found, err := s.PostgresStore.Find(ctx, q)
 	s.note(q, q.Except)
 	for _, r := range found {
@@ -53,38 +53,38 @@ func (s discreetStore) Find(ctx context.Context, q session.Query) ([]session.Fou
 	return found, err
 }
 
-func (s discreetStore) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
+func (s quietStore) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
 	s.note(q, q.Except)
 	return s.PostgresStore.DeleteFound(ctx, q)
 }
 
-// discreetRig is a program: a server over PostgreSQL whose every word is kept.
-type discreetRig struct {
+// quietRig is a program: a server over PostgreSQL whose every word is kept.
+type quietRig struct {
 	t       *testing.T
 	o       *output
 	pool    *pgxpool.Pool // the store's
 	admin   *pgxpool.Pool
-	store   discreetStore
+	store   quietStore
 	m       *session.Manager
 	handler http.HandlerFunc
 	server  *httptest.Server
 }
 
-const discreetKey = session.Key[string]("note")
+const quietKey = session.Key[string]("note")
 
-func newDiscreetRig(t *testing.T, format session.CookieFormat, encrypt bool) *discreetRig {
+func newQuietRig(t *testing.T, format session.CookieFormat, encrypt bool) *quietRig {
 	t.Helper()
-	rig := &discreetRig{t: t, o: &output{}}
+	rig := &quietRig{t: t, o: &output{}}
 	url := pgtest.URL(t)
-	rig.admin = pgOpen(t, url)
-	rig.pool = pgOpen(t, url, pgMaxConns(4), func(cfg *pgxpool.Config) {
+	rig.admin = openPool(t, url)
+	rig.pool = openPool(t, url, maxConns(4), func(cfg *pgxpool.Config) {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "discreet"
 	})
 	rig.o.add("password", rig.pool.Config().ConnConfig.Password)
-	rig.store = discreetStore{rig.openStore(rig.pool), rig.note}
+	rig.store = quietStore{rig.openStore(rig.pool), rig.note}
 	cfg := session.Config{
 		Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}, Encrypt: encrypt,
-		UserKey: string(discreetKey), MaxPerUser: 3,
+		UserKey: string(quietKey), MaxPerUser: 3,
 		StoreTimeout: 2 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
 		Cookie: session.CookieConfig{Format: format, Name: "s"},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
@@ -106,7 +106,7 @@ func newDiscreetRig(t *testing.T, format session.CookieFormat, encrypt bool) *di
 	return rig
 }
 
-func (rig *discreetRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
+func (rig *quietRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
 	rig.t.Helper()
 	store, err := session.NewPostgresStore(rig.t.Context(), pool, session.PostgresOptions{Logger: slog.New(rig.o)})
 	if err != nil {
@@ -117,7 +117,7 @@ func (rig *discreetRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
 
 var sealedBox = regexp.MustCompile(`"__sealed":"([^"]+)"`)
 
-func (rig *discreetRig) note(v any, id string, data ...[]byte) {
+func (rig *quietRig) note(v any, id string, data ...[]byte) {
 	rig.o.add("session ID", id)
 	for _, d := range data {
 		if m := sealedBox.FindSubmatch(d); m != nil {
@@ -128,16 +128,16 @@ func (rig *discreetRig) note(v any, id string, data ...[]byte) {
 }
 
 // secret returns something random that must not be shown.
-func (rig *discreetRig) secret(kind string) string {
+func (rig *quietRig) secret(kind string) string {
 	s := rand.Text() + rand.Text()
 	rig.o.add(kind, s)
 	return s
 }
 
-func (rig *discreetRig) value() string { return rig.secret("stored value") }
+func (rig *quietRig) value() string { return rig.secret("stored value") }
 
 // ask makes a request and returns the cookie to go on with.
-func (rig *discreetRig) ask(cookie string, h http.HandlerFunc) string {
+func (rig *quietRig) ask(cookie string, h http.HandlerFunc) string {
 	rig.handler = h
 	req, err := http.NewRequestWithContext(rig.t.Context(), http.MethodPost, rig.server.URL, nil)
 	if err != nil {
@@ -165,176 +165,176 @@ func (rig *discreetRig) ask(cookie string, h http.HandlerFunc) string {
 }
 
 // use makes a request whose handler does f with its session.
-func (rig *discreetRig) use(cookie string, f func(*session.Session)) string {
+func (rig *quietRig) use(cookie string, f func(*session.Session)) string {
 	return rig.ask(cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
 }
 
 // login returns the cookie of a session with a value, and the value.
-func (rig *discreetRig) login() (cookie, value string) {
+func (rig *quietRig) login() (cookie, value string) {
 	value = rig.value()
-	return rig.use("", func(s *session.Session) { discreetKey.Set(s, value) }), value
+	return rig.use("", func(s *session.Session) { quietKey.Set(s, value) }), value
 }
 
-func (rig *discreetRig) exec(sql string, args ...any) { pgExec(rig.t, rig.admin, sql, args...) }
+func (rig *quietRig) exec(sql string, args ...any) { execSQL(rig.t, rig.admin, sql, args...) }
 
-func (rig *discreetRig) set(cookie string) string {
+func (rig *quietRig) set(cookie string) string {
 	value := rig.value()
-	return rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
+	return rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
 }
 
-// discreetFaults each make the library say something, want among it. Some need
+// sayings each make the library say something, want among it. Some need
 // a format or Encrypt.
-var discreetFaults = []struct {
+var sayings = []struct {
 	name   string
 	format session.CookieFormat // of a rig that has it; -1: all
 	sealed int                  // 1: with Encrypt only, 0: without only, -1: both
-	fault  func(rig *discreetRig, cookie string)
+	fault  func(rig *quietRig, cookie string)
 	want   string
 }{
-	{"forged cookies", -1, -1, func(rig *discreetRig, cookie string) {
+	{"forged cookies", -1, -1, func(rig *quietRig, cookie string) {
 		forged := rig.secret("cookie")
 		for _, c := range []string{forged, "x" + cookie, cookie[:len(cookie)-1], "s:" + forged + "." + forged} {
-			rig.use(c, func(s *session.Session) { discreetKey.Get(s) })
+			rig.use(c, func(s *session.Session) { quietKey.Get(s) })
 		}
 		rig.o.show(rig.m.Stats())
 	}, "BadCookies:4"},
-	{"an ID without a record", -1, -1, func(rig *discreetRig, cookie string) {
+	{"an ID without a record", -1, -1, func(rig *quietRig, cookie string) {
 		rig.use(cookie, func(s *session.Session) { s.Destroy() })
-		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s); s.Destroy() })
+		rig.use(cookie, func(s *session.Session) { quietKey.Get(s); s.Destroy() })
 	}, ""},
-	{"a conflict", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a conflict", -1, -1, func(rig *quietRig, cookie string) {
 		mine, other := rig.value(), rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			discreetKey.Get(s)
-			rig.beside(cookie, func(s *session.Session) { discreetKey.Set(s, other) })
-			discreetKey.Set(s, mine)
+			quietKey.Get(s)
+			rig.beside(cookie, func(s *session.Session) { quietKey.Set(s, other) })
+			quietKey.Set(s, mine)
 		})
 		rig.o.show(rig.m.Stats())
 	}, "Conflicts:1"},
-	{"ended meanwhile", -1, -1, func(rig *discreetRig, cookie string) {
+	{"ended meanwhile", -1, -1, func(rig *quietRig, cookie string) {
 		value := rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			discreetKey.Get(s)
+			quietKey.Get(s)
 			rig.beside(cookie, (*session.Session).Destroy)
 			rig.o.show(s.Reload(rig.t.Context()))
-			discreetKey.Set(s, value)
+			quietKey.Set(s, value)
 		})
 	}, "session has ended meanwhile"},
-	{"another type", -1, -1, func(rig *discreetRig, cookie string) {
+	{"another type", -1, -1, func(rig *quietRig, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Get(s) })
 		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Update(s, func(n int) int { return n }) })
 		rig.use(cookie, func(s *session.Session) { session.Key[time.Time]("note").Take(s) })
 	}, "another type than its key"},
-	{"does not encode", -1, -1, func(rig *discreetRig, cookie string) {
+	{"does not encode", -1, -1, func(rig *quietRig, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[talkative]("note").Set(s, talkative(rig.value())) })
 		rig.use(cookie, func(s *session.Session) { session.Key[string]("note").Set(s, rig.value()+"\xff") })
 		rig.use(cookie, func(s *session.Session) { session.Key[any]("note").Set(s, []any{rig.value(), func() {}}) })
 	}, "does not encode as JSON"},
-	{"too large", -1, -1, func(rig *discreetRig, cookie string) {
+	{"too large", -1, -1, func(rig *quietRig, cookie string) {
 		value := strings.Repeat(rig.value(), 5000)
-		rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
 	}, "Config.MaxBytes is"},
-	{"a reserved key", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a reserved key", -1, -1, func(rig *quietRig, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[string]("cookie").Set(s, rig.value()) })
 	}, "reserved by Express"},
-	{"too late", -1, -1, func(rig *discreetRig, cookie string) {
+	{"too late", -1, -1, func(rig *quietRig, cookie string) {
 		rig.ask(cookie, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "page")
 			session.From(r.Context()).Renew()
 		})
 		var kept *session.Session
-		rig.use(cookie, func(s *session.Session) { kept = s; discreetKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { kept = s; quietKey.Get(s) })
 		rig.set(cookie)
-		discreetKey.Set(kept, rig.value())
+		quietKey.Set(kept, rig.value())
 		rig.o.show(kept, kept.Err())
 	}, "changed after its handler has returned"},
-	{"a panic", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a panic", -1, -1, func(rig *quietRig, cookie string) {
 		rig.use(cookie, func(s *session.Session) {
-			discreetKey.Update(s, func(string) string { panic(s) })
+			quietKey.Update(s, func(string) string { panic(s) })
 		})
 	}, "http: panic serving"},
-	{"a row that is no session", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a row that is no session", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("UPDATE schema_system.session SET sess = to_json($1::text)", rig.value())
-		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
 	}, "a record cannot be read"},
-	{"bad attributes in the row", session.FormatExpress, -1, func(rig *discreetRig, cookie string) {
+	{"bad attributes in the row", session.FormatExpress, -1, func(rig *quietRig, cookie string) {
 		for _, name := range []string{"domain", "path", "priority", "sameSite"} {
 			rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, ARRAY['cookie',$1], to_jsonb($2::text))::json`, name, rig.value()+";\n")
 			rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
-			rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) }) // touches
+			rig.use(cookie, func(s *session.Session) { quietKey.Get(s) }) // touches
 			cookie, _ = rig.login()
 		}
 	}, "cookie attributes in the record are not usable"},
-	{"an integer too large for Express", session.FormatExpress, -1, func(rig *discreetRig, cookie string) {
+	{"an integer too large for Express", session.FormatExpress, -1, func(rig *quietRig, cookie string) {
 		rig.o.add("stored value", "9223372036854775807")
 		rig.use(cookie, func(s *session.Session) { session.Key[int64]("n").Set(s, 9223372036854775807) })
 	}, "integer over 2^53"},
-	{"data that does not open", -1, 1, func(rig *discreetRig, cookie string) {
+	{"data that does not open", -1, 1, func(rig *quietRig, cookie string) {
 		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__sealed}', to_jsonb($1::text))::json`, rig.value())
-		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
 	}, "encrypted record does not open"},
-	{"a check refuses it", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a check refuses it", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (length(sess::text) < 5) NOT VALID")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 23514"},
-	{"a value that must be unique", -1, 0, func(rig *discreetRig, cookie string) {
+	{"a value that must be unique", -1, 0, func(rig *quietRig, cookie string) {
 		rig.exec("CREATE UNIQUE INDEX one ON schema_system.session ((sess->>'note'))")
 		value := rig.value()
-		rig.use(cookie, func(s *session.Session) { discreetKey.Set(s, value) })
-		rig.use("", func(s *session.Session) { discreetKey.Set(s, value) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
+		rig.use("", func(s *session.Session) { quietKey.Set(s, value) })
 	}, "SQLSTATE 23505"},
-	{"a trigger refuses it, and says why", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a trigger refuses it, and says why", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = NEW; END $$;
 			CREATE TRIGGER f BEFORE INSERT OR UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
 		rig.set(cookie)
 		rig.set("")
 	}, "refused"},
-	{"a column of another type", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a column of another type", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 42"},
-	{"a locked row", -1, -1, func(rig *discreetRig, cookie string) {
-		release := pgHold(rig.t, rig.admin, "SELECT FROM schema_system.session FOR UPDATE")
+	{"a locked row", -1, -1, func(rig *quietRig, cookie string) {
+		release := holdOpen(rig.t, rig.admin, "SELECT FROM schema_system.session FOR UPDATE")
 		defer release()
 		rig.set(cookie)
 	}, "no answer in time"},
-	{"a terminated connection", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a terminated connection", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'discreet'")
 		rig.set(cookie)
 	}, ""},
-	{"a failing source of IDs", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a failing source of IDs", -1, -1, func(rig *quietRig, cookie string) {
 		rig.m.SetRandom(strings.NewReader("short"))
 		defer rig.m.SetRandom(rand.Reader)
 		rig.use(cookie, (*session.Session).Renew)
 		rig.set("")
 	}, "no randomness"},
-	{"over its absolute timeout, and not to be deleted", -1, -1, func(rig *discreetRig, cookie string) {
+	{"over its absolute timeout, and not to be deleted", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__created}', '1')::json;
 			CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
 			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
-		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
 	}, "absolute timeout could not be deleted"},
-	{"pruning fails", -1, -1, func(rig *discreetRig, _ string) {
+	{"pruning fails", -1, -1, func(rig *quietRig, _ string) {
 		rig.exec("UPDATE schema_system.session SET expire = now() - interval '1 day'")
 		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
 			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
 		_, err := rig.m.Prune(rig.t.Context())
 		rig.o.show(err)
 	}, "pruning failed"},
-	{"a touch fails", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a touch fails", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
 		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (expire < now() + interval '1 hour') NOT VALID")
-		rig.use(cookie, func(s *session.Session) { discreetKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
 	}, "expiry not moved"},
-	{"finding, and not finding", -1, -1, func(rig *discreetRig, cookie string) {
+	{"finding, and not finding", -1, -1, func(rig *quietRig, cookie string) {
 		value := rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			discreetKey.Set(s, value)
+			quietKey.Set(s, value)
 			rig.o.show(s.Save(rig.t.Context()))
 			for _, f := range []session.Filter{
-				discreetKey.Is(value), discreetKey.Is(strings.Repeat(value, 5)), session.Key[string]("other").Is(value),
+				quietKey.Is(value), quietKey.Is(strings.Repeat(value, 5)), session.Key[string]("other").Is(value),
 				session.Key[[]string]("note").Is([]string{value}), session.Everyone().Except(s), session.Everyone().Handle(value),
 				{},
 			} {
@@ -346,15 +346,15 @@ var discreetFaults = []struct {
 			}
 		})
 		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
-		_, err := rig.m.Revoke(rig.t.Context(), discreetKey.Is(value))
+		_, err := rig.m.Revoke(rig.t.Context(), quietKey.Is(value))
 		rig.o.show(err)
 	}, "names no sessions"},
-	{"no table", -1, -1, func(rig *discreetRig, cookie string) {
+	{"no table", -1, -1, func(rig *quietRig, cookie string) {
 		rig.exec("DROP TABLE schema_system.session")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 42P01"},
-	{"wrong configurations", -1, -1, func(rig *discreetRig, _ string) {
+	{"wrong configurations", -1, -1, func(rig *quietRig, _ string) {
 		secret := rig.secret("secret")[:20]
 		for _, cfg := range []session.Config{
 			{Secret: secret, OldSecrets: []string{secret}, IdleTimeout: -1},
@@ -376,7 +376,7 @@ var discreetFaults = []struct {
 		_, err = session.NewPostgresStore(rig.t.Context(), refused, session.PostgresOptions{Logger: slog.New(rig.o)})
 		rig.o.show(err)
 	}, "SESSION_TIMEOUT"},
-	{"a closed pool", -1, -1, func(rig *discreetRig, cookie string) {
+	{"a closed pool", -1, -1, func(rig *quietRig, cookie string) {
 		rig.pool.Close()
 		rig.set(cookie)
 		rig.set("")
@@ -386,8 +386,8 @@ var discreetFaults = []struct {
 
 // beside makes a request beside the one under way, whose handler it leaves in
 // its place.
-func (rig *discreetRig) beside(cookie string, f func(*session.Session)) {
-	pgServe(rig.m, &http.Cookie{Name: "s", Value: cookie}, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+func (rig *quietRig) beside(cookie string, f func(*session.Session)) {
+	serve(rig.m, &http.Cookie{Name: "s", Value: cookie}, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
 }
 
 // talkative puts its value into the error.

@@ -14,8 +14,8 @@ import (
 	"github.com/pgsession/session"
 )
 
-// lateKey is set by handlers that ask for the session only late.
-const lateKey = session.Key[int]("late")
+// numberKey is set by handlers that ask for the session only late.
+const numberKey = session.Key[int]("late")
 
 // A session is made when it is asked for. What happened to the response before
 // counts all the same.
@@ -35,7 +35,7 @@ func TestSessionAskedForLate(t *testing.T) {
 			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				tc.before(w)
 				s := session.From(r.Context())
-				lateKey.Set(s, 1)
+				numberKey.Set(s, 1)
 				if !errors.Is(s.Err(), tc.want) {
 					t.Errorf("Set: got %v, want %v", s.Err(), tc.want)
 				}
@@ -54,7 +54,7 @@ func TestSessionAskedForAfterTheHandler(t *testing.T) {
 	good := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
 	login := httptest.NewRecorder()
 	good.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		lateKey.Set(session.From(r.Context()), 1)
+		numberKey.Set(session.From(r.Context()), 1)
 	})).ServeHTTP(login, httptest.NewRequest(http.MethodGet, "/", nil))
 
 	m := newManager(t, failingStore("Load"), session.Config{DisablePrune: true})
@@ -65,10 +65,10 @@ func TestSessionAskedForAfterTheHandler(t *testing.T) {
 	}
 	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { ctx = r.Context() })).ServeHTTP(httptest.NewRecorder(), r)
 	s := session.From(ctx)
-	if v, ok := lateKey.Get(s); ok || s.Err() != nil {
+	if v, ok := numberKey.Get(s); ok || s.Err() != nil {
 		t.Errorf("Get: got %d, %t, %v, want nothing and no use of the store", v, ok, s.Err())
 	}
-	if lateKey.Set(s, 2); !errors.Is(s.Err(), session.ErrFinished) {
+	if numberKey.Set(s, 2); !errors.Is(s.Err(), session.ErrFinished) {
 		t.Errorf("Set: got %v, want ErrFinished", s.Err())
 	}
 }
@@ -111,7 +111,7 @@ func TestARefusedStreamIsAnsweredAtOnce(t *testing.T) {
 	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	release := make(chan struct{})
 	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		lateKey.Set(session.From(r.Context()), 1)
+		numberKey.Set(session.From(r.Context()), 1)
 		for range 3 {
 			_, _ = io.WriteString(w, "event")
 			_ = http.NewResponseController(w).Flush()
@@ -155,12 +155,12 @@ func TestStreamEndsAfterReload(t *testing.T) {
 		complete      bool
 	}{
 		{"nothing changed", func(*session.Session) {}, func(*session.Session) {}, true},
-		{"read afterwards", func(*session.Session) {}, func(s *session.Session) { lateKey.Get(s) }, true},
-		{"a change before", func(s *session.Session) { lateKey.Set(s, 2) }, func(*session.Session) {}, false},
+		{"read afterwards", func(*session.Session) {}, func(s *session.Session) { numberKey.Get(s) }, true},
+		{"a change before", func(s *session.Session) { numberKey.Set(s, 2) }, func(*session.Session) {}, false},
 		{"an idle timeout before", func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, func(*session.Session) {}, false},
-		{"a change afterwards", func(*session.Session) {}, func(s *session.Session) { lateKey.Set(s, 2) }, false},
+		{"a change afterwards", func(*session.Session) {}, func(s *session.Session) { numberKey.Set(s, 2) }, false},
 		{"a failed save", func(s *session.Session) {
-			lateKey.Set(s, 2)
+			numberKey.Set(s, 2)
 			if err := s.Save(context.Background()); !errors.Is(err, session.ErrDestroyed) {
 				t.Errorf("Save: got %v, want ErrDestroyed", err)
 			}
@@ -170,10 +170,10 @@ func TestStreamEndsAfterReload(t *testing.T) {
 			store := session.NewMemoryStore()
 			m := newManager(t, store, session.Config{DisablePrune: true})
 			mux := http.NewServeMux()
-			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { lateKey.Set(session.From(r.Context()), 1) })
+			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { numberKey.Set(session.From(r.Context()), 1) })
 			mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				lateKey.Get(s)
+				numberKey.Get(s)
 				_, _ = io.WriteString(w, "begun ")
 				_ = http.NewResponseController(w).Flush()
 				if err := store.Delete(r.Context(), s.ID()); err != nil {
@@ -214,7 +214,7 @@ func TestARefusedStreamHasNoHeaderOfTheHandlers(t *testing.T) {
 	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	w := httptest.NewRecorder()
 	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		lateKey.Set(session.From(r.Context()), 1)
+		numberKey.Set(session.From(r.Context()), 1)
 		_, _ = io.WriteString(w, "page")
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Header().Set("X-Handler", "of the page")

@@ -21,7 +21,7 @@ import (
 	"github.com/pgsession/session/sessiontest"
 )
 
-func findPostgres(t testing.TB, pool *pgxpool.Pool, opts session.PostgresOptions) *session.PostgresStore {
+func newStoreWith(t testing.TB, pool *pgxpool.Pool, opts session.PostgresOptions) *session.PostgresStore {
 	t.Helper()
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
@@ -33,10 +33,10 @@ func findPostgres(t testing.TB, pool *pgxpool.Pool, opts session.PostgresOptions
 	return store
 }
 
-// findRow stores a record as somebody else would.
-func findRow(t testing.TB, pool *pgxpool.Pool, data string) {
+// insertRow stores a record as somebody else would.
+func insertRow(t testing.TB, pool *pgxpool.Pool, data string) {
 	t.Helper()
-	pgExec(t, pool, "INSERT INTO schema_system.session VALUES ($1, $2, now() + interval '1 hour')", rand.Text(), data)
+	execSQL(t, pool, "INSERT INTO schema_system.session VALUES ($1, $2, now() + interval '1 hour')", rand.Text(), data)
 }
 
 // PostgreSQL's ->> fails on a record that has one of these anywhere, and with it
@@ -45,37 +45,37 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 	for _, indexed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("indexed %t", indexed), func(t *testing.T) {
 			pool := pgtest.Pool(t)
-			first := findPostgres(t, pool, session.PostgresOptions{})
+			first := newStoreWith(t, pool, session.PostgresOptions{})
 			odd := []string{
 				`{"userId":42,"a":"\u0000"}`, `{"a":"\ud800","userId":"42"}`, `{"a":"\udfff\\u0000","userId":42}`,
 				`{"a\u0000":{"b":"\uD800x"},"userId":42}`, `{"a":"\\","userId":42}`, `{"a":"\\\\u0000","userId" : 42 }`,
 				`{"a":"\\ud8","userId":42}`, `{"a":"\\\ud800\\u00","userId":42}`, `{"a":"\u2028\u20ac","userId":42}`,
 			}
 			for _, data := range odd {
-				findRow(t, pool, data)
+				insertRow(t, pool, data)
 			}
 			for _, data := range []string{`"text"`, `"{\"userId\":42}"`, `[42]`, `42`, `null`, `{}`, `{"userId":null}`, `{"userId":{"a":42}}`, `{"userId":"` + strings.Repeat("42", 3000) + `"}`} {
-				findRow(t, pool, data)
+				insertRow(t, pool, data)
 			}
 			store := first
 			if indexed {
-				store = findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
-				findRow(t, pool, odd[0])                // also with the index in place
-				findRow(t, pool, `{"userId":"\u0000"}`) // and in the value itself
+				store = newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
+				insertRow(t, pool, odd[0])                // also with the index in place
+				insertRow(t, pool, `{"userId":"\u0000"}`) // and in the value itself
 			}
-			m := pgManager(t, store)
+			m := patientManager(t, store)
 			want := len(odd)
 			if indexed {
 				want++
 			}
-			if got := findHandles(t, m, findUser.Is(42)); len(got) != want {
+			if got := handlesOf(t, m, userIDKey.Is(42)); len(got) != want {
 				t.Errorf("Sessions: got %d, want %d", len(got), want)
 			}
-			before := pgRows(t, pool)
-			if n, err := m.Revoke(t.Context(), findUser.Is(42)); n != int64(want) || err != nil || pgRows(t, pool) != before-want {
-				t.Errorf("Revoke: got %d, %v and %d rows left, want %d and %d", n, err, pgRows(t, pool), want, before-want)
+			before := countRecords(t, pool)
+			if n, err := m.Revoke(t.Context(), userIDKey.Is(42)); n != int64(want) || err != nil || countRecords(t, pool) != before-want {
+				t.Errorf("Revoke: got %d, %v and %d rows left, want %d and %d", n, err, countRecords(t, pool), want, before-want)
 			}
-			if got := findHandles(t, m, session.Everyone()); len(got) != before-want {
+			if got := handlesOf(t, m, session.Everyone()); len(got) != before-want {
 				t.Errorf("everyone: got %d, want %d", len(got), before-want)
 			}
 		})
@@ -85,18 +85,18 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 func TestKeysAreQuoted(t *testing.T) {
 	pool := pgtest.Pool(t)
 	names := []string{`o'hara`, `back\slash`, `a"b`, `%d %[1]s`, `$1`, `ключ`, strings.Repeat("long", 40), `'); DROP TABLE schema_system.session; --`}
-	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: names}))
+	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: names}))
 	for _, name := range names {
 		key := session.Key[string](name)
-		pgUse(m, nil, func(s *session.Session) { key.Set(s, `it's \ "quoted"`) })
-		if got := findHandles(t, m, key.Is(`it's \ "quoted"`)); len(got) != 1 {
+		useSession(m, nil, func(s *session.Session) { key.Set(s, `it's \ "quoted"`) })
+		if got := handlesOf(t, m, key.Is(`it's \ "quoted"`)); len(got) != 1 {
 			t.Errorf("key %q: got %d sessions, want 1", name, len(got))
 		}
-		if got := findHandles(t, m, key.Is("another")); len(got) != 0 {
+		if got := handlesOf(t, m, key.Is("another")); len(got) != 0 {
 			t.Errorf("key %q: got %d sessions of another value, want none", name, len(got))
 		}
 	}
-	if got := pgGet[int](t, pool, "SELECT count(*) FROM pg_index WHERE indrelid = 'schema_system.session'::regclass"); got != len(names)+2 {
+	if got := queryOne[int](t, pool, "SELECT count(*) FROM pg_index WHERE indrelid = 'schema_system.session'::regclass"); got != len(names)+2 {
 		t.Errorf("indexes: got %d, want one for each key and the table's two", got)
 	}
 }
@@ -105,31 +105,31 @@ func TestKeysAreQuoted(t *testing.T) {
 // without statistics.
 func TestIndexKeys(t *testing.T) {
 	pool := pgtest.Pool(t)
-	findPostgres(t, pool, session.PostgresOptions{})
-	pgExec(t, pool, `INSERT INTO schema_system.session
+	newStoreWith(t, pool, session.PostgresOptions{})
+	execSQL(t, pool, `INSERT INTO schema_system.session
 		SELECT 'user' || n, json_build_object('cookie', json_build_object('originalMaxAge', 60000), 'userId', n, 'pad', repeat('x', 200)), now() + n * interval '1 second'
 		FROM generate_series(1, 20000) n`)
 	log := new(pgLog)
 	opts := session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}
-	pgTogether(8, func(int) { findPostgres(t, pool, opts) })
+	together(8, func(int) { newStoreWith(t, pool, opts) })
 	if got := strings.Count(log.String(), "session: index made"); got != 1 {
 		t.Errorf("programs that made it: got %d of 8, want 1", got)
 	}
-	if got := pgGet[int](t, pool, "SELECT count(*) FROM pg_index WHERE indrelid = 'schema_system.session'::regclass AND indisvalid"); got != 3 {
+	if got := queryOne[int](t, pool, "SELECT count(*) FROM pg_index WHERE indrelid = 'schema_system.session'::regclass AND indisvalid"); got != 3 {
 		t.Errorf("valid indexes: got %d, want 3", got)
 	}
 	for _, analyzed := range []bool{false, true} {
 		if analyzed {
-			pgExec(t, pool, "ANALYZE schema_system.session")
+			execSQL(t, pool, "ANALYZE schema_system.session")
 		}
-		trace := new(pgTracer)
-		traced := pgOpen(t, pool.Config().ConnString(), trace.use)
-		m := pgManager(t, findPostgres(t, traced, opts))
+		trace := new(statementLog)
+		traced := openPool(t, pool.Config().ConnString(), trace.use)
+		m := patientManager(t, newStoreWith(t, traced, opts))
 		trace.take()
-		if got := findHandles(t, m, findUser.Is(777)); len(got) != 1 {
+		if got := handlesOf(t, m, userIDKey.Is(777)); len(got) != 1 {
 			t.Fatalf("Sessions: got %d, want 1", len(got))
 		}
-		if n, err := m.Revoke(t.Context(), findUser.Is(778)); n > 1 || err != nil {
+		if n, err := m.Revoke(t.Context(), userIDKey.Is(778)); n > 1 || err != nil {
 			t.Fatalf("Revoke: got %d, %v", n, err)
 		}
 		statements := slices.DeleteFunc(trace.take(), func(sql string) bool { return !strings.Contains(sql, "schema_system") })
@@ -137,7 +137,7 @@ func TestIndexKeys(t *testing.T) {
 			t.Fatalf("got %d statements, want 2", len(statements))
 		}
 		for _, sql := range statements {
-			plan := findPlan(t, pool, sql)
+			plan := planOf(t, pool, sql)
 			if !strings.Contains(plan, "idx_session_key_userId") || strings.Contains(plan, "Seq Scan") {
 				t.Errorf("analyzed %t: got the plan\n%s\nwant the index", analyzed, plan)
 			}
@@ -145,7 +145,7 @@ func TestIndexKeys(t *testing.T) {
 	}
 }
 
-func findPlan(t *testing.T, pool *pgxpool.Pool, sql string) string {
+func planOf(t *testing.T, pool *pgxpool.Pool, sql string) string {
 	t.Helper()
 	rows, err := pool.Query(t.Context(), "EXPLAIN "+sql, pgx.QueryExecModeExec, []string{"777"})
 	if err != nil {
@@ -160,35 +160,35 @@ func findPlan(t *testing.T, pool *pgxpool.Pool, sql string) string {
 
 func TestIndexKeysWithoutTheRight(t *testing.T) {
 	pool := pgtest.Pool(t)
-	findPostgres(t, pool, session.PostgresOptions{})
+	newStoreWith(t, pool, session.PostgresOptions{})
 	role := "finder_" + strings.ToLower(rand.Text())
-	pgExec(t, pool, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA schema_system TO %[1]s;
+	execSQL(t, pool, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA schema_system TO %[1]s;
 		GRANT SELECT, INSERT, UPDATE, DELETE ON schema_system.session TO %[1]s`, role))
-	t.Cleanup(func() { pgExec(t, pool, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	t.Cleanup(func() { execSQL(t, pool, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
 	log := new(pgLog)
-	limited := pgOpen(t, pool.Config().ConnString(), func(cfg *pgxpool.Config) {
+	limited := openPool(t, pool.Config().ConnString(), func(cfg *pgxpool.Config) {
 		cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
 			_, err := c.Exec(ctx, "SET ROLE "+role)
 			return err
 		}
 	})
-	m := pgManager(t, findPostgres(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
-	_, handle := findLogin(t, m, 1, "a")
-	if got := findHandles(t, m, findUser.Is(1)); !slices.Equal(got, []string{handle}) {
+	m := patientManager(t, newStoreWith(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
+	_, handle := loginAs(t, m, 1, "a")
+	if got := handlesOf(t, m, userIDKey.Is(1)); !slices.Equal(got, []string{handle}) {
 		t.Errorf("Sessions without the index: got %d, want 1", len(got))
 	}
 	run := regexp.MustCompile(`run="(CREATE INDEX CONCURRENTLY [^\n]*)"\n`).FindStringSubmatch(log.String())
 	if run == nil {
 		t.Fatal("got no warning with a statement to run")
 	}
-	pgExec(t, pool, strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(run[1])) // as a person would copy it
+	execSQL(t, pool, strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(run[1])) // as a person would copy it
 	log = new(pgLog)
-	findPostgres(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
+	newStoreWith(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
 	if strings.Contains(log.String(), "WARN") {
 		t.Errorf("after its owner ran the statement: got\n%s\nwant no warning", log)
 	}
-	pgExec(t, pool, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'schema_system.\"idx_session_key_userId\"'::regclass")
-	findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
+	execSQL(t, pool, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'schema_system.\"idx_session_key_userId\"'::regclass")
+	newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
 	if !strings.Contains(log.String(), "an index is not valid") {
 		t.Errorf("a broken index: got\n%s\nwant a warning", log)
 	}
@@ -197,18 +197,18 @@ func TestIndexKeysWithoutTheRight(t *testing.T) {
 // Values and neighbours with backslashes that look like escapes.
 func TestFindingByOddValues(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"tenant"}}))
+	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"tenant"}}))
 	values := []string{`CORP\udaya`, `a\u0000b`, `\ud8`, `\\u0000`, "é", "\u20ac", "😀", `"quoted"`, "", " ", "victim x"}
 	for _, v := range values {
-		pgUse(m, nil, func(s *session.Session) { findOther.Set(s, v) })
+		useSession(m, nil, func(s *session.Session) { tenantKey.Set(s, v) })
 	}
-	pgUse(m, nil, func(s *session.Session) { findOther.Set(s, "victim\x00x") }) // is not "victim x"
+	useSession(m, nil, func(s *session.Session) { tenantKey.Set(s, "victim\x00x") }) // is not "victim x"
 	for i, v := range values {
-		if n, err := m.Revoke(t.Context(), findOther.Is(v)); n != 1 || err != nil {
+		if n, err := m.Revoke(t.Context(), tenantKey.Is(v)); n != 1 || err != nil {
 			t.Errorf("value %d: got %d, %v, want 1, no error", i, n, err)
 		}
 	}
-	if got := pgRows(t, pool); got != 1 {
+	if got := countRecords(t, pool); got != 1 {
 		t.Errorf("rows: got %d, want that with NUL", got)
 	}
 }
@@ -217,8 +217,8 @@ func TestFindingByOddValues(t *testing.T) {
 func TestFindingInLatin1(t *testing.T) {
 	admin := pgtest.Pool(t)
 	name := "latin1_" + strings.ToLower(rand.Text())
-	pgExec(t, admin, "CREATE DATABASE "+name+" ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
-	t.Cleanup(func() { pgExec(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	execSQL(t, admin, "CREATE DATABASE "+name+" ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+	t.Cleanup(func() { execSQL(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
 	cfg := admin.Config().Copy()
 	cfg.ConnConfig.Database = name
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
@@ -226,11 +226,11 @@ func TestFindingInLatin1(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
-	findRow(t, pool, `{"userId":1,"a":"\u2028\u20ac"}`)
-	findRow(t, pool, `{"userId":2}`)
+	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
+	insertRow(t, pool, `{"userId":1,"a":"\u2028\u20ac"}`)
+	insertRow(t, pool, `{"userId":2}`)
 	for user := range 3 {
-		if got := len(findHandles(t, m, findUser.Is(user))); got != min(user, 1) {
+		if got := len(handlesOf(t, m, userIDKey.Is(user))); got != min(user, 1) {
 			t.Errorf("user %d: got %d sessions, want %d", user, got, min(user, 1))
 		}
 	}
@@ -250,14 +250,14 @@ func TestIndexKeysUnderOddSettings(t *testing.T) {
 	} {
 		t.Run(tc.name+" "+tc.value, func(t *testing.T) {
 			url := pgtest.URL(t)
-			findPostgres(t, pgOpen(t, url), session.PostgresOptions{})
+			newStoreWith(t, openPool(t, url), session.PostgresOptions{})
 			log := new(pgLog)
-			pool := pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.name] = tc.value })
-			m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
+			pool := openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.name] = tc.value })
+			m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
 			if made := strings.Contains(log.String(), "session: index made"); made != tc.made || strings.Contains(log.String(), "could not be made") == made {
 				t.Errorf("made: got %t, want %t, or a warning", made, tc.made)
 			}
-			if got := findHandles(t, m, findUser.Is(1)); len(got) != 0 {
+			if got := handlesOf(t, m, userIDKey.Is(1)); len(got) != 0 {
 				t.Errorf("Sessions: got %d, want none", len(got))
 			}
 		})
@@ -273,15 +273,15 @@ func TestIndexKeysOfOtherTables(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pool := pgtest.Pool(t)
-			pgExec(t, pool, c.sql)
-			m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
-			_, a := findLogin(t, m, 1, "a")
-			_, b := findLogin(t, m, 1, "b")
-			findLogin(t, m, 2, "c")
-			if got := findHandles(t, m, findUser.Is(1)); !slices.Equal(got, sorted(a, b)) {
+			execSQL(t, pool, c.sql)
+			m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
+			_, a := loginAs(t, m, 1, "a")
+			_, b := loginAs(t, m, 1, "b")
+			loginAs(t, m, 2, "c")
+			if got := handlesOf(t, m, userIDKey.Is(1)); !slices.Equal(got, sorted(a, b)) {
 				t.Errorf("Sessions: got %d, want exactly the user's 2", len(got))
 			}
-			if n, err := m.Revoke(t.Context(), findUser.Is(1)); n != 2 || err != nil {
+			if n, err := m.Revoke(t.Context(), userIDKey.Is(1)); n != 2 || err != nil {
 				t.Errorf("Revoke: got %d, %v, want 2, no error", n, err)
 			}
 		})
@@ -300,7 +300,7 @@ func TestIndexKeysRefusals(t *testing.T) {
 func TestPostgresStoreWithHashedIDs(t *testing.T) {
 	for _, sharing := range []bool{true, false} {
 		t.Run(fmt.Sprintf("sharing %t", sharing), func(t *testing.T) {
-			store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})
+			store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
@@ -309,10 +309,10 @@ func TestPostgresStoreWithHashedIDs(t *testing.T) {
 // Whoever reads the table, and knows the secret, cannot be anybody in it.
 func TestHashedIDs(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := pgManager(t, findPostgres(t, pool, session.PostgresOptions{HashIDs: true}))
-	cookie, _ := findLogin(t, m, 1, "a")
+	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}))
+	cookie, _ := loginAs(t, m, 1, "a")
 	var id string
-	pgUse(m, cookie, func(s *session.Session) {
+	useSession(m, cookie, func(s *session.Session) {
 		id = s.ID()
 		s.Renew()
 		if err := s.Save(t.Context()); err != nil {
@@ -323,24 +323,24 @@ func TestHashedIDs(t *testing.T) {
 		}
 		id = s.ID()
 	})
-	stored := pgGet[string](t, pool, "SELECT sid FROM schema_system.session")
+	stored := queryOne[string](t, pool, "SELECT sid FROM schema_system.session")
 	if stored == id || strings.Contains(stored, id) || len(stored) != 43 {
 		t.Fatal("the table holds the session ID, want its hash")
 	}
-	if pgGet[bool](t, pool, "SELECT EXISTS (SELECT FROM schema_system.session s WHERE s::text LIKE '%' || $1 || '%')", id) {
+	if queryOne[bool](t, pool, "SELECT EXISTS (SELECT FROM schema_system.session s WHERE s::text LIKE '%' || $1 || '%')", id) {
 		t.Error("the row holds the session ID somewhere")
 	}
 	for _, stolen := range []string{stored, stored[:32], "x" + stored[:31]} {
 		if value, err := m.SignCookie(stolen); err == nil {
 			c := *cookie
 			c.Value = value
-			if user := findIn(m, &c); user != 0 {
+			if user := userIn(m, &c); user != 0 {
 				t.Errorf("a cookie made from the table: got user %d, want nobody", user)
 			}
 		}
 	}
-	_, err := session.New(findPostgres(t, pool, session.PostgresOptions{HashIDs: true}), session.Config{
-		Secret: pgSecret, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
+	_, err := session.New(newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}), session.Config{
+		Secret: postgresSecret, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil || !strings.Contains(err.Error(), "HashIDs") {
 		t.Errorf("with the Express format: got %v, want an error that names HashIDs", err)
@@ -360,12 +360,12 @@ func TestConversionToHashedIDs(t *testing.T) {
 	for _, encrypt := range []bool{false, true} {
 		pool := pgtest.Pool(t)
 		encrypted := func(cfg *session.Config) { cfg.Encrypt = encrypt }
-		cookie, _ := findLogin(t, pgManager(t, findPostgres(t, pool, session.PostgresOptions{}), encrypted), 1, "a")
+		cookie, _ := loginAs(t, patientManager(t, newStoreWith(t, pool, session.PostgresOptions{}), encrypted), 1, "a")
 		for range 2 {
-			pgExec(t, pool, string(sql[1]))
+			execSQL(t, pool, string(sql[1]))
 		}
-		hashed := pgManager(t, findPostgres(t, pool, session.PostgresOptions{HashIDs: true}), encrypted)
-		if user := findIn(hashed, cookie); user != 1 {
+		hashed := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}), encrypted)
+		if user := userIn(hashed, cookie); user != 1 {
 			t.Errorf("encrypted %t: got user %d, want 1", encrypt, user)
 		}
 	}
@@ -374,48 +374,48 @@ func TestConversionToHashedIDs(t *testing.T) {
 // The table says which sessions have the same user, and not who that is.
 func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := findPostgres(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
+	store := newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
 	user := session.Key[string]("userId")
 	with := func(secret string, old ...string) *session.Manager {
 		return findManager(t, store, session.Config{Secret: secret, OldSecrets: old, Encrypt: true, UserKey: "userId", DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
 	}
 	m := with(sealSecretOld)
 	const name = "ada@example.com"
-	cookie := pgSetCookie(pgUse(m, nil, func(s *session.Session) { user.Set(s, name) }))
-	plain := pgManager(t, store) // before Encrypt was set
-	pgUse(plain, nil, func(s *session.Session) { user.Set(s, name) })
+	cookie := newCookie(useSession(m, nil, func(s *session.Session) { user.Set(s, name) }))
+	plain := patientManager(t, store) // before Encrypt was set
+	useSession(plain, nil, func(s *session.Session) { user.Set(s, name) })
 
 	const hash = "SELECT sess->>'__find_userId' FROM schema_system.session WHERE sess->>'__sealed' IS NOT NULL"
-	first := pgGet[string](t, pool, hash)
+	first := queryOne[string](t, pool, hash)
 	if b, err := base64.RawURLEncoding.DecodeString(first); err != nil || len(b) != 16 {
 		t.Errorf("the hash: got %d bytes, %v, want 16", len(b), err)
 	}
-	if n := pgGet[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess::text LIKE '%ada@%' AND sess->>'__sealed' IS NOT NULL"); n != 0 {
+	if n := queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess::text LIKE '%ada@%' AND sess->>'__sealed' IS NOT NULL"); n != 0 {
 		t.Error("an encrypted record shows the value")
 	}
 	rotated := with(sealSecret, sealSecretOld)
-	if got := findHandles(t, rotated, user.Is(name)); len(got) != 2 {
+	if got := handlesOf(t, rotated, user.Is(name)); len(got) != 2 {
 		t.Errorf("under an old secret and in plain: got %d sessions, want 2", len(got))
 	}
-	pgUse(rotated, cookie, func(s *session.Session) {
+	useSession(rotated, cookie, func(s *session.Session) {
 		if keys := s.Keys(); !slices.Equal(keys, []string{"userId"}) {
 			t.Errorf("Keys: got %v, want userId alone", keys)
 		}
-		findName.Set(s, "sealed anew")
+		deviceKey.Set(s, "sealed anew")
 	})
-	if again := pgGet[string](t, pool, hash); again == first {
+	if again := queryOne[string](t, pool, hash); again == first {
 		t.Error("saved under the new secret: got the old hash, want another")
 	}
-	pgUse(rotated, cookie, user.Delete)
-	if n := pgGet[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess->>'__find_userId' IS NOT NULL"); n != 0 {
+	useSession(rotated, cookie, user.Delete)
+	if n := queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess->>'__find_userId' IS NOT NULL"); n != 0 {
 		t.Error("the key deleted: got its hash still, want none")
 	}
-	if got := findHandles(t, rotated, user.Is(name)); len(got) != 1 {
+	if got := handlesOf(t, rotated, user.Is(name)); len(got) != 1 {
 		t.Errorf("the key deleted: got %d sessions, want the other one", len(got))
 	}
 	var wg sync.WaitGroup
 	for range 4 { // logins at once
-		wg.Go(func() { pgUse(rotated, nil, func(s *session.Session) { user.Set(s, name) }) })
+		wg.Go(func() { useSession(rotated, nil, func(s *session.Session) { user.Set(s, name) }) })
 	}
 	wg.Wait()
 	if n, err := rotated.Revoke(t.Context(), user.Is(name)); n != 5 || err != nil {

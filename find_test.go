@@ -18,14 +18,14 @@ import (
 )
 
 const (
-	findUser  = session.Key[int]("userId")
-	findName  = session.Key[string]("device")
-	findOther = session.Key[string]("tenant")
+	userIDKey = session.Key[int]("userId")
+	deviceKey = session.Key[string]("device")
+	tenantKey = session.Key[string]("tenant")
 )
 
-// findStores are the stores that can find sessions, in the ways they can keep
+// eachFindingStore are the stores that can find sessions, in the ways they can keep
 // them.
-func findStores(t *testing.T, test func(t *testing.T, store session.Store, cfg session.Config)) {
+func eachFindingStore(t *testing.T, test func(t *testing.T, store session.Store, cfg session.Config)) {
 	pool := pgtest.Pool(t)
 	postgres := func(schema string, opts session.PostgresOptions) func(*testing.T) session.Store {
 		return func(t *testing.T) session.Store {
@@ -54,7 +54,7 @@ func findStores(t *testing.T, test func(t *testing.T, store session.Store, cfg s
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			test(t, c.store(t), session.Config{
-				Secret: pgSecret, Encrypt: c.encrypt, UserKey: "userId", DisablePrune: true, StoreTimeout: pgPatience,
+				Secret: postgresSecret, Encrypt: c.encrypt, UserKey: "userId", DisablePrune: true, StoreTimeout: patience,
 				Logger: slog.New(slog.DiscardHandler),
 			})
 		})
@@ -70,30 +70,30 @@ func findManager(t testing.TB, store session.Store, cfg session.Config) *session
 	return m
 }
 
-// findLogin logs a user in and returns the cookie and the session's handle.
-func findLogin(t testing.TB, m *session.Manager, user int, device string) (cookie *http.Cookie, handle string) {
+// loginAs logs a user in and returns the cookie and the session's handle.
+func loginAs(t testing.TB, m *session.Manager, user int, device string) (cookie *http.Cookie, handle string) {
 	t.Helper()
-	resp := pgUse(m, nil, func(s *session.Session) {
-		findUser.Set(s, user)
-		findName.Set(s, device)
+	resp := useSession(m, nil, func(s *session.Session) {
+		userIDKey.Set(s, user)
+		deviceKey.Set(s, device)
 		if err := s.Save(t.Context()); err != nil {
 			t.Errorf("login: got %v, want no error", err)
 		}
 		handle = s.Handle()
 	})
-	if cookie = pgSetCookie(resp); cookie == nil || handle == "" {
+	if cookie = newCookie(resp); cookie == nil || handle == "" {
 		t.Fatal("login: got no session")
 	}
 	return cookie, handle
 }
 
-// findIn reports which user a browser is.
-func findIn(m *session.Manager, cookie *http.Cookie) (user int) {
-	pgUse(m, cookie, func(s *session.Session) { user, _ = findUser.Get(s) })
+// userIn reports which user a browser is.
+func userIn(m *session.Manager, cookie *http.Cookie) (user int) {
+	useSession(m, cookie, func(s *session.Session) { user, _ = userIDKey.Get(s) })
 	return user
 }
 
-func findHandles(t testing.TB, m *session.Manager, f session.Filter) []string {
+func handlesOf(t testing.TB, m *session.Manager, f session.Filter) []string {
 	t.Helper()
 	infos, err := m.Sessions(t.Context(), f)
 	if err != nil {
@@ -113,41 +113,41 @@ func sorted(s ...string) []string {
 }
 
 func TestSessionsAreListed(t *testing.T) {
-	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		m := findManager(t, store, cfg)
 		before := time.Now().Truncate(time.Millisecond)
-		laptop, laptopHandle := findLogin(t, m, 1, "laptop")
-		_, phoneHandle := findLogin(t, m, 1, "phone")
-		_, otherHandle := findLogin(t, m, 11, "tablet")
-		pgLogin(t, m) // nobody's
+		laptop, laptopHandle := loginAs(t, m, 1, "laptop")
+		_, phoneHandle := loginAs(t, m, 1, "phone")
+		_, otherHandle := loginAs(t, m, 11, "tablet")
+		loginCounting(t, m) // nobody's
 
-		if got, want := findHandles(t, m, findUser.Is(1)), sorted(laptopHandle, phoneHandle); !slices.Equal(got, want) {
+		if got, want := handlesOf(t, m, userIDKey.Is(1)), sorted(laptopHandle, phoneHandle); !slices.Equal(got, want) {
 			t.Errorf("user 1: got %d sessions, want exactly the %d of this user", len(got), len(want))
 		}
-		if got := findHandles(t, m, session.Key[string]("userId").Is("11")); !slices.Equal(got, []string{otherHandle}) {
+		if got := handlesOf(t, m, session.Key[string]("userId").Is("11")); !slices.Equal(got, []string{otherHandle}) {
 			t.Errorf("user 11, as a string: got %d sessions, want exactly this user's", len(got))
 		}
-		if got := findHandles(t, m, session.Everyone()); len(got) != 4 {
+		if got := handlesOf(t, m, session.Everyone()); len(got) != 4 {
 			t.Errorf("everyone: got %d sessions, want 4", len(got))
 		}
-		if got := findHandles(t, m, findUser.Is(1).Handle(otherHandle)); len(got) != 0 {
+		if got := handlesOf(t, m, userIDKey.Is(1).Handle(otherHandle)); len(got) != 0 {
 			t.Errorf("another's handle: got %d sessions, want none", len(got))
 		}
-		if got := findHandles(t, m, findUser.Is(2)); len(got) != 0 {
+		if got := handlesOf(t, m, userIDKey.Is(2)); len(got) != 0 {
 			t.Errorf("an unknown user: got %d sessions, want none", len(got))
 		}
 
 		var id string
-		pgUse(m, laptop, func(s *session.Session) {
+		useSession(m, laptop, func(s *session.Session) {
 			id = s.ID()
 			if s.Handle() != laptopHandle {
 				t.Error("Session.Handle: got another handle in a later request, want the same")
 			}
-			if got := findHandles(t, m, findUser.Is(1).Except(s)); !slices.Equal(got, []string{phoneHandle}) {
+			if got := handlesOf(t, m, userIDKey.Is(1).Except(s)); !slices.Equal(got, []string{phoneHandle}) {
 				t.Errorf("all but this one: got %d sessions, want the other", len(got))
 			}
 		})
-		infos, err := m.Sessions(t.Context(), findUser.Is(1).Handle(laptopHandle))
+		infos, err := m.Sessions(t.Context(), userIDKey.Is(1).Handle(laptopHandle))
 		if err != nil || len(infos) != 1 {
 			t.Fatalf("by handle: got %d sessions, %v, want 1, no error", len(infos), err)
 		}
@@ -165,7 +165,7 @@ func TestSessionsAreListed(t *testing.T) {
 		if ps, ok := store.(*session.PostgresStore); ok && cfg.Encrypt && strings.Contains(ps.LogValue().String(), "hashIDs=true") {
 			readable = "" // the key to the data is the ID, which nobody has
 		}
-		if device, _ := findName.Of(i); device != readable {
+		if device, _ := deviceKey.Of(i); device != readable {
 			t.Errorf("a key of a listed session: got %q, want %q", device, readable)
 		}
 		if strings.Contains(i.Handle, id) || len(i.Handle) != 32 {
@@ -175,7 +175,7 @@ func TestSessionsAreListed(t *testing.T) {
 }
 
 func TestSessionsAreRevoked(t *testing.T) {
-	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		m := findManager(t, store, cfg)
 		revoke := func(what string, f session.Filter, want int64) {
 			t.Helper()
@@ -185,27 +185,27 @@ func TestSessionsAreRevoked(t *testing.T) {
 		}
 		in := func(what string, cookie *http.Cookie, want int) {
 			t.Helper()
-			if got := findIn(m, cookie); got != want {
+			if got := userIn(m, cookie); got != want {
 				t.Errorf("%s: got user %d, want %d", what, got, want)
 			}
 		}
-		a, _ := findLogin(t, m, 1, "a")
-		b, bHandle := findLogin(t, m, 1, "b")
-		c, _ := findLogin(t, m, 1, "c")
-		other, _ := findLogin(t, m, 2, "other")
+		a, _ := loginAs(t, m, 1, "a")
+		b, bHandle := loginAs(t, m, 1, "b")
+		c, _ := loginAs(t, m, 1, "c")
+		other, _ := loginAs(t, m, 2, "other")
 
-		revoke("one of another user's", findUser.Is(2).Handle(bHandle), 0)
+		revoke("one of another user's", userIDKey.Is(2).Handle(bHandle), 0)
 		in("b, asked for as another's", b, 1)
-		revoke("one of one's own", findUser.Is(1).Handle(bHandle), 1)
+		revoke("one of one's own", userIDKey.Is(1).Handle(bHandle), 1)
 		in("b, revoked", b, 0)
-		pgUse(m, a, func(s *session.Session) { revoke("all but this", findUser.Is(1).Except(s), 1) })
+		useSession(m, a, func(s *session.Session) { revoke("all but this", userIDKey.Is(1).Except(s), 1) })
 		in("a, left out", a, 1)
 		in("c, revoked with the others", c, 0)
-		revoke("all of a user", findUser.Is(1), 1)
+		revoke("all of a user", userIDKey.Is(1), 1)
 		in("a, revoked", a, 0)
 		in("another user", other, 2)
-		_, _ = findLogin(t, m, 3, "third")
-		pgUse(m, other, func(s *session.Session) { revoke("everyone but this", session.Everyone().Except(s), 1) })
+		_, _ = loginAs(t, m, 3, "third")
+		useSession(m, other, func(s *session.Session) { revoke("everyone but this", session.Everyone().Except(s), 1) })
 		in("left out of everyone", other, 2)
 		revoke("everyone", session.Everyone(), 1)
 		in("everyone", other, 0)
@@ -241,28 +241,28 @@ func TestSessionsAreListedTheLastSeenFirst(t *testing.T) {
 
 // A password is changed while the thief's request runs.
 func TestRevokedStaysRevoked(t *testing.T) {
-	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		m := findManager(t, store, cfg)
 		for _, change := range []struct {
 			name string
 			do   func(*session.Session)
 		}{
-			{"set", func(s *session.Session) { findName.Set(s, "thief") }},
+			{"set", func(s *session.Session) { deviceKey.Set(s, "thief") }},
 			{"renewal", func(s *session.Session) { s.Renew() }},
-			{"both", func(s *session.Session) { s.Renew(); findName.Set(s, "thief") }},
+			{"both", func(s *session.Session) { s.Renew(); deviceKey.Set(s, "thief") }},
 		} {
-			cookie, _ := findLogin(t, m, 7, "victim")
-			resp := pgUse(m, cookie, func(s *session.Session) {
-				findUser.Get(s) // loaded
+			cookie, _ := loginAs(t, m, 7, "victim")
+			resp := useSession(m, cookie, func(s *session.Session) {
+				userIDKey.Get(s) // loaded
 				change.do(s)
-				if n, err := m.Revoke(t.Context(), findUser.Is(7)); n != 1 || err != nil {
+				if n, err := m.Revoke(t.Context(), userIDKey.Is(7)); n != 1 || err != nil {
 					t.Errorf("Revoke: got %d, %v, want 1, no error", n, err)
 				}
 			})
-			if resp.StatusCode != http.StatusConflict || pgSetCookie(resp) != nil {
-				t.Errorf("%s: got status %d, cookie %t, want 409 and no cookie", change.name, resp.StatusCode, pgSetCookie(resp) != nil)
+			if resp.StatusCode != http.StatusConflict || newCookie(resp) != nil {
+				t.Errorf("%s: got status %d, cookie %t, want 409 and no cookie", change.name, resp.StatusCode, newCookie(resp) != nil)
 			}
-			if got := findHandles(t, m, session.Everyone()); len(got) != 0 {
+			if got := handlesOf(t, m, session.Everyone()); len(got) != 0 {
 				t.Errorf("%s: got %d sessions afterwards, want none", change.name, len(got))
 			}
 		}
@@ -272,8 +272,8 @@ func TestRevokedStaysRevoked(t *testing.T) {
 // The row's ID changes while the statement that deletes it waits for its lock.
 func TestARenewalDoesNotEscapeRevoke(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := pgManager(t, pgStore(t, pool))
-	cookie, _ := findLogin(t, m, 1, "a")
+	m := patientManager(t, newStore(t, pool))
+	cookie, _ := loginAs(t, m, 1, "a")
 	tx, err := pool.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -283,30 +283,30 @@ func TestARenewalDoesNotEscapeRevoke(t *testing.T) {
 	}
 	done := make(chan int64)
 	go func() {
-		n, err := m.Revoke(context.Background(), findUser.Is(1))
+		n, err := m.Revoke(context.Background(), userIDKey.Is(1))
 		if err != nil {
 			t.Errorf("Revoke: got %v, want no error", err)
 		}
 		done <- n
 	}()
-	pgAwait(t, pool, "Revoke waits for the row", pgBlocked, 1)
+	awaitSQL(t, pool, "Revoke waits for the row", blockedSQL, 1)
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := <-done; n != 1 || pgRows(t, pool) != 0 {
-		t.Errorf("got %d revoked and %d rows, want 1 and none", n, pgRows(t, pool))
+	if n := <-done; n != 1 || countRecords(t, pool) != 0 {
+		t.Errorf("got %d revoked and %d rows, want 1 and none", n, countRecords(t, pool))
 	}
-	if user := findIn(m, cookie); user != 0 {
+	if user := userIn(m, cookie); user != 0 {
 		t.Errorf("got user %d, want nobody", user)
 	}
 }
 
 func TestFilterRefusals(t *testing.T) {
-	m := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	sealed := findManager(t, session.NewMemoryStore(), session.Config{Secret: pgSecret, DisablePrune: true, Encrypt: true, UserKey: "userId", Logger: slog.New(slog.DiscardHandler)})
-	blind := findManager(t, newHookedStore(), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	broken := findManager(t, failingStore("Load"), session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	cookie, _ := findLogin(t, m, 1, "a")
+	m := findManager(t, session.NewMemoryStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	sealed := findManager(t, session.NewMemoryStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Encrypt: true, UserKey: "userId", Logger: slog.New(slog.DiscardHandler)})
+	blind := findManager(t, newHookedStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	broken := findManager(t, failingStore("Load"), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	cookie, _ := loginAs(t, m, 1, "a")
 	for _, c := range []struct {
 		name string
 		m    *session.Manager
@@ -318,15 +318,15 @@ func TestFilterRefusals(t *testing.T) {
 		{"empty handle", m, session.Everyone().Handle(""), "handle is empty"},
 		{"handle with NUL", m, session.Everyone().Handle("a\x00"), "handle is empty or no text"},
 		{"handle that is no UTF-8", m, session.Everyone().Handle("\xff"), "handle is empty or no text"},
-		{"NUL", m, findOther.Is("a\x00b"), "without NUL"},
-		{"line separator", m, findOther.Is("a\u2028b"), "without NUL"},
-		{"empty handle of a user", m, findUser.Is(1).Handle(""), "handle is empty"},
+		{"NUL", m, tenantKey.Is("a\x00b"), "without NUL"},
+		{"line separator", m, tenantKey.Is("a\u2028b"), "without NUL"},
+		{"empty handle of a user", m, userIDKey.Is(1).Handle(""), "handle is empty"},
 		{"object", m, session.Key[map[string]int]("userId").Is(map[string]int{"a": 1}), "string, a number or a boolean"},
 		{"null", m, session.Key[*int]("userId").Is(nil), "string, a number or a boolean"},
-		{"long", m, findOther.Is(strings.Repeat("x", 201)), "at most 200 bytes"},
+		{"long", m, tenantKey.Is(strings.Repeat("x", 201)), "at most 200 bytes"},
 		{"reserved", m, session.Key[string]("cookie").Is("x"), "reserved"},
-		{"sealed key", sealed, findOther.Is("x"), "only Config.UserKey can be searched"},
-		{"store that cannot find", blind, findUser.Is(1), "no Finder"},
+		{"sealed key", sealed, tenantKey.Is("x"), "only Config.UserKey can be searched"},
+		{"store that cannot find", blind, userIDKey.Is(1), "no Finder"},
 	} {
 		_, listed := c.m.Sessions(t.Context(), c.f)
 		n, revoked := c.m.Revoke(t.Context(), c.f)
@@ -339,7 +339,7 @@ func TestFilterRefusals(t *testing.T) {
 			t.Errorf("%s: got %v, want ErrInvalid", c.name, listed)
 		}
 	}
-	if user := findIn(m, cookie); user != 1 {
+	if user := userIn(m, cookie); user != 1 {
 		t.Errorf("after the refusals: got user %d, want 1", user)
 	}
 	// Whoever cannot say which session is to be left out would end it too.
@@ -351,35 +351,35 @@ func TestFilterRefusals(t *testing.T) {
 			t.Errorf("Except of a session that could not be loaded: got %d, %v, want an error", n, err)
 		}
 	})).ServeHTTP(w, r)
-	if user := findIn(m, cookie); user != 1 {
+	if user := userIn(m, cookie); user != 1 {
 		t.Errorf("after a failed Except: got user %d, want 1", user)
 	}
 }
 
 func TestMaxPerUser(t *testing.T) {
-	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		cfg.MaxPerUser = 2
 		m := findManager(t, store, cfg)
-		anonymous, _ := pgLogin(t, m) // older than all, logs in last
-		a, _ := findLogin(t, m, 1, "a")
-		other, _ := findLogin(t, m, 2, "other")
+		anonymous, _ := loginCounting(t, m) // older than all, logs in last
+		a, _ := loginAs(t, m, 1, "a")
+		other, _ := loginAs(t, m, 2, "other")
 		awaitNextMillisecond()
-		b, _ := findLogin(t, m, 1, "b")
+		b, _ := loginAs(t, m, 1, "b")
 		awaitNextMillisecond()
-		resp := pgUse(m, anonymous, func(s *session.Session) { s.Renew(); findUser.Set(s, 1) })
-		c := pgSetCookie(resp)
+		resp := useSession(m, anonymous, func(s *session.Session) { s.Renew(); userIDKey.Set(s, 1) })
+		c := newCookie(resp)
 		for _, want := range []struct {
 			name   string
 			cookie *http.Cookie
 			user   int
 		}{{"the oldest", a, 0}, {"the newer", b, 1}, {"the one logged in last", c, 1}, {"another user's", other, 2}} {
-			if got := findIn(m, want.cookie); got != want.user {
+			if got := userIn(m, want.cookie); got != want.user {
 				t.Errorf("%s: got user %d, want %d", want.name, got, want.user)
 			}
 		}
 		// A save of a user who is in already is no login.
-		pgUse(m, b, func(s *session.Session) { findName.Set(s, "renamed") })
-		if got := len(findHandles(t, m, findUser.Is(1))); got != 2 {
+		useSession(m, b, func(s *session.Session) { deviceKey.Set(s, "renamed") })
+		if got := len(handlesOf(t, m, userIDKey.Is(1))); got != 2 {
 			t.Errorf("sessions of the user: got %d, want 2", got)
 		}
 
@@ -387,15 +387,15 @@ func TestMaxPerUser(t *testing.T) {
 		start.Add(8)
 		for range 8 {
 			done.Go(func() {
-				pgUse(m, nil, func(s *session.Session) {
-					findUser.Set(s, 5)
+				useSession(m, nil, func(s *session.Session) {
+					userIDKey.Set(s, 5)
 					start.Done()
 					start.Wait()
 				})
 			})
 		}
 		done.Wait()
-		if got := len(findHandles(t, m, findUser.Is(5))); got != 2 {
+		if got := len(handlesOf(t, m, userIDKey.Is(5))); got != 2 {
 			t.Errorf("after 8 logins at once: got %d sessions, want 2", got)
 		}
 	})
@@ -423,7 +423,7 @@ func TestMaxPerUserNeedsAKeyAndAFinder(t *testing.T) {
 		{session.NewMemoryStore(), session.Config{UserKey: "__find_x"}, "reserved"},
 		{session.NewMemoryStore(), session.Config{UserKey: "\xff"}, "not UTF-8"},
 	} {
-		c.cfg.Secret, c.cfg.Logger = pgSecret, slog.New(slog.DiscardHandler)
+		c.cfg.Secret, c.cfg.Logger = postgresSecret, slog.New(slog.DiscardHandler)
 		if _, err := session.New(c.store, c.cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want an error with %q", err, c.want)
 		}
@@ -457,16 +457,16 @@ func TestStepUpOfAnExpressSession(t *testing.T) {
 
 // The browser that asked is gone; the sessions are to end all the same.
 func TestRevokeOutlivesItsRequest(t *testing.T) {
-	findStores(t, func(t *testing.T, store session.Store, cfg session.Config) {
+	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		m := findManager(t, store, cfg)
-		for name, f := range map[string]session.Filter{"of a user": findUser.Is(1), "everyone": session.Everyone()} {
-			cookie, _ := findLogin(t, m, 1, "a")
+		for name, f := range map[string]session.Filter{"of a user": userIDKey.Is(1), "everyone": session.Everyone()} {
+			cookie, _ := loginAs(t, m, 1, "a")
 			ctx, leave := context.WithTimeout(t.Context(), time.Hour)
 			leave()
 			if n, err := m.Revoke(ctx, f); n != 1 || err != nil {
 				t.Errorf("%s: got %d, %v, want 1, no error", name, n, err)
 			}
-			if user := findIn(m, cookie); user != 0 {
+			if user := userIn(m, cookie); user != 0 {
 				t.Errorf("%s: got user %d, want nobody", name, user)
 			}
 		}
@@ -475,15 +475,15 @@ func TestRevokeOutlivesItsRequest(t *testing.T) {
 
 // Another manager's session would leave out nothing.
 func TestExceptOfAnotherManager(t *testing.T) {
-	cfg := session.Config{Secret: pgSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
+	cfg := session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
 	m, other := findManager(t, session.NewMemoryStore(), cfg), findManager(t, session.NewMemoryStore(), cfg)
-	cookie, _ := findLogin(t, m, 1, "a")
-	pgUse(other, nil, func(s *session.Session) {
-		if n, err := m.Revoke(t.Context(), findUser.Is(1).Except(s)); n != 0 || !errors.Is(err, session.ErrInvalid) {
+	cookie, _ := loginAs(t, m, 1, "a")
+	useSession(other, nil, func(s *session.Session) {
+		if n, err := m.Revoke(t.Context(), userIDKey.Is(1).Except(s)); n != 0 || !errors.Is(err, session.ErrInvalid) {
 			t.Errorf("Revoke: got %d, %v, want ErrInvalid", n, err)
 		}
 	})
-	if user := findIn(m, cookie); user != 1 {
+	if user := userIn(m, cookie); user != 1 {
 		t.Errorf("got user %d, want 1", user)
 	}
 }
@@ -492,10 +492,10 @@ func TestExceptOfAnotherManager(t *testing.T) {
 func TestMaxPerUserInAnOutage(t *testing.T) {
 	log := new(pgLog)
 	m := findManager(t, failingStore("Find").whole(), session.Config{
-		Secret: pgSecret, UserKey: "userId", MaxPerUser: 1, DisablePrune: true, Logger: log.logger(),
+		Secret: postgresSecret, UserKey: "userId", MaxPerUser: 1, DisablePrune: true, Logger: log.logger(),
 	})
-	cookie, _ := findLogin(t, m, 1, "a")
-	if user := findIn(m, cookie); user != 1 {
+	cookie, _ := loginAs(t, m, 1, "a")
+	if user := userIn(m, cookie); user != 1 {
 		t.Errorf("got user %d, want 1", user)
 	}
 	if got := log.String(); !strings.Contains(got, "Config.MaxPerUser could not be destroyed") || m.Stats().StoreErrors != 1 {

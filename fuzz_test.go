@@ -26,8 +26,8 @@ import (
 // Fuzz targets that go through the whole manager; their seeds are in
 // testdata/fuzz. internal/fuzz/run runs all targets of the module for long.
 
-// fuzzAttributes are the attributes that a Set-Cookie header may have.
-var fuzzAttributes = []string{"Domain", "Path", "Expires", "Max-Age", "HttpOnly", "Secure", "Partitioned", "Priority", "SameSite"}
+// cookieAttributes are the attributes that a Set-Cookie header may have.
+var cookieAttributes = []string{"Domain", "Path", "Expires", "Max-Age", "HttpOnly", "Secure", "Partitioned", "Priority", "SameSite"}
 
 // parseSetCookie takes a Set-Cookie header apart; the error is what an attacker
 // would like about it.
@@ -46,7 +46,7 @@ func parseSetCookie(line string) (c *http.Cookie, attributes map[string]string, 
 	attributes = make(map[string]string)
 	for _, attribute := range strings.Split(rest, "; ") {
 		name, value, _ := strings.Cut(attribute, "=")
-		if _, twice := attributes[name]; twice || !slices.Contains(fuzzAttributes, name) || strings.Contains(value, ";") {
+		if _, twice := attributes[name]; twice || !slices.Contains(cookieAttributes, name) || strings.Contains(value, ";") {
 			fault("attribute %q", attribute)
 		}
 		attributes[name] = value
@@ -118,13 +118,13 @@ func FuzzConfig(f *testing.F) {
 			url = "https://x/"
 		}
 		lives := func(timeout int64) bool { return timeout == 0 || timeout > int64(time.Minute) }
-		fuzzLogin(t, m, url, lives(idle) && lives(absolute))
+		checkLogin(t, m, url, lives(idle) && lives(absolute))
 	})
 }
 
-// fuzzLogin logs in, comes back and logs out, unless the configuration is too
+// checkLogin logs in, comes back and logs out, unless the configuration is too
 // tight for that. lives says that the session does not end at once.
-func fuzzLogin(t *testing.T, m *session.Manager, url string, lives bool) {
+func checkLogin(t *testing.T, m *session.Manager, url string, lives bool) {
 	visit := func(c *http.Cookie, use func(*session.Session)) (status int, set *http.Cookie) {
 		r, w := httptest.NewRequest(http.MethodGet, url, nil), httptest.NewRecorder()
 		if c != nil {
@@ -204,15 +204,15 @@ func FuzzConfigFromEnv(f *testing.F) {
 	})
 }
 
-// fuzzRow is a store with one row, whose writes come to nothing.
-type fuzzRow struct {
+// rowStore is a store with one row, whose writes come to nothing.
+type rowStore struct {
 	*hookedStore
 	data []byte
 	ttl  time.Duration
 }
 
-func newFuzzRow(ttl time.Duration) *fuzzRow {
-	s := &fuzzRow{hookedStore: newHookedStore(), ttl: ttl}
+func newRowStore(ttl time.Duration) *rowStore {
+	s := &rowStore{hookedStore: newHookedStore(), ttl: ttl}
 	s.on("*", fails(nil))
 	s.on("Load", func(_ context.Context, c *storeCall, _ func() error) error {
 		s.forget() // millions of them
@@ -222,7 +222,7 @@ func newFuzzRow(ttl time.Duration) *fuzzRow {
 	return s
 }
 
-func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *browser {
+func (s *rowStore) browser(tb testing.TB, cfg session.Config, id string) *browser {
 	tb.Helper()
 	m := newManager(tb, s, cfg)
 	value, err := m.SignCookie(id)
@@ -236,22 +236,22 @@ func (s *fuzzRow) browser(tb testing.TB, cfg session.Config, id string) *browser
 	return &browser{m: m, cookie: name + "=" + value}
 }
 
-// fuzzSealed is what the first version of the format made of {"user":"ada"}
-// under testSecret for fuzzID; it must open for ever.
+// recordedSeal is what the first version of the format made of {"user":"ada"}
+// under testSecret for recordedID; it must open for ever.
 const (
-	fuzzSealed = "o90DFt366r3FJUn1qkGO53fng2OxSYGVp4zBhZIsWsjNv15Jw3pnon4U"
-	fuzzUser   = "ada"
+	recordedSeal = "o90DFt366r3FJUn1qkGO53fng2OxSYGVp4zBhZIsWsjNv15Jw3pnon4U"
+	recordedUser = "ada"
 )
 
-var fuzzID = strings.Repeat("i", 32)
+var recordedID = strings.Repeat("i", 32)
 
 // FuzzSealedRecord holds that no row opens but the one that was sealed: with one
 // byte changed it is an error, whatever stands beside it, and never an empty
 // session.
 func FuzzSealedRecord(f *testing.F) {
-	store := newFuzzRow(time.Hour)
-	b := store.browser(f, session.Config{Encrypt: true, TouchInterval: session.DefaultIdleTimeout - 1}, fuzzID)
-	genuine, err := base64.RawStdEncoding.DecodeString(fuzzSealed)
+	store := newRowStore(time.Hour)
+	b := store.browser(f, session.Config{Encrypt: true, TouchInterval: session.DefaultIdleTimeout - 1}, recordedID)
+	genuine, err := base64.RawStdEncoding.DecodeString(recordedSeal)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func FuzzSealedRecord(f *testing.F) {
 				t.Fatalf("a plain record: got status %d, new %t, want it read", resp.status, fresh)
 			}
 		case json.Unmarshal(sealed, &text) == nil && decodes(text, genuine):
-			if resp.status != 200 || user != fuzzUser {
+			if resp.status != 200 || user != recordedUser {
 				t.Fatalf("the sealed record: got status %d, user %q, want it open", resp.status, user)
 			}
 		default:
@@ -295,7 +295,7 @@ func decodes(text string, want []byte) bool {
 // FuzzSetCookie holds that neither the cookie object of a row nor a proxy's
 // header puts anything into the response but the attributes they stand for.
 func FuzzSetCookie(f *testing.F) {
-	row := newFuzzRow(time.Nanosecond)
+	row := newRowStore(time.Nanosecond)
 	var browsers []*browser
 	var codecs []cookie.Codec
 	for _, format := range bothFormats {
@@ -304,7 +304,7 @@ func FuzzSetCookie(f *testing.F) {
 			f.Fatal(err)
 		}
 		codecs = append(codecs, codec)
-		browsers = append(browsers, row.browser(f, session.Config{TouchInterval: 1, TrustProxy: true, Cookie: session.CookieConfig{Format: format.format}}, fuzzID))
+		browsers = append(browsers, row.browser(f, session.Config{TouchInterval: 1, TrustProxy: true, Cookie: session.CookieConfig{Format: format.format}}, recordedID))
 	}
 	f.Fuzz(func(t *testing.T, object []byte, proto string, op uint8) {
 		object = object[:min(len(object), 4096)]
@@ -336,7 +336,7 @@ func FuzzSetCookie(f *testing.F) {
 				t.Fatalf("format %d: got status %d, %d cookies", i, w.Code, len(lines))
 			}
 			for _, line := range lines {
-				fuzzCheckCookie(t, codecs[i], row.data, line, proto, bothFormats[i].format)
+				checkCookie(t, codecs[i], row.data, line, proto, bothFormats[i].format)
 			}
 			w.Header().Del("Set-Cookie")
 			for name, values := range w.Header() {
@@ -348,7 +348,7 @@ func FuzzSetCookie(f *testing.F) {
 	})
 }
 
-func fuzzCheckCookie(t *testing.T, codec cookie.Codec, data []byte, line, proto string, format session.CookieFormat) {
+func checkCookie(t *testing.T, codec cookie.Codec, data []byte, line, proto string, format session.CookieFormat) {
 	t.Helper()
 	c, got, err := parseSetCookie(line)
 	if err != nil {

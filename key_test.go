@@ -16,7 +16,7 @@ import (
 	"github.com/pgsession/session/internal/row"
 )
 
-type keyCart struct {
+type cart struct {
 	Items []string       `json:"items"`
 	Count map[string]int `json:"count,omitempty"`
 	Note  *string        `json:"note"`
@@ -49,8 +49,8 @@ func seededRow(t testing.TB, store *hookedStore, m *session.Manager, row string,
 	return &browser{m: m, cookie: "session=" + value}
 }
 
-// keyCase stores a value and reads it back in another request.
-func keyCase[T any](name string, v T, stored string) func(*testing.T) {
+// roundTrip stores a value and reads it back in another request.
+func roundTrip[T any](name string, v T, stored string) func(*testing.T) {
 	return func(t *testing.T) {
 		store := newHookedStore()
 		m := newManager(t, store, session.Config{})
@@ -117,34 +117,34 @@ func TestKeyTypes(t *testing.T) {
 	note := "n"
 	at := time.Date(2026, 11, 23, 10, 57, 15, 123456789, time.UTC)
 	for name, test := range map[string]func(*testing.T){
-		"string":             keyCase("string", "ada", `"ada"`),
-		"empty string":       keyCase("empty string", "", `""`),
-		"HTML characters":    keyCase("HTML characters", `<b>&'</b>`, `"<b>&'</b>"`),
-		"control characters": keyCase("control characters", "a\x00\x1f\n\"\\", `"a\u0000\u001f\n\"\\"`),
-		"beyond ASCII":       keyCase("beyond ASCII", "Zoë 😀 кот", `"Zoë 😀 кот"`),
-		"int":                keyCase("int", -7, `-7`),
-		"zero":               keyCase("zero", 0, `0`),
-		"int64":              keyCase("int64", int64(math.MaxInt64), `9223372036854775807`),
-		"uint64":             keyCase("uint64", uint64(math.MaxUint64), `18446744073709551615`),
-		"float64":            keyCase("float64", 0.1, `0.1`),
-		"bool":               keyCase("bool", false, `false`),
-		"struct":             keyCase("struct", keyCart{Items: []string{"<a>", "b"}, Count: map[string]int{"b": 2, "a": 1}, Note: &note}, `{"items":["<a>","b"],"count":{"a":1,"b":2},"note":"n"}`),
-		"slice":              keyCase("slice", []int{1, 2, 3}, `[1,2,3]`),
-		"empty slice":        keyCase("empty slice", []int{}, `[]`),
-		"nil slice":          keyCase("nil slice", []int(nil), `null`),
-		"bytes":              keyCase("bytes", []byte{0, 255}, `"AP8="`),
-		"array":              keyCase("array", [2]string{"a", "b"}, `["a","b"]`),
-		"map":                keyCase("map", map[string]any{"b": 1.5, "a": nil}, `{"a":null,"b":1.5}`),
-		"nil map":            keyCase("nil map", map[string]int(nil), `null`),
-		"pointer":            keyCase("pointer", &note, `"n"`),
-		"nil pointer":        keyCase("nil pointer", (*string)(nil), `null`),
-		"time":               keyCase("time", at, `"2026-11-23T10:57:15.123456789Z"`),
-		"duration":           keyCase("duration", time.Hour, `3600000000000`),
-		"raw":                keyCase("raw", json.RawMessage(`{"a":[1,2.50]}`), `{"a":[1,2.50]}`),
-		"raw null":           keyCase("raw null", json.RawMessage(`null`), `null`),
-		"any":                keyCase[any]("any", map[string]any{"a": []any{1., "b", nil}}, `{"a":[1,"b",null]}`),
-		"nil any":            keyCase[any]("nil any", nil, `null`),
-		"number":             keyCase("number", json.Number("12345678901234567890.5"), `12345678901234567890.5`),
+		"string":             roundTrip("string", "ada", `"ada"`),
+		"empty string":       roundTrip("empty string", "", `""`),
+		"HTML characters":    roundTrip("HTML characters", `<b>&'</b>`, `"<b>&'</b>"`),
+		"control characters": roundTrip("control characters", "a\x00\x1f\n\"\\", `"a\u0000\u001f\n\"\\"`),
+		"beyond ASCII":       roundTrip("beyond ASCII", "Zoë 😀 кот", `"Zoë 😀 кот"`),
+		"int":                roundTrip("int", -7, `-7`),
+		"zero":               roundTrip("zero", 0, `0`),
+		"int64":              roundTrip("int64", int64(math.MaxInt64), `9223372036854775807`),
+		"uint64":             roundTrip("uint64", uint64(math.MaxUint64), `18446744073709551615`),
+		"float64":            roundTrip("float64", 0.1, `0.1`),
+		"bool":               roundTrip("bool", false, `false`),
+		"struct":             roundTrip("struct", cart{Items: []string{"<a>", "b"}, Count: map[string]int{"b": 2, "a": 1}, Note: &note}, `{"items":["<a>","b"],"count":{"a":1,"b":2},"note":"n"}`),
+		"slice":              roundTrip("slice", []int{1, 2, 3}, `[1,2,3]`),
+		"empty slice":        roundTrip("empty slice", []int{}, `[]`),
+		"nil slice":          roundTrip("nil slice", []int(nil), `null`),
+		"bytes":              roundTrip("bytes", []byte{0, 255}, `"AP8="`),
+		"array":              roundTrip("array", [2]string{"a", "b"}, `["a","b"]`),
+		"map":                roundTrip("map", map[string]any{"b": 1.5, "a": nil}, `{"a":null,"b":1.5}`),
+		"nil map":            roundTrip("nil map", map[string]int(nil), `null`),
+		"pointer":            roundTrip("pointer", &note, `"n"`),
+		"nil pointer":        roundTrip("nil pointer", (*string)(nil), `null`),
+		"time":               roundTrip("time", at, `"2026-11-23T10:57:15.123456789Z"`),
+		"duration":           roundTrip("duration", time.Hour, `3600000000000`),
+		"raw":                roundTrip("raw", json.RawMessage(`{"a":[1,2.50]}`), `{"a":[1,2.50]}`),
+		"raw null":           roundTrip("raw null", json.RawMessage(`null`), `null`),
+		"any":                roundTrip[any]("any", map[string]any{"a": []any{1., "b", nil}}, `{"a":[1,"b",null]}`),
+		"nil any":            roundTrip[any]("nil any", nil, `null`),
+		"number":             roundTrip("number", json.Number("12345678901234567890.5"), `12345678901234567890.5`),
 	} {
 		t.Run(name, test)
 	}
@@ -168,7 +168,7 @@ func TestKeyNull(t *testing.T) {
 		check("int", ok, false)
 		_, ok = session.Key[bool]("n").Get(s)
 		check("bool", ok, false)
-		_, ok = session.Key[keyCart]("n").Get(s)
+		_, ok = session.Key[cart]("n").Get(s)
 		check("struct", ok, false)
 		_, ok = session.Key[time.Time]("n").Get(s)
 		check("time", ok, false)
@@ -238,10 +238,10 @@ func TestKeyMismatchGivesTheZeroValue(t *testing.T) {
 	m := newManager(t, store, session.Config{})
 	b := seeded(t, store, m, `,"cart":{"items":["a"],"count":{"x":"y"}}`)
 	b.visit(func(s *session.Session) {
-		if got, ok := session.Key[keyCart]("cart").Get(s); ok || got.Items != nil {
+		if got, ok := session.Key[cart]("cart").Get(s); ok || got.Items != nil {
 			t.Errorf("got %d items, %v, want none", len(got.Items), ok)
 		}
-		if got, ok := session.Key[keyCart]("cart").Take(s); ok || got.Items != nil {
+		if got, ok := session.Key[cart]("cart").Take(s); ok || got.Items != nil {
 			t.Errorf("Take: got %d items, %v, want none", len(got.Items), ok)
 		}
 	})

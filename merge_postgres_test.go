@@ -12,37 +12,37 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// pgPrograms returns managers that share a database, each with a pool of its own.
-func pgPrograms(t *testing.T, n int, opts session.PostgresOptions) ([]*session.Manager, *pgxpool.Pool) {
+// newPrograms returns managers that share a database, each with a pool of its own.
+func newPrograms(t *testing.T, n int, opts session.PostgresOptions) ([]*session.Manager, *pgxpool.Pool) {
 	t.Helper()
 	url := pgtest.URL(t)
 	opts.Logger = slog.New(slog.DiscardHandler)
 	var managers []*session.Manager
 	for range n {
-		store, err := session.NewPostgresStore(t.Context(), pgOpen(t, url, pgMaxConns(8)), opts)
+		store, err := session.NewPostgresStore(t.Context(), openPool(t, url, maxConns(8)), opts)
 		if err != nil {
 			t.Fatal(err)
 		}
-		managers = append(managers, pgManager(t, store))
+		managers = append(managers, patientManager(t, store))
 	}
-	return managers, pgOpen(t, url)
+	return managers, openPool(t, url)
 }
 
-// pgEachSharing runs a test with shared statements as they are by default, forced
+// eachBatching runs a test with shared statements as they are by default, forced
 // to batches of several sizes, and without.
-func pgEachSharing(t *testing.T, test func(*testing.T, session.PostgresOptions)) {
+func eachBatching(t *testing.T, test func(*testing.T, session.PostgresOptions)) {
 	t.Run("default", func(t *testing.T) { test(t, session.PostgresOptions{}) })
 	for _, v := range sharingVariants {
 		t.Run(v.name, func(t *testing.T) { test(t, v.opts) })
 	}
 }
 
-// pgSlow starts a request that uses its session with f and then stays in its
+// startSlow starts a request that uses its session with f and then stays in its
 // handler until finish lets it go on; finish returns its response.
-func pgSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) (finish func() *http.Response) {
+func startSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) (finish func() *http.Response) {
 	used, gate, done := make(chan struct{}), make(chan struct{}), make(chan *http.Response, 1)
 	go func() {
-		done <- pgUse(m, cookie, func(s *session.Session) {
+		done <- useSession(m, cookie, func(s *session.Session) {
 			f(s)
 			close(used)
 			<-gate
@@ -55,10 +55,10 @@ func pgSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) (
 	}
 }
 
-const pgTrials = 200
+const postgresTrials = 200
 
-// pgEachTrial runs the trials, a few at a time.
-func pgEachTrial(trials int, f func(trial int)) {
+// eachTrial runs the trials, a few at a time.
+func eachTrial(trials int, f func(trial int)) {
 	const at = 8
 	var wg sync.WaitGroup
 	for i := range at {
@@ -74,20 +74,20 @@ func pgEachTrial(trials int, f func(trial int)) {
 // The slow request has loaded the session before the other begins, and saves
 // after it has ended.
 func TestPostgresOverlappingRequestsKeepBothKeys(t *testing.T) {
-	pgEachSharing(t, pgTestOverlappingRequestsKeepBothKeys)
+	eachBatching(t, testOverlappingRequestsKeepBothKeys)
 }
 
-func pgTestOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOptions) {
-	m, admin := pgPrograms(t, 2, opts)
+func testOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOptions) {
+	m, admin := newPrograms(t, 2, opts)
 	a, b := session.Key[int]("a"), session.Key[int]("b")
-	pgEachTrial(pgTrials, func(trial int) {
-		cookie, _ := pgLogin(t, m[0])
-		finish := pgSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); pgIncrement(s) })
-		pgUse(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); pgIncrement(s) })
+	eachTrial(postgresTrials, func(trial int) {
+		cookie, _ := loginCounting(t, m[0])
+		finish := startSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); pgIncrement(s) })
+		useSession(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); pgIncrement(s) })
 		if resp := finish(); resp.StatusCode != http.StatusOK {
 			t.Errorf("trial %d: got status %d, want 200", trial, resp.StatusCode)
 		}
-		pgUse(m[0], cookie, func(s *session.Session) {
+		useSession(m[0], cookie, func(s *session.Session) {
 			va, _ := a.Get(s)
 			vb, _ := b.Get(s)
 			n, _ := pgCount.Get(s)
@@ -96,38 +96,38 @@ func pgTestOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOp
 			}
 		})
 	})
-	if got := m[0].Stats().Conflicts; got != pgTrials {
-		t.Errorf("conflicts merged: got %d, want %d", got, pgTrials)
+	if got := m[0].Stats().Conflicts; got != postgresTrials {
+		t.Errorf("conflicts merged: got %d, want %d", got, postgresTrials)
 	}
-	if got := pgRows(t, admin); got != pgTrials {
-		t.Errorf("records: got %d, want %d", got, pgTrials)
+	if got := countRecords(t, admin); got != postgresTrials {
+		t.Errorf("records: got %d, want %d", got, postgresTrials)
 	}
 }
 
 // What has ended while a slow request ran stays ended.
 func TestPostgresGoneStaysGone(t *testing.T) {
-	pgEachSharing(t, pgTestGoneStaysGone)
+	eachBatching(t, testGoneStaysGone)
 }
 
-func pgTestGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
-	m, admin := pgPrograms(t, 2, opts)
+func testGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
+	m, admin := newPrograms(t, 2, opts)
 	for _, tt := range []struct {
 		name string
 		end  func(t *testing.T, cookie *http.Cookie, id string) (fresh *http.Cookie)
 	}{
 		{"logout", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
-			pgUse(m[1], cookie, func(s *session.Session) { s.Destroy() })
+			useSession(m[1], cookie, func(s *session.Session) { s.Destroy() })
 			return nil
 		}},
 		{"renewal", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
-			return pgSetCookie(pgUse(m[1], cookie, func(s *session.Session) { s.Renew() }))
+			return newCookie(useSession(m[1], cookie, func(s *session.Session) { s.Renew() }))
 		}},
 		{"expiry", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
-			pgExec(t, admin, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", id)
+			execSQL(t, admin, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", id)
 			return nil
 		}},
 		{"pruning", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
-			pgExec(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid = $1", id)
+			execSQL(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid = $1", id)
 			if _, err := m[1].Prune(t.Context()); err != nil {
 				t.Errorf("Prune: got %v, want no error", err)
 			}
@@ -140,33 +140,33 @@ func pgTestGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 			trials int
 			want   int
 		}{
-			{"mutating", pgIncrement, pgTrials, http.StatusConflict},
-			{"touch only", func(s *session.Session) { pgCount.Get(s) }, pgTrials, http.StatusOK},
-			{"renewing", func(s *session.Session) { s.Renew() }, pgTrials / 10, http.StatusConflict},
-			{"new idle timeout", func(s *session.Session) { s.SetIdleTimeout(pgPatience) }, pgTrials / 10, http.StatusConflict},
+			{"mutating", pgIncrement, postgresTrials, http.StatusConflict},
+			{"touch only", func(s *session.Session) { pgCount.Get(s) }, postgresTrials, http.StatusOK},
+			{"renewing", func(s *session.Session) { s.Renew() }, postgresTrials / 10, http.StatusConflict},
+			{"new idle timeout", func(s *session.Session) { s.SetIdleTimeout(patience) }, postgresTrials / 10, http.StatusConflict},
 		} {
 			t.Run(tt.name+", "+request.name, func(t *testing.T) {
-				pgEachTrial(request.trials, func(trial int) {
-					cookie, id := pgLogin(t, m[0])
+				eachTrial(request.trials, func(trial int) {
+					cookie, id := loginCounting(t, m[0])
 					// Make a touch due.
-					pgExec(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid = $1", id)
-					finish := pgSlow(m[0], cookie, request.use)
+					execSQL(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid = $1", id)
+					finish := startSlow(m[0], cookie, request.use)
 					fresh := tt.end(t, cookie, id)
 					resp := finish()
 					if resp.StatusCode != request.want || len(resp.Cookies()) != 0 {
 						t.Errorf("trial %d: got status %d and %d cookies, want %d and none", trial, resp.StatusCode, len(resp.Cookies()), request.want)
 					}
-					if got := pgCounted(t, m[0], cookie); got != -1 {
+					if got := counted(t, m[0], cookie); got != -1 {
 						t.Errorf("trial %d: the session lives again", trial)
 					}
 					if fresh != nil {
-						if got := pgCounted(t, m[0], fresh); got != 0 {
+						if got := counted(t, m[0], fresh); got != 0 {
 							t.Errorf("trial %d: the renewed session: got count %d, want 0", trial, got)
 						}
-						pgUse(m[1], fresh, func(s *session.Session) { s.Destroy() })
+						useSession(m[1], fresh, func(s *session.Session) { s.Destroy() })
 					}
 				})
-				if got := pgGet[int](t, admin, "SELECT count(*) FROM schema_system.session WHERE expire >= now()"); got != 0 {
+				if got := queryOne[int](t, admin, "SELECT count(*) FROM schema_system.session WHERE expire >= now()"); got != 0 {
 					t.Errorf("live records: got %d, want 0", got)
 				}
 			})
@@ -176,12 +176,12 @@ func pgTestGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 
 // All 64 requests have loaded the session before the first saves it.
 func TestPostgresOverlappingIncrements(t *testing.T) {
-	pgEachSharing(t, pgTestOverlappingIncrements)
+	eachBatching(t, testOverlappingIncrements)
 }
 
-func pgTestOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
+func testOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 	const programs, requests = 4, 64
-	m, _ := pgPrograms(t, programs, opts)
+	m, _ := newPrograms(t, programs, opts)
 	for _, tt := range []struct {
 		name  string
 		renew bool // one of them gives the session a new ID, and others may end with it
@@ -190,12 +190,12 @@ func pgTestOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 		{name: "and a renewal", renew: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cookie, _ := pgLogin(t, m[0])
+			cookie, _ := loginCounting(t, m[0])
 			var at sync.WaitGroup
 			at.Add(requests)
 			responses := make([]*http.Response, requests)
-			pgTogether(requests, func(i int) {
-				responses[i] = pgUse(m[i%programs], cookie, func(s *session.Session) {
+			together(requests, func(i int) {
+				responses[i] = useSession(m[i%programs], cookie, func(s *session.Session) {
 					pgIncrement(s)
 					if tt.renew && i == requests/2 {
 						s.Renew()
@@ -214,7 +214,7 @@ func pgTestOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 					t.Errorf("status: got %d, want 200 or 409", resp.StatusCode)
 				}
 				if tt.renew && i == requests/2 {
-					cookie = pgSetCookie(resp)
+					cookie = newCookie(resp)
 				}
 			}
 			if !tt.renew && want != requests {
@@ -223,7 +223,7 @@ func pgTestOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 			if cookie == nil {
 				t.Fatal("the renewal: got no cookie")
 			}
-			if got := pgCounted(t, m[0], cookie); got != want {
+			if got := counted(t, m[0], cookie); got != want {
 				t.Errorf("count: got %d, want %d", got, want)
 			}
 			var conflicts uint64

@@ -62,13 +62,13 @@ func partition(t *testing.T, pool *pgxpool.Pool) {
 // partitionOf names the partition that a record is in.
 func partitionOf(t *testing.T, pool *pgxpool.Pool, id string) string {
 	t.Helper()
-	return pgGet[string](t, pool, "SELECT COALESCE((SELECT tableoid::regclass::text FROM schema_system.session WHERE sid = $1), '')", id)
+	return queryOne[string](t, pool, "SELECT COALESCE((SELECT tableoid::regclass::text FROM schema_system.session WHERE sid = $1), '')", id)
 }
 
 // movingID returns an ID that belongs to another partition than id.
 func movingID(t *testing.T, pool *pgxpool.Pool, id string) string {
 	t.Helper()
-	return pgGet[string](t, pool, `SELECT v FROM generate_series(0, 7) part, (SELECT ('moved' || n || $1)::varchar FROM generate_series(1, 1000) n) x(v)
+	return queryOne[string](t, pool, `SELECT v FROM generate_series(0, 7) part, (SELECT ('moved' || n || $1)::varchar FROM generate_series(1, 1000) n) x(v)
 		WHERE satisfies_hash_partition('schema_system.session'::regclass, 8, part, $1::varchar)
 			AND NOT satisfies_hash_partition('schema_system.session'::regclass, 8, part, v) LIMIT 1`, id)
 }
@@ -90,13 +90,13 @@ func (s *serializationFailures) TraceQueryEnd(_ context.Context, _ *pgx.Conn, da
 func (s *serializationFailures) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = s }
 
 func TestPartitionedStore(t *testing.T) {
-	pgEachSharing(t, func(t *testing.T, opts session.PostgresOptions) {
+	eachBatching(t, func(t *testing.T, opts session.PostgresOptions) {
 		pool := pgtest.Pool(t)
-		before := pgStore(t, pool)
-		id := pgCreate(t, before, `{"a":1}`)
-		pgWorks(t, before)
+		before := newStore(t, pool)
+		id := createRecord(t, before, `{"a":1}`)
+		checkStoreWorks(t, before)
 		partition(t, pool)
-		pgWorks(t, before) // a program that goes on meanwhile
+		checkStoreWorks(t, before) // a program that goes on meanwhile
 		if got := partitionOf(t, pool, id); !strings.Contains(got, "session_") {
 			t.Errorf("a record from before: got it in %q, want it in a partition", got)
 		}
@@ -139,16 +139,16 @@ func TestPartitionedRowMovesUnderACall(t *testing.T) {
 				t.Run(fmt.Sprintf("%s, commit %v, off %v", tt.name, commit, off), func(t *testing.T) {
 					t.Parallel()
 					url := pgtest.URL(t)
-					admin := pgOpen(t, url)
-					pgStore(t, admin)
+					admin := openPool(t, url)
+					newStore(t, admin)
 					partition(t, admin)
 					var failures serializationFailures
-					store, err := session.NewPostgresStore(t.Context(), pgOpen(t, url, failures.use),
+					store, err := session.NewPostgresStore(t.Context(), openPool(t, url, failures.use),
 						session.PostgresOptions{DisableBatching: off, Logger: slog.New(slog.DiscardHandler)})
 					if err != nil {
 						t.Fatal(err)
 					}
-					id := pgCreate(t, store, `{"a":1}`)
+					id := createRecord(t, store, `{"a":1}`)
 					newID := movingID(t, admin, id)
 					tx, err := admin.Begin(t.Context())
 					if err != nil {
@@ -159,10 +159,10 @@ func TestPartitionedRowMovesUnderACall(t *testing.T) {
 						t.Fatal(err)
 					}
 					done := make(chan error, 1)
-					ctx, cancel := context.WithTimeout(t.Context(), pgPatience)
+					ctx, cancel := context.WithTimeout(t.Context(), patience)
 					defer cancel()
 					go func() { done <- tt.call(ctx, store, id) }()
-					pgAwait(t, admin, "the call waits for the row", pgBlocked, 1)
+					awaitSQL(t, admin, "the call waits for the row", blockedSQL, 1)
 					want, end := []error{nil}, tx.Rollback
 					if commit {
 						want, end = tt.moved, tx.Commit
@@ -198,29 +198,29 @@ func isOneOf(err error, want []error) bool {
 // the session before the first saves it.
 func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 	const programs, users, rounds, saves = 2, 8, 10, 6
-	pgEachSharing(t, func(t *testing.T, opts session.PostgresOptions) {
+	eachBatching(t, func(t *testing.T, opts session.PostgresOptions) {
 		url := pgtest.URL(t)
-		admin := pgOpen(t, url)
-		pgStore(t, admin)
+		admin := openPool(t, url)
+		newStore(t, admin)
 		partition(t, admin)
 		opts.Logger = slog.New(slog.DiscardHandler)
 		var failures serializationFailures
 		var m []*session.Manager
 		for range programs {
-			store, err := session.NewPostgresStore(t.Context(), pgOpen(t, url, pgMaxConns(8), failures.use), opts)
+			store, err := session.NewPostgresStore(t.Context(), openPool(t, url, maxConns(8), failures.use), opts)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m = append(m, pgManager(t, store))
+			m = append(m, patientManager(t, store))
 		}
 		var moved atomic.Int64
-		pgTogether(users, func(user int) {
-			cookie, id := pgLogin(t, m[0])
+		together(users, func(user int) {
+			cookie, id := loginCounting(t, m[0])
 			want := 0
 			for range rounds {
 				from := partitionOf(t, admin, id)
 				responses := renewAmongSaves(m, cookie, saves)
-				if cookie = pgSetCookie(responses[0]); cookie == nil {
+				if cookie = newCookie(responses[0]); cookie == nil {
 					t.Errorf("user %d: the renewal: got status %d and no cookie", user, responses[0].StatusCode)
 					return
 				}
@@ -233,16 +233,16 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 						t.Errorf("user %d: got status %d, want 200 or 409", user, resp.StatusCode)
 					}
 				}
-				pgUse(m[0], cookie, func(s *session.Session) { id = s.ID() })
+				useSession(m[0], cookie, func(s *session.Session) { id = s.ID() })
 				if partitionOf(t, admin, id) != from {
 					moved.Add(1)
 				}
 			}
-			if got := pgCounted(t, m[1], cookie); got != want {
+			if got := counted(t, m[1], cookie); got != want {
 				t.Errorf("user %d: got %d saves counted, want the %d that were answered with 200", user, got, want)
 			}
 		})
-		if got := pgRows(t, admin); got != users {
+		if got := countRecords(t, admin); got != users {
 			t.Errorf("records: got %d, want %d", got, users)
 		}
 		if moved.Load() == 0 {
@@ -258,8 +258,8 @@ func renewAmongSaves(m []*session.Manager, cookie *http.Cookie, n int) []*http.R
 	responses := make([]*http.Response, n)
 	var at sync.WaitGroup
 	at.Add(n)
-	pgTogether(n, func(i int) {
-		responses[i] = pgUse(m[i%len(m)], cookie, func(s *session.Session) {
+	together(n, func(i int) {
+		responses[i] = useSession(m[i%len(m)], cookie, func(s *session.Session) {
 			pgIncrement(s)
 			if i == 0 {
 				s.Renew()
@@ -275,11 +275,11 @@ func renewAmongSaves(m []*session.Manager, cookie *http.Cookie, n int) []*http.R
 func TestPartitionedPrune(t *testing.T) {
 	const expired, live = 4000, 200
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	stores := []*session.PostgresStore{pgStore(t, admin), pgStore(t, pgOpen(t, url)), pgStore(t, pgOpen(t, url))}
+	admin := openPool(t, url)
+	stores := []*session.PostgresStore{newStore(t, admin), newStore(t, openPool(t, url)), newStore(t, openPool(t, url))}
 	partition(t, admin)
-	pgFill(t, admin, expired, live)
-	if got := pgGet[int](t, admin, "SELECT count(DISTINCT tableoid) FROM schema_system.session WHERE expire < now()"); got != 8 {
+	fillTable(t, admin, expired, live)
+	if got := queryOne[int](t, admin, "SELECT count(DISTINCT tableoid) FROM schema_system.session WHERE expire < now()"); got != 8 {
 		t.Fatalf("partitions with expired records: got %d, want 8", got)
 	}
 	ctx, stop := context.WithCancel(t.Context())
@@ -309,17 +309,17 @@ func TestPartitionedPrune(t *testing.T) {
 	})
 	<-used
 	var deleted [2]int64
-	pgTogether(2, func(i int) { deleted[i] = pgPrune(t, stores[i], time.Nanosecond) })
+	together(2, func(i int) { deleted[i] = pruneAll(t, stores[i], time.Nanosecond) })
 	stop()
 	user.Wait()
-	rest := pgPrune(t, stores[0], time.Nanosecond) // what one had left to the other's next batch
+	rest := pruneAll(t, stores[0], time.Nanosecond) // what one had left to the other's next batch
 	if got := deleted[0] + deleted[1] + rest; got != expired {
 		t.Errorf("deleted: got %d, want %d", got, expired)
 	}
-	if got := pgExpired(t, admin); got != 0 {
+	if got := countExpired(t, admin); got != 0 {
 		t.Errorf("expired records left: got %d, want 0", got)
 	}
-	if got := pgRows(t, admin); got != live {
+	if got := countRecords(t, admin); got != live {
 		t.Errorf("records left: got %d, want %d", got, live)
 	}
 }

@@ -14,27 +14,27 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// pgFill adds expired and live records. The n-th expired one expired n
+// fillTable adds expired and live records. The n-th expired one expired n
 // milliseconds ago.
-func pgFill(t testing.TB, pool *pgxpool.Pool, expired, live int) {
+func fillTable(t testing.TB, pool *pgxpool.Pool, expired, live int) {
 	t.Helper()
-	pgExec(t, pool, fmt.Sprintf(`INSERT INTO schema_system.session
+	execSQL(t, pool, fmt.Sprintf(`INSERT INTO schema_system.session
 			SELECT 'expired' || n, '{"cookie":{}}', now() - n * interval '1 millisecond' FROM generate_series(1, %d) n;
 		INSERT INTO schema_system.session SELECT 'live' || n, '{"cookie":{}}', now() + interval '1 hour' FROM generate_series(1, %d) n`, expired, live))
 }
 
-// pgNoteDeletions makes the database count the records that each statement
+// noteDeletions makes the database count the records that each statement
 // deletes, in the table deletions.
-func pgNoteDeletions(t testing.TB, pool *pgxpool.Pool) {
+func noteDeletions(t testing.TB, pool *pgxpool.Pool) {
 	t.Helper()
-	pgExec(t, pool, `CREATE TABLE public.deletions (n int);
+	execSQL(t, pool, `CREATE TABLE public.deletions (n int);
 		CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS $$
 			BEGIN INSERT INTO public.deletions SELECT count(*) FROM gone; RETURN NULL; END $$;
 		CREATE TRIGGER note AFTER DELETE ON schema_system.session REFERENCING OLD TABLE AS gone
 			FOR EACH STATEMENT EXECUTE FUNCTION public.note()`)
 }
 
-func pgPrune(t testing.TB, store session.Pruner, within time.Duration) int64 {
+func pruneAll(t testing.TB, store session.Pruner, within time.Duration) int64 {
 	t.Helper()
 	n, err := store.Prune(t.Context(), within)
 	if err != nil {
@@ -43,27 +43,27 @@ func pgPrune(t testing.TB, store session.Pruner, within time.Duration) int64 {
 	return n
 }
 
-func pgExpired(t testing.TB, pool *pgxpool.Pool) int {
+func countExpired(t testing.TB, pool *pgxpool.Pool) int {
 	t.Helper()
-	return pgGet[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE expire < now()")
+	return queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE expire < now()")
 }
 
 // Two programs prune at once, in a hurry, while a third uses the live records.
 func TestPruneOneHundredThousand(t *testing.T) {
 	const expired, live = 100_000, 5_000
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pools := []*pgxpool.Pool{pgOpen(t, url, pgMaxConns(2)), pgOpen(t, url, pgMaxConns(2))}
-	stores := []*session.PostgresStore{pgStore(t, pools[0]), pgStore(t, pools[1])}
-	pgFill(t, admin, expired, live)
-	pgNoteDeletions(t, admin)
-	pgExec(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid ~ '^expired[0-9]*00$'")
+	admin := openPool(t, url)
+	pools := []*pgxpool.Pool{openPool(t, url, maxConns(2)), openPool(t, url, maxConns(2))}
+	stores := []*session.PostgresStore{newStore(t, pools[0]), newStore(t, pools[1])}
+	fillTable(t, admin, expired, live)
+	noteDeletions(t, admin)
+	execSQL(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid ~ '^expired[0-9]*00$'")
 
 	ctx, stop := context.WithCancel(t.Context())
 	var user sync.WaitGroup
 	touches := 0
 	user.Go(func() {
-		store := pgStore(t, admin)
+		store := newStore(t, admin)
 		for ; ctx.Err() == nil; touches++ {
 			if err := store.Touch(t.Context(), fmt.Sprintf("live%d", 1+touches%live), 2*time.Hour); err != nil {
 				t.Errorf("Touch of a live record: got %v, want no error", err)
@@ -72,7 +72,7 @@ func TestPruneOneHundredThousand(t *testing.T) {
 	})
 	var deleted [2]int64
 	start := time.Now()
-	pgTogether(2, func(i int) { deleted[i] = pgPrune(t, stores[i], time.Nanosecond) })
+	together(2, func(i int) { deleted[i] = pruneAll(t, stores[i], time.Nanosecond) })
 	took := time.Since(start)
 	stop()
 	user.Wait()
@@ -80,23 +80,23 @@ func TestPruneOneHundredThousand(t *testing.T) {
 
 	// Where the two met one may have left records to the other's next batch,
 	// which that one's last could not see.
-	rest := pgPrune(t, stores[0], time.Nanosecond)
+	rest := pruneAll(t, stores[0], time.Nanosecond)
 	if got := deleted[0] + deleted[1] + rest; got != expired {
 		t.Errorf("deleted: got %d, want %d", got, expired)
 	}
 	if deleted[0] == 0 || deleted[1] == 0 {
 		t.Errorf("deleted: got %d and %d, want some by each", deleted[0], deleted[1])
 	}
-	if got := pgGet[int](t, admin, "SELECT sum(n) FROM public.deletions"); got != expired {
+	if got := queryOne[int](t, admin, "SELECT sum(n) FROM public.deletions"); got != expired {
 		t.Errorf("deleted as the database counts: got %d, want %d", got, expired)
 	}
-	if got := pgGet[int](t, admin, "SELECT max(n) FROM public.deletions"); got > 50 {
+	if got := queryOne[int](t, admin, "SELECT max(n) FROM public.deletions"); got > 50 {
 		t.Errorf("the largest batch: got %d, want 50 at most", got)
 	}
-	if got := pgRows(t, admin); got != live {
+	if got := countRecords(t, admin); got != live {
 		t.Errorf("records left: got %d, want %d", got, live)
 	}
-	if got := pgExpired(t, admin); got != 0 {
+	if got := countExpired(t, admin); got != 0 {
 		t.Errorf("expired records left: got %d, want 0", got)
 	}
 }
@@ -104,11 +104,11 @@ func TestPruneOneHundredThousand(t *testing.T) {
 // Between two batches pruning rests four times as long as a batch has taken,
 // unless the backlog would not be gone in time.
 func TestPruneRests(t *testing.T) {
-	tracer := &pgDurations{}
+	tracer := &statementDurations{}
 	pool := pgtest.Pool(t, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = tracer })
-	store := pgStore(t, pool)
-	m := pgManager(t, store)
-	pgFill(t, pool, 475, 5)
+	store := newStore(t, pool)
+	m := patientManager(t, store)
+	fillTable(t, pool, 475, 5)
 	tracer.durations = nil
 	start := time.Now()
 	n, err := m.Prune(t.Context())
@@ -132,42 +132,42 @@ func TestPruneRests(t *testing.T) {
 	t.Logf("%v, of it %v in batches: %.0f records a second", took, busy, float64(n)/took.Seconds())
 }
 
-// pgDurations notes how long statements take.
-type pgDurations struct{ durations []time.Duration }
+// statementDurations notes how long statements take.
+type statementDurations struct{ durations []time.Duration }
 
-func (*pgDurations) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return context.WithValue(ctx, (*pgDurations)(nil), time.Now())
+func (*statementDurations) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return context.WithValue(ctx, (*statementDurations)(nil), time.Now())
 }
 
-func (p *pgDurations) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
-	p.durations = append(p.durations, time.Since(ctx.Value((*pgDurations)(nil)).(time.Time)))
+func (p *statementDurations) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
+	p.durations = append(p.durations, time.Since(ctx.Value((*statementDurations)(nil)).(time.Time)))
 }
 
 func TestPruneSkipsLockedRecords(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	store := pgStore(t, pgOpen(t, url))
-	pgFill(t, admin, 120, 3)
-	unlock := pgLock(t, admin, "expired120", "expired60", "expired1")
-	if got := pgPrune(t, store, time.Nanosecond); got != 117 {
+	admin := openPool(t, url)
+	store := newStore(t, openPool(t, url))
+	fillTable(t, admin, 120, 3)
+	unlock := lockRecords(t, admin, "expired120", "expired60", "expired1")
+	if got := pruneAll(t, store, time.Nanosecond); got != 117 {
 		t.Errorf("deleted beside three locked: got %d, want 117", got)
 	}
 	unlock()
-	if got := pgPrune(t, store, time.Nanosecond); got != 3 {
+	if got := pruneAll(t, store, time.Nanosecond); got != 3 {
 		t.Errorf("deleted afterwards: got %d, want 3", got)
 	}
-	if got := pgRows(t, admin); got != 3 {
+	if got := countRecords(t, admin); got != 3 {
 		t.Errorf("records left: got %d, want 3", got)
 	}
 }
 
-// pgGates makes the database wait for an advisory lock, 1 where it reads the
+// gatedPool makes the database wait for an advisory lock, 1 where it reads the
 // record gate and 2 where it deletes it, as a role whose rows are filtered.
-func pgGates(t testing.TB, url string, admin *pgxpool.Pool) (pool *pgxpool.Pool) {
+func gatedPool(t testing.TB, url string, admin *pgxpool.Pool) (pool *pgxpool.Pool) {
 	t.Helper()
-	name, pool := pgRole(t, url, admin)
+	name, pool := newRole(t, url, admin)
 	role := pgx.Identifier{name}.Sanitize()
-	pgExec(t, admin, `CREATE FUNCTION public.wait(gate int) RETURNS bool LANGUAGE plpgsql AS $$
+	execSQL(t, admin, `CREATE FUNCTION public.wait(gate int) RETURNS bool LANGUAGE plpgsql AS $$
 			BEGIN PERFORM pg_advisory_lock(gate); PERFORM pg_advisory_unlock(gate); RETURN true; END $$;
 		CREATE FUNCTION public.wait2() RETURNS trigger LANGUAGE plpgsql AS $$
 			BEGIN PERFORM public.wait(2); RETURN OLD; END $$;
@@ -182,22 +182,22 @@ func pgGates(t testing.TB, url string, admin *pgxpool.Pool) (pool *pgxpool.Pool)
 // extends one of them.
 func TestPruneKeepsWhatWasExtended(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pgStore(t, admin)
-	store := pgStore(t, pgGates(t, url, admin))
-	pgFill(t, admin, 30, 0)
-	pgExec(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
-	release := pgHold(t, admin, "SELECT pg_advisory_xact_lock(1)")
+	admin := openPool(t, url)
+	newStore(t, admin)
+	store := newStore(t, gatedPool(t, url, admin))
+	fillTable(t, admin, 30, 0)
+	execSQL(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
+	release := holdOpen(t, admin, "SELECT pg_advisory_xact_lock(1)")
 	done := make(chan int64, 1)
-	go func() { done <- pgPrune(t, store, time.Minute) }()
-	pgAwait(t, admin, "the batch waits at the first record", pgBlocked, 1)
-	pgExec(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid IN ('expired7', 'expired21')")
-	pgExec(t, admin, "DELETE FROM schema_system.session WHERE sid = 'expired9'")
+	go func() { done <- pruneAll(t, store, time.Minute) }()
+	awaitSQL(t, admin, "the batch waits at the first record", blockedSQL, 1)
+	execSQL(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid IN ('expired7', 'expired21')")
+	execSQL(t, admin, "DELETE FROM schema_system.session WHERE sid = 'expired9'")
 	release()
 	if got := <-done; got != 28 {
 		t.Errorf("deleted: got %d, want 28", got)
 	}
-	if got := pgGet[string](t, admin, "SELECT string_agg(sid, ' ' ORDER BY sid) FROM schema_system.session"); got != "expired21 expired7" {
+	if got := queryOne[string](t, admin, "SELECT string_agg(sid, ' ' ORDER BY sid) FROM schema_system.session"); got != "expired21 expired7" {
 		t.Errorf("left: got %s, want the two that were extended", got)
 	}
 }
@@ -205,27 +205,27 @@ func TestPruneKeepsWhatWasExtended(t *testing.T) {
 // A record that a batch has taken is not extended any more: that finds nothing.
 func TestPruneAgainstTouch(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	other := pgStore(t, admin)
-	store := pgStore(t, pgGates(t, url, admin))
-	pgFill(t, admin, 10, 0)
-	pgExec(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
-	release := pgHold(t, admin, "SELECT pg_advisory_xact_lock(2)")
+	admin := openPool(t, url)
+	other := newStore(t, admin)
+	store := newStore(t, gatedPool(t, url, admin))
+	fillTable(t, admin, 10, 0)
+	execSQL(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
+	release := holdOpen(t, admin, "SELECT pg_advisory_xact_lock(2)")
 	done := make(chan int64, 1)
-	go func() { done <- pgPrune(t, store, time.Minute) }()
-	pgAwait(t, admin, "the batch waits where it deletes", pgBlocked, 1)
+	go func() { done <- pruneAll(t, store, time.Minute) }()
+	awaitSQL(t, admin, "the batch waits where it deletes", blockedSQL, 1)
 	touched := make(chan error, 1)
 	go func() {
 		// An application that believes it live; the store itself would not try.
 		_, err := admin.Exec(t.Context(), "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid = 'expired5'")
 		touched <- err
 	}()
-	pgAwait(t, admin, "the update waits for the batch", pgBlocked, 2)
+	awaitSQL(t, admin, "the update waits for the batch", blockedSQL, 2)
 	release()
 	if got, err := <-done, <-touched; got != 11 || err != nil {
 		t.Errorf("deleted: got %d, update %v, want 11 and no error", got, err)
 	}
-	if got := pgRows(t, admin); got != 0 {
+	if got := countRecords(t, admin); got != 0 {
 		t.Errorf("records left: got %d, want 0: none comes back", got)
 	}
 	if n, err := other.Prune(t.Context(), time.Minute); n != 0 || err != nil {
@@ -236,13 +236,13 @@ func TestPruneAgainstTouch(t *testing.T) {
 // A context that ends lets the batch under way end first.
 func TestPruneEndsAfterTheBatch(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pgStore(t, admin)
-	store := pgStore(t, pgGates(t, url, admin))
-	m := pgManager(t, store)
-	pgFill(t, admin, 200, 0)
-	pgExec(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
-	release := pgHold(t, admin, "SELECT pg_advisory_xact_lock(2)")
+	admin := openPool(t, url)
+	newStore(t, admin)
+	store := newStore(t, gatedPool(t, url, admin))
+	m := patientManager(t, store)
+	fillTable(t, admin, 200, 0)
+	execSQL(t, admin, "INSERT INTO schema_system.session VALUES ('gate', '{}', now() - interval '1 day')")
+	release := holdOpen(t, admin, "SELECT pg_advisory_xact_lock(2)")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan struct{})
@@ -252,17 +252,17 @@ func TestPruneEndsAfterTheBatch(t *testing.T) {
 			t.Errorf("Prune: got %d, %v, want 50 and no error", n, err)
 		}
 	}()
-	pgAwait(t, admin, "the batch waits where it deletes", pgBlocked, 1)
+	awaitSQL(t, admin, "the batch waits where it deletes", blockedSQL, 1)
 	cancel()
 	for range 20 { // a cancellation would come now
-		pgNap(t, admin)
+		nap(t, admin)
 	}
-	if !pgGet[bool](t, admin, pgBlocked, 1) {
+	if !queryOne[bool](t, admin, blockedSQL, 1) {
 		t.Error("the batch under way was cut")
 	}
 	release()
 	<-done
-	if got := pgExpired(t, admin); got != 151 {
+	if got := countExpired(t, admin); got != 151 {
 		t.Errorf("expired records left: got %d, want 151", got)
 	}
 }
@@ -272,11 +272,11 @@ func TestPruneEndsAfterTheBatch(t *testing.T) {
 func TestPruneBesideALongSnapshot(t *testing.T) {
 	const expired = 5_000
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pool := pgOpen(t, url, pgMaxConns(1))
-	store := pgStore(t, pool)
-	pgFill(t, admin, expired, 100)
-	pgExec(t, admin, "ANALYZE schema_system.session") // of so small a table it would otherwise read all, and sort
+	admin := openPool(t, url)
+	pool := openPool(t, url, maxConns(1))
+	store := newStore(t, pool)
+	fillTable(t, admin, expired, 100)
+	execSQL(t, admin, "ANALYZE schema_system.session") // of so small a table it would otherwise read all, and sort
 	tx, err := admin.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
 	if err != nil {
 		t.Fatal(err)
@@ -285,13 +285,13 @@ func TestPruneBesideALongSnapshot(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "SELECT 1"); err != nil { // takes the snapshot
 		t.Fatal(err)
 	}
-	if got := pgPrune(t, store, time.Nanosecond); got != expired {
+	if got := pruneAll(t, store, time.Nanosecond); got != expired {
 		t.Errorf("deleted: got %d, want %d", got, expired)
 	}
 	pool.Close() // a server process reports its counts when it ends
 	const read = "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'idx_session_expire'"
-	pgAwait(t, admin, "the reads are counted", "SELECT ("+read+") >= $1::int", expired)
-	got := pgGet[int](t, admin, read)
+	awaitSQL(t, admin, "the reads are counted", "SELECT ("+read+") >= $1::int", expired)
+	got := queryOne[int](t, admin, read)
 	t.Logf("%d index entries read for %d records", got, expired)
 	if got > 2*expired {
 		t.Errorf("index entries read: got %d, want %d or little more", got, expired)
@@ -302,12 +302,12 @@ func TestPruneBesideALongSnapshot(t *testing.T) {
 // ever.
 func TestPruneWhatCannotBeDeleted(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := pgStore(t, pool)
-	pgFill(t, pool, 120, 0)
-	pgExec(t, pool, `CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+	store := newStore(t, pool)
+	fillTable(t, pool, 120, 0)
+	execSQL(t, pool, `CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
 		CREATE TRIGGER keep BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.keep();
 		UPDATE schema_system.session SET expire = '2000-01-01'`)
-	ctx, cancel := context.WithTimeout(t.Context(), pgPatience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if n, err := store.Prune(ctx, time.Nanosecond); n != 0 || err != nil || ctx.Err() != nil {
 		t.Errorf("Prune: got %d, %v, %v, want 0 and an end", n, err, ctx.Err())
@@ -321,18 +321,18 @@ func TestPruneOfOneInstant(t *testing.T) {
 		cfg.ConnConfig.RuntimeParams["datestyle"] = "SQL, DMY"
 		cfg.ConnConfig.RuntimeParams["timezone"] = "Asia/Kolkata"
 	})
-	pgStore(t, pool)
+	newStore(t, pool)
 	for _, expire := range []string{"now() - interval '1 day'", "'-infinity'", "'1969-12-31 23:59:59.999999'", "'0044-03-15 12:00:00.123456 BC'"} {
 		for _, typ := range []string{"timestamp(6)", "timestamptz"} {
 			t.Run(expire+" "+typ, func(t *testing.T) {
-				pgExec(t, pool, "TRUNCATE schema_system.session; ALTER TABLE schema_system.session ALTER expire TYPE "+typ)
-				store := pgStore(t, pool)
-				pgFill(t, pool, 175, 10)
-				pgExec(t, pool, "UPDATE schema_system.session SET expire = "+expire+" WHERE sid LIKE 'expired1%'")
-				if got := pgPrune(t, store, time.Nanosecond); got != 175 {
+				execSQL(t, pool, "TRUNCATE schema_system.session; ALTER TABLE schema_system.session ALTER expire TYPE "+typ)
+				store := newStore(t, pool)
+				fillTable(t, pool, 175, 10)
+				execSQL(t, pool, "UPDATE schema_system.session SET expire = "+expire+" WHERE sid LIKE 'expired1%'")
+				if got := pruneAll(t, store, time.Nanosecond); got != 175 {
 					t.Errorf("deleted: got %d, want 175", got)
 				}
-				if got := pgRows(t, pool); got != 10 {
+				if got := countRecords(t, pool); got != 10 {
 					t.Errorf("records left: got %d, want 10", got)
 				}
 			})

@@ -17,7 +17,7 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-const slowPageBytes = 16 << 20 // more than all buffers on the way
+const slowBytes = 16 << 20 // more than all buffers on the way
 
 // slowHandler loads the session and waits for the whole body (/send), or saves
 // it and writes a page (/read); stalled counts those that have come so far.
@@ -36,7 +36,7 @@ func slowHandler(t *testing.T, stalled *sync.WaitGroup) http.HandlerFunc {
 		case "/read":
 			pgIncrement(s)
 			chunk := make([]byte, 64<<10)
-			for n := 0; n < slowPageBytes; n += len(chunk) {
+			for n := 0; n < slowBytes; n += len(chunk) {
 				if _, err := w.Write(chunk); err != nil {
 					t.Errorf("page: got %v, want no error", err)
 					return
@@ -79,13 +79,13 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 	const slow = 4
 	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
-			pool := pgOpen(t, pgtest.URL(t), pgMaxConns(1))
-			m := pgManager(t, pgStore(t, pool), pgTimeout(5*time.Second))
+			pool := openPool(t, pgtest.URL(t), maxConns(1))
+			m := patientManager(t, newStore(t, pool), storeTimeout(5*time.Second))
 			var stalled, done sync.WaitGroup
 			srv := startServer(t, proto, m.Handler(slowHandler(t, &stalled)))
 			var cookies [2*slow + 1]*http.Cookie
 			for i := range cookies {
-				cookies[i], _ = pgLogin(t, m)
+				cookies[i], _ = loginCounting(t, m)
 			}
 			nothing := func(io.Reader) {}
 			stalled.Add(2 * slow)
@@ -102,8 +102,8 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 				done.Go(func() {
 					slowAsk(t, srv, "/read", cookies[slow+i], nil, func(page io.Reader) {
 						<-goOn
-						if n, err := io.Copy(io.Discard, page); n != slowPageBytes || err != nil {
-							t.Errorf("page: got %d bytes, %v, want %d", n, err, slowPageBytes)
+						if n, err := io.Copy(io.Discard, page); n != slowBytes || err != nil {
+							t.Errorf("page: got %d bytes, %v, want %d", n, err, slowBytes)
 						}
 					})
 				})
@@ -116,7 +116,7 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 			close(goOn)
 			done.Wait()
 			for i, c := range cookies {
-				if got := pgCounted(t, m, c); got != 1 {
+				if got := counted(t, m, c); got != 1 {
 					t.Errorf("session %d: got count %d, want 1", i, got)
 				}
 			}
@@ -128,48 +128,48 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 // gets, and whether the old ID must live afterwards (false: the new one must).
 var renewalCuts = []struct {
 	name   string
-	cut    func(t *testing.T, rig *renewalRig) *http.Response
+	cut    func(t *testing.T, rig *cutRig) *http.Response
 	status int
 	old    bool
 }{
-	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *renewalRig) *http.Response {
-		unlock := pgLock(t, rig.admin, rig.id)
+	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *cutRig) *http.Response {
+		unlock := lockRecords(t, rig.admin, rig.id)
 		answer := rig.renewal()
-		pgAwait(t, rig.admin, "the renewal waits", pgBlocked, 1)
-		pgExec(t, rig.admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'renewing' AND wait_event_type = 'Lock'")
+		awaitSQL(t, rig.admin, "the renewal waits", blockedSQL, 1)
+		execSQL(t, rig.admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'renewing' AND wait_event_type = 'Lock'")
 		unlock()
 		return <-answer
 	}, http.StatusOK, false},
-	{"the row stays locked", func(t *testing.T, rig *renewalRig) *http.Response {
-		unlock := pgLock(t, rig.admin, rig.id)
+	{"the row stays locked", func(t *testing.T, rig *cutRig) *http.Response {
+		unlock := lockRecords(t, rig.admin, rig.id)
 		defer unlock()
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the request is lost, and then the database", func(_ *testing.T, rig *renewalRig) *http.Response {
+	{"the request is lost, and then the database", func(_ *testing.T, rig *cutRig) *http.Response {
 		rig.lose(false)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the reply is lost, and then the database", func(_ *testing.T, rig *renewalRig) *http.Response {
+	{"the reply is lost, and then the database", func(_ *testing.T, rig *cutRig) *http.Response {
 		rig.lose(true)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, false},
 }
 
-// renewalRig has a session whose renewal can be cut.
-type renewalRig struct {
+// cutRig has a session whose renewal can be cut.
+type cutRig struct {
 	admin  *pgxpool.Pool
-	proxy  *pgProxy
+	proxy  *cuttingProxy
 	m      *session.Manager
 	down   atomic.Bool // no new connection, once one has been cut
 	cookie *http.Cookie
 	id     string
 }
 
-func newRenewalRig(t *testing.T) *renewalRig {
+func newCutRig(t *testing.T) *cutRig {
 	t.Helper()
 	url := pgtest.URL(t)
-	rig := &renewalRig{admin: pgOpen(t, url), proxy: pgNewProxy(t, url)}
-	pool := pgOpen(t, rig.proxy.url, pgMaxConns(1), func(cfg *pgxpool.Config) {
+	rig := &cutRig{admin: openPool(t, url), proxy: newCuttingProxy(t, url)}
+	pool := openPool(t, rig.proxy.url, maxConns(1), func(cfg *pgxpool.Config) {
 		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec // for the proxy to see the SQL
 		cfg.ConnConfig.RuntimeParams["application_name"] = "renewing"
 		cfg.BeforeConnect = func(context.Context, *pgx.ConnConfig) error {
@@ -179,21 +179,21 @@ func newRenewalRig(t *testing.T) *renewalRig {
 			return nil
 		}
 	})
-	rig.m = pgManager(t, pgStore(t, pool), pgTimeout(time.Second))
-	rig.cookie, rig.id = pgLogin(t, rig.m)
+	rig.m = patientManager(t, newStore(t, pool), storeTimeout(time.Second))
+	rig.cookie, rig.id = loginCounting(t, rig.m)
 	return rig
 }
 
 // lose cuts the connection of the next renewal, carried out or not, and lets no
 // other be made.
-func (rig *renewalRig) lose(carriedOut bool) {
+func (rig *cutRig) lose(carriedOut bool) {
 	rig.down.Store(true)
 	rig.proxy.cut("SET sid", carriedOut)
 }
 
-func (rig *renewalRig) renewal() <-chan *http.Response {
+func (rig *cutRig) renewal() <-chan *http.Response {
 	answer := make(chan *http.Response, 1)
-	go func() { answer <- pgUse(rig.m, rig.cookie, func(s *session.Session) { s.Renew() }) }()
+	go func() { answer <- useSession(rig.m, rig.cookie, func(s *session.Session) { s.Renew() }) }()
 	return answer
 }
 
@@ -202,15 +202,15 @@ func (rig *renewalRig) renewal() <-chan *http.Response {
 func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 	for _, tt := range renewalCuts {
 		t.Run(tt.name, func(t *testing.T) {
-			rig := newRenewalRig(t)
+			rig := newCutRig(t)
 			resp := tt.cut(t, rig)
-			fresh := pgSetCookie(resp)
+			fresh := newCookie(resp)
 			if resp.StatusCode != tt.status || (fresh != nil) != (tt.status == http.StatusOK) {
 				t.Errorf("renewal: got status %d and a cookie %t, want %d and one only with 200", resp.StatusCode, fresh != nil, tt.status)
 			}
 			rig.down.Store(false)
-			old := pgGet[int](t, rig.admin, "SELECT count(*) FROM schema_system.session WHERE sid = $1", rig.id)
-			if all := pgRows(t, rig.admin); all != 1 || (old == 1) != tt.old {
+			old := queryOne[int](t, rig.admin, "SELECT count(*) FROM schema_system.session WHERE sid = $1", rig.id)
+			if all := countRecords(t, rig.admin); all != 1 || (old == 1) != tt.old {
 				t.Errorf("records: got %d, of them %d under the old ID, want 1, under the old ID %t", all, old, tt.old)
 			}
 			if fresh != nil {
@@ -220,7 +220,7 @@ func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 			if tt.old || fresh != nil {
 				want = 0
 			}
-			if got := pgCounted(t, rig.m, rig.cookie); got != want {
+			if got := counted(t, rig.m, rig.cookie); got != want {
 				t.Errorf("the browser's session: got count %d, want %d", got, want)
 			}
 		})
@@ -231,15 +231,15 @@ func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 func TestPostgresRenewalIsOneStep(t *testing.T) {
 	const renewals = 100
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	m := pgManager(t, pgStore(t, pgOpen(t, url)))
-	cookie, _ := pgLogin(t, m)
+	admin := openPool(t, url)
+	m := patientManager(t, newStore(t, openPool(t, url)))
+	cookie, _ := loginCounting(t, m)
 	stop, looked := make(chan struct{}), make(chan struct{})
 	var looks atomic.Int64
 	go func() {
 		defer close(looked)
 		for {
-			if got := pgRows(t, admin); got != 1 {
+			if got := countRecords(t, admin); got != 1 {
 				t.Errorf("records seen during a renewal: got %d, want 1", got)
 			}
 			looks.Add(1)
@@ -253,13 +253,13 @@ func TestPostgresRenewalIsOneStep(t *testing.T) {
 	seen := map[string]bool{cookie.Value: true}
 	renewed := 0
 	// A look may take many renewals' time: it goes on until there were enough.
-	for deadline := time.Now().Add(pgPatience); renewed < renewals || looks.Load() < renewals/4 && time.Now().Before(deadline); renewed++ {
+	for deadline := time.Now().Add(patience); renewed < renewals || looks.Load() < renewals/4 && time.Now().Before(deadline); renewed++ {
 		old := cookie
-		if cookie = pgSetCookie(pgUse(m, old, func(s *session.Session) { s.Renew() })); cookie == nil {
+		if cookie = newCookie(useSession(m, old, func(s *session.Session) { s.Renew() })); cookie == nil {
 			t.Fatal("renewal: got no cookie, want one")
 		}
 		seen[cookie.Value] = true
-		if got := pgCounted(t, m, old); got != -1 {
+		if got := counted(t, m, old); got != -1 {
 			t.Error("the old ID: got a record, want none")
 		}
 	}
@@ -271,7 +271,7 @@ func TestPostgresRenewalIsOneStep(t *testing.T) {
 	if len(seen) != renewed+1 {
 		t.Errorf("different cookies: got %d, want %d", len(seen), renewed+1)
 	}
-	if got := pgCounted(t, m, cookie); got != 0 {
+	if got := counted(t, m, cookie); got != 0 {
 		t.Errorf("after all renewals: got count %d, want 0", got)
 	}
 }

@@ -21,7 +21,7 @@ func resealManager(t testing.TB, store session.Store, userKey string, secrets ..
 	t.Helper()
 	return findManager(t, store, session.Config{
 		Secret: secrets[0], OldSecrets: secrets[1:], Encrypt: true, UserKey: userKey,
-		StoreTimeout: pgPatience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+		StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -39,39 +39,39 @@ const resealState = `SELECT string_agg(md5(sid || sess::text || expire::text), '
 
 func TestReseal(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := findPostgres(t, pool, session.PostgresOptions{})
+	store := newStoreWith(t, pool, session.PostgresOptions{})
 	oldest, old := strings.Repeat("the oldest secret", 3), sealSecretOld
 	login := func(m *session.Manager, user string) *http.Cookie {
-		return pgSetCookie(pgUse(m, nil, func(s *session.Session) {
+		return newCookie(useSession(m, nil, func(s *session.Session) {
 			session.Key[string]("userId").Set(s, user)
 			sealKey.Set(s, sealValue)
 		}))
 	}
 	login(resealManager(t, store, "userId", old), "expired")
-	pgExec(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 hour'")
+	execSQL(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 hour'")
 	cookies := map[string]*http.Cookie{
 		"oldest":  login(resealManager(t, store, "userId", oldest), "ada"),
 		"old":     login(resealManager(t, store, "userId", old), "ada"),
 		"current": login(resealManager(t, store, "userId", sealSecret), "ada"),
-		"plain":   login(pgManager(t, store), "ada"),
+		"plain":   login(patientManager(t, store), "ada"),
 		"lost":    login(resealManager(t, store, "userId", strings.Repeat("a secret that was lost", 2)), "ada"),
 	}
 
 	// Without UserKey, as a tool that does not know it: the searchable hash stays.
 	m := resealManager(t, store, "", sealSecret, old, oldest)
-	before, expiries := pgGet[string](t, pool, resealState), pgGet[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session")
+	before, expiries := queryOne[string](t, pool, resealState), queryOne[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session")
 	want := session.ResealCounts{Records: 5, Plain: 1, Current: 1, Old: 2, Unopened: 1}
 	if got := reseal(t, m, session.ResealOptions{DryRun: true}); got != want {
 		t.Errorf("DryRun: got %+v, want %+v", got, want)
 	}
-	if got := pgGet[string](t, pool, resealState); got != before {
+	if got := queryOne[string](t, pool, resealState); got != before {
 		t.Error("DryRun has changed the table")
 	}
 	want = session.ResealCounts{Records: 5, Plain: 1, Current: 1, Resealed: 2, Unopened: 1}
 	if got := reseal(t, m, session.ResealOptions{}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got := pgGet[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session"); got != expiries {
+	if got := queryOne[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session"); got != expiries {
 		t.Error("an expiry was moved")
 	}
 	want = session.ResealCounts{Records: 5, Plain: 1, Current: 3, Unopened: 1}
@@ -80,14 +80,14 @@ func TestReseal(t *testing.T) {
 	}
 
 	for _, name := range []string{"oldest", "old", "current"} {
-		pgUse(m, cookies[name], func(s *session.Session) {
+		useSession(m, cookies[name], func(s *session.Session) {
 			if note, _ := sealKey.Get(s); note != sealValue {
 				t.Errorf("%s: the value was lost", name)
 			}
 		})
 	}
 	alone := resealManager(t, store, "userId", sealSecret) // it cannot verify the old cookies
-	if got := findHandles(t, alone, session.Key[string]("userId").Is("ada")); len(got) != 4 {
+	if got := handlesOf(t, alone, session.Key[string]("userId").Is("ada")); len(got) != 4 {
 		t.Errorf("found by the user, with the current secret alone: got %d sessions, want 3 sealed ones and the plain one", len(got))
 	}
 	if got, err := alone.Reseal(t.Context(), session.ResealOptions{DryRun: true}); err != nil || got.Current != 3 || got.Unopened != 1 {
@@ -127,20 +127,20 @@ func TestResealLosesNoRace(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url := pgtest.URL(t)
-			store := findPostgres(t, pgOpen(t, url), session.PostgresOptions{})
-			cookie, _ := pgLogin(t, resealManager(t, store, "", sealSecretOld))
+			store := newStoreWith(t, openPool(t, url), session.PostgresOptions{})
+			cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
 			program := resealManager(t, store, "", tt.secrets...)
 			race := &onUpdate{f: func() {
-				if c := pgSetCookie(pgUse(program, cookie, tt.between)); c != nil {
+				if c := newCookie(useSession(program, cookie, tt.between)); c != nil {
 					cookie = c
 				}
 			}}
-			racing := findPostgres(t, pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = race }), session.PostgresOptions{})
+			racing := newStoreWith(t, openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = race }), session.PostgresOptions{})
 			m := resealManager(t, racing, "", sealSecret, sealSecretOld)
 			if got := reseal(t, m, session.ResealOptions{}); got.Resealed != tt.want || got.Old != 0 || got.Unopened != 0 || got.Records != got.Resealed+got.Current {
 				t.Errorf("got %+v, want %d resealed", got, tt.want)
 			}
-			if got := pgCounted(t, m, cookie); got != tt.wantLeft {
+			if got := counted(t, m, cookie); got != tt.wantLeft {
 				t.Errorf("the session's count: got %d, want %d", got, tt.wantLeft)
 			}
 			if got := reseal(t, m, session.ResealOptions{DryRun: true}); got.Old != 0 {
@@ -152,26 +152,26 @@ func TestResealLosesNoRace(t *testing.T) {
 
 // A request has read the record, then Reseal writes it, then the request saves.
 func TestResealDuringARequest(t *testing.T) {
-	store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{})
+	store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{})
 	m := resealManager(t, store, "", sealSecret, sealSecretOld)
-	cookie, _ := pgLogin(t, resealManager(t, store, "", sealSecretOld))
-	resp := pgUse(m, cookie, func(s *session.Session) {
+	cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
+	resp := useSession(m, cookie, func(s *session.Session) {
 		pgIncrement(s)
 		if got := reseal(t, m, session.ResealOptions{}); got.Resealed != 1 {
 			t.Errorf("got %+v, want 1 resealed", got)
 		}
 	})
-	if got := pgCounted(t, m, cookie); resp.StatusCode != http.StatusOK || got != 1 {
+	if got := counted(t, m, cookie); resp.StatusCode != http.StatusOK || got != 1 {
 		t.Errorf("got status %d and count %d, want 200 and 1", resp.StatusCode, got)
 	}
 }
 
 func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 	const records = 120
-	store := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{})
+	store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{})
 	old := resealManager(t, store, "", sealSecretOld)
 	for range records {
-		pgLogin(t, old)
+		loginCounting(t, old)
 	}
 	m := resealManager(t, store, "", sealSecret, sealSecretOld)
 	ctx, stop := context.WithCancel(t.Context())
@@ -193,10 +193,10 @@ func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 }
 
 func TestResealRefusals(t *testing.T) {
-	hashed := findPostgres(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true})
+	hashed := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true})
 	gone := pgtest.Pool(t)
-	dropped := findPostgres(t, gone, session.PostgresOptions{})
-	pgExec(t, gone, "DROP TABLE schema_system.session")
+	dropped := newStoreWith(t, gone, session.PostgresOptions{})
+	execSQL(t, gone, "DROP TABLE schema_system.session")
 	for _, tt := range []struct {
 		name  string
 		store session.Store

@@ -26,9 +26,9 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// pgTry makes a store, logging into the log if there is one.
-func pgTry(pool *pgxpool.Pool, log *pgLog) (*session.PostgresStore, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), pgPatience)
+// tryStore makes a store, logging into the log if there is one.
+func tryStore(pool *pgxpool.Pool, log *pgLog) (*session.PostgresStore, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	opts := session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)}
 	if log != nil {
@@ -37,8 +37,8 @@ func pgTry(pool *pgxpool.Pool, log *pgLog) (*session.PostgresStore, error) {
 	return session.NewPostgresStore(ctx, pool, opts)
 }
 
-// pgWorks uses every statement of a store.
-func pgWorks(t testing.TB, store *session.PostgresStore) {
+// checkStoreWorks uses every statement of a store.
+func checkStoreWorks(t testing.TB, store *session.PostgresStore) {
 	t.Helper()
 	id, newID := rand.Text(), rand.Text()
 	note := func(what string, err error) {
@@ -58,10 +58,10 @@ func pgWorks(t testing.TB, store *session.PostgresStore) {
 	note("Delete", store.Delete(t.Context(), newID))
 }
 
-// pgShape describes schemas that hold sessions, as the catalogs have them.
-func pgShape(t testing.TB, pool *pgxpool.Pool) string {
+// tableShape describes schemas that hold sessions, as the catalogs have them.
+func tableShape(t testing.TB, pool *pgxpool.Pool) string {
 	t.Helper()
-	return pgGet[string](t, pool, `SELECT concat_ws(E'\n',
+	return queryOne[string](t, pool, `SELECT concat_ws(E'\n',
 		(SELECT string_agg(concat_ws(' ', n.nspname, c.relname, c.relkind, c.relpersistence, c.reloptions), ', ' ORDER BY c.relname)
 			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname !~ '^(pg_|information_schema)'),
 		(SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.atthasdef), ', ' ORDER BY a.attnum)
@@ -72,7 +72,7 @@ func pgShape(t testing.TB, pool *pgxpool.Pool) string {
 			FROM pg_constraint WHERE conrelid = 'schema_system.session'::regclass AND contype <> 'n'))`) // from 18 on NOT NULL is one too
 }
 
-const pgWantShape = `schema_system idx_session_expire i p, schema_system session r p {fillfactor=90}, schema_system session_pkey i p
+const wantTableShape = `schema_system idx_session_expire i p, schema_system session r p {fillfactor=90}, schema_system session_pkey i p
 sid character varying t f, sess json t f, expire timestamp(6) without time zone t f
 CREATE INDEX idx_session_expire ON schema_system.session USING btree (expire)false, CREATE UNIQUE INDEX session_pkey ON schema_system.session USING btree (sid)true
 session_pkeyPRIMARY KEY (sid)`
@@ -81,27 +81,27 @@ session_pkeyPRIMARY KEY (sid)`
 // that the statements meet.
 func TestSchemaManyPoolsAtOnce(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
+	admin := openPool(t, url)
 	var pools [20]*pgxpool.Pool
 	for i := range pools {
-		pools[i] = pgOpen(t, url, pgMaxConns(1))
+		pools[i] = openPool(t, url, maxConns(1))
 	}
 	for range 2 {
 		for _, p := range pools {
-			pgWarm(t, p)
+			warmUp(t, p)
 		}
-		pgTogether(len(pools), func(i int) {
-			store, err := pgTry(pools[i], nil)
+		together(len(pools), func(i int) {
+			store, err := tryStore(pools[i], nil)
 			if err != nil {
 				t.Errorf("NewPostgresStore: got %v, want no error", err)
 				return
 			}
-			pgWorks(t, store)
+			checkStoreWorks(t, store)
 		})
-		if got := pgShape(t, admin); got != pgWantShape {
-			t.Errorf("schema: got\n%s\nwant\n%s", got, pgWantShape)
+		if got := tableShape(t, admin); got != wantTableShape {
+			t.Errorf("schema: got\n%s\nwant\n%s", got, wantTableShape)
 		}
-		pgExec(t, admin, "DROP SCHEMA schema_system CASCADE")
+		execSQL(t, admin, "DROP SCHEMA schema_system CASCADE")
 	}
 }
 
@@ -109,15 +109,15 @@ func TestSchemaManyPoolsAtOnce(t *testing.T) {
 func TestSchemaManyProcessesAtOnce(t *testing.T) {
 	const variable = "SESSION_TEST_SCHEMA_URL"
 	if url := os.Getenv(variable); url != "" {
-		pool := pgOpen(t, url, pgMaxConns(1))
-		pgWarm(t, pool)
+		pool := openPool(t, url, maxConns(1))
+		warmUp(t, pool)
 		fmt.Println("ready")
 		_, _ = io.Copy(io.Discard, os.Stdin)
-		store, err := pgTry(pool, nil)
+		store, err := tryStore(pool, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pgWorks(t, store)
+		checkStoreWorks(t, store)
 		return
 	}
 	url := pgtest.URL(t)
@@ -128,7 +128,7 @@ func TestSchemaManyProcessesAtOnce(t *testing.T) {
 	var stdins []io.Closer
 	var ready, done sync.WaitGroup
 	for range 20 {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*pgPatience)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, self, "-test.run=^TestSchemaManyProcessesAtOnce$")
 		cmd.Env = append(os.Environ(), variable+"="+url)
@@ -160,13 +160,13 @@ func TestSchemaManyProcessesAtOnce(t *testing.T) {
 		c.Close()
 	}
 	done.Wait()
-	if got := pgShape(t, pgOpen(t, url)); got != pgWantShape {
-		t.Errorf("schema: got\n%s\nwant\n%s", got, pgWantShape)
+	if got := tableShape(t, openPool(t, url)); got != wantTableShape {
+		t.Errorf("schema: got\n%s\nwant\n%s", got, wantTableShape)
 	}
 }
 
-// pgProgram finds a client program of PostgreSQL, "" if there is none.
-func pgProgram(name string) string {
+// serverProgram finds a client program of PostgreSQL, "" if there is none.
+func serverProgram(name string) string {
 	if path, err := exec.LookPath(name); err == nil {
 		return path
 	}
@@ -177,8 +177,8 @@ func pgProgram(name string) string {
 	return paths[len(paths)-1]
 }
 
-// pgClient runs a client program of PostgreSQL against the database of the URL.
-func pgClient(t testing.TB, dbURL, program string, args ...string) {
+// runClient runs a client program of PostgreSQL against the database of the URL.
+func runClient(t testing.TB, dbURL, program string, args ...string) {
 	t.Helper()
 	u, err := url.Parse(dbURL)
 	if err != nil {
@@ -195,25 +195,25 @@ func pgClient(t testing.TB, dbURL, program string, args ...string) {
 
 func TestSchemaByHand(t *testing.T) {
 	url := pgtest.URL(t)
-	pool := pgOpen(t, url)
+	pool := openPool(t, url)
 	for range 2 {
-		if psql := pgProgram("psql"); psql != "" {
-			pgClient(t, url, psql, "-v", "ON_ERROR_STOP=1", "-f", "schema.sql")
+		if psql := serverProgram("psql"); psql != "" {
+			runClient(t, url, psql, "-v", "ON_ERROR_STOP=1", "-f", "schema.sql")
 		} else {
 			t.Log("no psql on this machine: schema.sql runs without it")
 			sql, err := os.ReadFile("schema.sql")
 			if err != nil {
 				t.Fatal(err)
 			}
-			pgExec(t, pool, string(sql))
+			execSQL(t, pool, string(sql))
 		}
-		if got := pgShape(t, pool); got != pgWantShape {
-			t.Errorf("schema: got\n%s\nwant\n%s", got, pgWantShape)
+		if got := tableShape(t, pool); got != wantTableShape {
+			t.Errorf("schema: got\n%s\nwant\n%s", got, wantTableShape)
 		}
 	}
-	pgWorks(t, pgStore(t, pool))
-	if got := pgShape(t, pool); got != pgWantShape {
-		t.Errorf("schema after NewPostgresStore: got\n%s\nwant\n%s", got, pgWantShape)
+	checkStoreWorks(t, newStore(t, pool))
+	if got := tableShape(t, pool); got != wantTableShape {
+		t.Errorf("schema after NewPostgresStore: got\n%s\nwant\n%s", got, wantTableShape)
 	}
 }
 
@@ -221,47 +221,47 @@ func TestSchemaByHand(t *testing.T) {
 // it was built without.
 func TestSchemaCompression(t *testing.T) {
 	pool := pgtest.Pool(t)
-	pgWorks(t, pgStore(t, pool))
-	want := pgGet[string](t, pool, "SELECT COALESCE((SELECT 'lz4' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)), 'pglz')")
+	checkStoreWorks(t, newStore(t, pool))
+	want := queryOne[string](t, pool, "SELECT COALESCE((SELECT 'lz4' FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY(enumvals)), 'pglz')")
 	id, data := rand.Text(), `{"a":"`+strings.Repeat("compressible ", 1000)+`"}`
-	if err := pgStore(t, pool).Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Hour}); err != nil {
+	if err := newStore(t, pool).Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Hour}); err != nil {
 		t.Fatalf("Create: got %v, want no error", err)
 	}
-	if got := pgGet[int](t, pool, "SELECT pg_column_size(sess) FROM schema_system.session WHERE sid = $1", id); got > len(data)/10 {
+	if got := queryOne[int](t, pool, "SELECT pg_column_size(sess) FROM schema_system.session WHERE sid = $1", id); got > len(data)/10 {
 		t.Errorf("size of %d bytes in the table: got %d, want them compressed", len(data), got)
 	}
-	if pgGet[int](t, pool, "SELECT current_setting('server_version_num')::int") < 140000 {
+	if queryOne[int](t, pool, "SELECT current_setting('server_version_num')::int") < 140000 {
 		return // pglz is all there is, and nothing says so
 	}
-	if got := pgGet[string](t, pool, "SELECT pg_column_compression(sess) FROM schema_system.session WHERE sid = $1", id); got != want {
+	if got := queryOne[string](t, pool, "SELECT pg_column_compression(sess) FROM schema_system.session WHERE sid = $1", id); got != want {
 		t.Errorf("compression: got %s, want %s", got, want)
 	}
 }
 
-// pgRole makes a role that may log in and nothing else, and returns a pool of
+// newRole makes a role that may log in and nothing else, and returns a pool of
 // its own.
-func pgRole(t testing.TB, url string, admin *pgxpool.Pool) (name string, pool *pgxpool.Pool) {
+func newRole(t testing.TB, url string, admin *pgxpool.Pool) (name string, pool *pgxpool.Pool) {
 	t.Helper()
 	name = "role \"" + strings.ToLower(rand.Text()) + "'s"
 	id := pgx.Identifier{name}.Sanitize()
-	pgExec(t, admin, "CREATE ROLE "+id+" LOGIN PASSWORD 'of the role'")
-	t.Cleanup(func() { pgExec(t, admin, "DROP OWNED BY "+id+" CASCADE; DROP ROLE "+id) })
-	return name, pgOpen(t, url, pgMaxConns(2), func(cfg *pgxpool.Config) {
+	execSQL(t, admin, "CREATE ROLE "+id+" LOGIN PASSWORD 'of the role'")
+	t.Cleanup(func() { execSQL(t, admin, "DROP OWNED BY "+id+" CASCADE; DROP ROLE "+id) })
+	return name, openPool(t, url, maxConns(2), func(cfg *pgxpool.Config) {
 		cfg.ConnConfig.User, cfg.ConnConfig.Password = name, "of the role"
 	})
 }
 
-var pgMend = regexp.MustCompile(`(?:GRANT|ALTER TABLE|CREATE INDEX) [^;]*;`)
+var mendingSQL = regexp.MustCompile(`(?:GRANT|ALTER TABLE|CREATE INDEX) [^;]*;`)
 
-// pgRepair runs the statements in an error, as the owner.
-func pgRepair(t testing.TB, owner *pgxpool.Pool, err error) {
+// repairTable runs the statements in an error, as the owner.
+func repairTable(t testing.TB, owner *pgxpool.Pool, err error) {
 	t.Helper()
-	statements := pgMend.FindAllString(err.Error(), -1)
+	statements := mendingSQL.FindAllString(err.Error(), -1)
 	if len(statements) == 0 {
 		t.Errorf("got %v, want an error with the SQL that mends it", err)
 	}
 	for _, sql := range statements {
-		pgExec(t, owner, sql)
+		execSQL(t, owner, sql)
 	}
 }
 
@@ -273,7 +273,7 @@ func TestSchemaRoles(t *testing.T) {
 	}
 	table := string(byHand)
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
+	admin := openPool(t, url)
 	for _, tt := range []struct {
 		name   string
 		before string // run by the owner; %[1]s is the role
@@ -293,10 +293,10 @@ func TestSchemaRoles(t *testing.T) {
 		{name: "may do nothing", before: table, fails: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pgExec(t, admin, "DROP SCHEMA IF EXISTS schema_system CASCADE")
-			name, pool := pgRole(t, url, admin)
-			pgExec(t, admin, fmt.Sprintf(tt.before+" -- %[1]s %[2]s", pgx.Identifier{name}.Sanitize(), admin.Config().ConnConfig.Database))
-			store, err := pgTry(pool, nil)
+			execSQL(t, admin, "DROP SCHEMA IF EXISTS schema_system CASCADE")
+			name, pool := newRole(t, url, admin)
+			execSQL(t, admin, fmt.Sprintf(tt.before+" -- %[1]s %[2]s", pgx.Identifier{name}.Sanitize(), admin.Config().ConnConfig.Database))
+			store, err := tryStore(pool, nil)
 			if tt.fails {
 				if err == nil {
 					t.Fatal("got no error, want one")
@@ -305,31 +305,31 @@ func TestSchemaRoles(t *testing.T) {
 					t.Errorf("got %v, want one that says how to make the table", err)
 				}
 				if tt.after != "" {
-					pgExec(t, admin, tt.after)
+					execSQL(t, admin, tt.after)
 				}
-				pgRepair(t, admin, err)
-				store, err = pgTry(pool, nil)
+				repairTable(t, admin, err)
+				store, err = tryStore(pool, nil)
 			}
 			if err != nil {
 				t.Fatalf("got %v, want no error", err)
 			}
-			pgWorks(t, store)
+			checkStoreWorks(t, store)
 		})
 	}
 }
 
 // Where the table exists no DDL is tried.
 func TestSchemaNoDDL(t *testing.T) {
-	tracer := &pgTracer{}
+	tracer := &statementLog{}
 	url := pgtest.URL(t)
-	pool := pgOpen(t, url, tracer.use)
-	pgStore(t, pool)
+	pool := openPool(t, url, tracer.use)
+	newStore(t, pool)
 	id := func() string {
-		return pgGet[string](t, pool, "SELECT xmin::text || (SELECT count(*) FROM pg_class)::text FROM pg_class WHERE oid = 'schema_system.session'::regclass")
+		return queryOne[string](t, pool, "SELECT xmin::text || (SELECT count(*) FROM pg_class)::text FROM pg_class WHERE oid = 'schema_system.session'::regclass")
 	}
 	before := id()
 	tracer.take()
-	pgStore(t, pool)
+	newStore(t, pool)
 	for _, sql := range tracer.take() {
 		if !strings.HasPrefix(sql, "SELECT") {
 			t.Errorf("statement: got %s, want a SELECT", sql)
@@ -344,7 +344,7 @@ func TestSchemaOtherShapes(t *testing.T) {
 	const (
 		sid, sess, expire = "sid varchar PRIMARY KEY", "sess json NOT NULL", "expire timestamp(6) NOT NULL"
 	)
-	pool := pgtest.Pool(t, pgMaxConns(1))
+	pool := pgtest.Pool(t, maxConns(1))
 	for _, tt := range []struct {
 		name string
 		ddl  string
@@ -379,9 +379,9 @@ func TestSchemaOtherShapes(t *testing.T) {
 		{"a sequence", "SEQUENCE session", "not a table", true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pgExec(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE")
-			pgExec(t, pool, "CREATE SCHEMA schema_system; SET search_path = schema_system; CREATE "+tt.ddl+"; RESET search_path")
-			_, err := pgTry(pool, nil)
+			execSQL(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE")
+			execSQL(t, pool, "CREATE SCHEMA schema_system; SET search_path = schema_system; CREATE "+tt.ddl+"; RESET search_path")
+			_, err := tryStore(pool, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got %v, want one with %q", err, tt.want)
 			}
@@ -391,18 +391,18 @@ func TestSchemaOtherShapes(t *testing.T) {
 				}
 				return
 			}
-			pgRepair(t, pool, err)
-			store, err := pgTry(pool, nil)
+			repairTable(t, pool, err)
+			store, err := tryStore(pool, nil)
 			if err != nil {
 				t.Fatalf("mended: got %v, want no error", err)
 			}
-			pgWorks(t, store)
+			checkStoreWorks(t, store)
 		})
 	}
 }
 
 func TestSchemaOddButFine(t *testing.T) {
-	pool := pgtest.Pool(t, pgMaxConns(1))
+	pool := pgtest.Pool(t, maxConns(1))
 	for _, tt := range []struct{ name, ddl string }{
 		{"other columns that may be empty", "TABLE session (sid varchar PRIMARY KEY, sess json NOT NULL, expire timestamp NOT NULL, a int, b int NOT NULL DEFAULT 1, c serial, d int GENERATED ALWAYS AS IDENTITY, e int NOT NULL GENERATED ALWAYS AS (1) STORED)"},
 		{"a dropped column", "TABLE session (x int NOT NULL, sid varchar PRIMARY KEY, sess json NOT NULL, expire timestamp NOT NULL); ALTER TABLE schema_system.session DROP COLUMN x"},
@@ -413,13 +413,13 @@ func TestSchemaOddButFine(t *testing.T) {
 		{"sid of 32 characters", "TABLE session (sid varchar(32) PRIMARY KEY, sess json NOT NULL, expire timestamp NOT NULL)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pgExec(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE")
-			pgExec(t, pool, "CREATE SCHEMA schema_system; SET search_path = schema_system; CREATE "+tt.ddl+"; RESET search_path")
-			store, err := pgTry(pool, nil)
+			execSQL(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE")
+			execSQL(t, pool, "CREATE SCHEMA schema_system; SET search_path = schema_system; CREATE "+tt.ddl+"; RESET search_path")
+			store, err := tryStore(pool, nil)
 			if err != nil {
 				t.Fatalf("got %v, want no error", err)
 			}
-			pgWorks(t, store)
+			checkStoreWorks(t, store)
 		})
 	}
 }
@@ -427,7 +427,7 @@ func TestSchemaOddButFine(t *testing.T) {
 // The table as connect-pg-simple makes it.
 func TestSchemaOfConnectPgSimple(t *testing.T) {
 	pool := pgtest.Pool(t)
-	pgExec(t, pool, `CREATE SCHEMA schema_system;
+	execSQL(t, pool, `CREATE SCHEMA schema_system;
 		CREATE TABLE "schema_system"."session" (
 			"sid" varchar NOT NULL COLLATE "default",
 			"sess" json NOT NULL,
@@ -436,20 +436,20 @@ func TestSchemaOfConnectPgSimple(t *testing.T) {
 		WITH (OIDS=FALSE);
 		ALTER TABLE "schema_system"."session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid") NOT DEFERRABLE INITIALLY IMMEDIATE;
 		CREATE INDEX "IDX_session_expire" ON "schema_system"."session" ("expire");`)
-	before := pgShape(t, pool)
+	before := tableShape(t, pool)
 	log := &pgLog{}
-	store, err := pgTry(pool, log)
+	store, err := tryStore(pool, log)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgWorks(t, store)
+	checkStoreWorks(t, store)
 	// By hand as well, on top of it.
 	sql, err := os.ReadFile("schema.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
-	pgExec(t, pool, string(sql))
-	if got := pgShape(t, pool); got != before {
+	execSQL(t, pool, string(sql))
+	if got := tableShape(t, pool); got != before {
 		t.Errorf("schema: got\n%s\nwant\n%s", got, before)
 	}
 	if strings.Contains(log.String(), "level=WARN") {
@@ -459,7 +459,7 @@ func TestSchemaOfConnectPgSimple(t *testing.T) {
 
 func TestSchemaNamesAreIdentifiers(t *testing.T) {
 	pool := pgtest.Pool(t)
-	pgExec(t, pool, "CREATE TABLE public.victim (a int); CREATE SCHEMA public2; CREATE TABLE public2.session (a int)")
+	execSQL(t, pool, "CREATE TABLE public.victim (a int); CREATE SCHEMA public2; CREATE TABLE public2.session (a int)")
 	names := []string{
 		"session", "schema_system", "schema_system.session", "public.victim",
 		"UPPER and lower", "two  spaces\tand\na line", `a"b`, `a'b`, `a''b`, `a\b`, `a\'b`,
@@ -475,16 +475,16 @@ func TestSchemaNamesAreIdentifiers(t *testing.T) {
 				t.Errorf("schema %q, table %q: got %v, want no error", name, other, err)
 				continue
 			}
-			pgWorks(t, store)
+			checkStoreWorks(t, store)
 		}
-		if got := pgGet[int](t, pool, "SELECT count(*) FROM pg_tables WHERE schemaname = $1 AND tablename = $2", name, other); got != 1 {
+		if got := queryOne[int](t, pool, "SELECT count(*) FROM pg_tables WHERE schemaname = $1 AND tablename = $2", name, other); got != 1 {
 			t.Errorf("schema %q, table %q: got %d tables of this name, want 1", name, other, got)
 		}
-		if got := pgGet[int](t, pool, "SELECT count(*) FROM pg_indexes WHERE schemaname = $1", name); got != 2 {
+		if got := queryOne[int](t, pool, "SELECT count(*) FROM pg_indexes WHERE schemaname = $1", name); got != 2 {
 			t.Errorf("schema %q, table %q: got %d indexes, want 2", name, other, got)
 		}
 	}
-	if got := pgGet[int](t, pool, "SELECT count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)'"); got != len(names)+2 {
+	if got := queryOne[int](t, pool, "SELECT count(*) FROM pg_tables WHERE schemaname !~ '^(pg_|information_schema)'"); got != len(names)+2 {
 		t.Errorf("tables: got %d, want %d", got, len(names)+2)
 	}
 	for _, name := range []string{strings.Repeat("n", 64), "a\x00b"} {
@@ -496,8 +496,8 @@ func TestSchemaNamesAreIdentifiers(t *testing.T) {
 	}
 }
 
-// pgErrors returns the texts of an error and of all that it wraps.
-func pgErrors(err error) string {
+// errorTexts returns the texts of an error and of all that it wraps.
+func errorTexts(err error) string {
 	var b strings.Builder
 	var walk func(error)
 	walk = func(err error) {
@@ -540,13 +540,13 @@ func TestSchemaConnectionFails(t *testing.T) {
 		{"unknown host", func(cfg *pgxpool.Config) { cfg.ConnConfig.Host = "host.invalid" }, []string{"is it running"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			pool := pgOpen(t, dbURL, func(cfg *pgxpool.Config) {
+			pool := openPool(t, dbURL, func(cfg *pgxpool.Config) {
 				real = *cfg.Copy()
 				cfg.ConnConfig.Password = password
 				tt.opt(cfg)
 			})
 			log := &pgLog{}
-			_, err := pgTry(pool, log)
+			_, err := tryStore(pool, log)
 			if err == nil {
 				t.Fatal("got no error, want one")
 			}
@@ -557,51 +557,51 @@ func TestSchemaConnectionFails(t *testing.T) {
 				}
 			}
 			for _, secret := range []string{password, real.ConnConfig.Password} {
-				if secret != "" && strings.Contains(pgErrors(err)+log.String(), secret) {
+				if secret != "" && strings.Contains(errorTexts(err)+log.String(), secret) {
 					t.Error("the password is in the error or in the log")
 				}
 			}
 		})
 	}
 	t.Run("missing database", func(t *testing.T) {
-		pool := pgOpen(t, dbURL, func(cfg *pgxpool.Config) { cfg.ConnConfig.Database = missing })
-		_, err := pgTry(pool, nil)
+		pool := openPool(t, dbURL, func(cfg *pgxpool.Config) { cfg.ConnConfig.Database = missing })
+		_, err := tryStore(pool, nil)
 		if err == nil {
 			t.Fatal("got no error, want one")
 		}
 		_, command, ok := strings.Cut(err.Error(), "createdb ")
-		if !ok || strings.Contains(pgErrors(err), real.ConnConfig.Password) && real.ConnConfig.Password != "" {
+		if !ok || strings.Contains(errorTexts(err), real.ConnConfig.Password) && real.ConnConfig.Password != "" {
 			t.Fatal("got an error without createdb or with the password, want createdb")
 		}
-		admin := pgOpen(t, dbURL)
+		admin := openPool(t, dbURL)
 		quoted := pgx.Identifier{missing}.Sanitize()
 		t.Cleanup(func() {
 			pool.Close()
-			pgExec(t, admin, "DROP DATABASE IF EXISTS "+quoted)
+			execSQL(t, admin, "DROP DATABASE IF EXISTS "+quoted)
 		})
 		sh, errSh := exec.LookPath("sh")
-		if createdb := pgProgram("createdb"); createdb != "" && errSh == nil {
+		if createdb := serverProgram("createdb"); createdb != "" && errSh == nil {
 			command, _, _ = strings.Cut(command, ": ") // the error that it wraps
-			pgClient(t, dbURL, sh, "-c", `"$0" `+command, createdb)
+			runClient(t, dbURL, sh, "-c", `"$0" `+command, createdb)
 		} else {
 			t.Log("no createdb on this machine: the database is made without it")
-			pgExec(t, admin, "CREATE DATABASE "+quoted)
+			execSQL(t, admin, "CREATE DATABASE "+quoted)
 		}
-		store, err := pgTry(pool, nil)
+		store, err := tryStore(pool, nil)
 		if err != nil {
 			t.Fatalf("got %v, want no error", err)
 		}
-		pgWorks(t, store)
+		checkStoreWorks(t, store)
 	})
 }
 
 func TestSchemaWarnings(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	name, _ := pgRole(t, url, admin)
+	admin := openPool(t, url)
+	name, _ := newRole(t, url, admin)
 	role := pgx.Identifier{name}.Sanitize()
-	pgStore(t, admin)
-	pgExec(t, admin, "GRANT USAGE ON SCHEMA schema_system TO "+role+"; GRANT ALL ON schema_system.session TO "+role)
+	newStore(t, admin)
+	execSQL(t, admin, "GRANT USAGE ON SCHEMA schema_system TO "+role+"; GRANT ALL ON schema_system.session TO "+role)
 	for _, tt := range []struct {
 		name   string
 		before string
@@ -622,13 +622,13 @@ func TestSchemaWarnings(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.before != "" {
-				pgExec(t, admin, fmt.Sprintf(tt.before+" -- %[1]s", role))
+				execSQL(t, admin, fmt.Sprintf(tt.before+" -- %[1]s", role))
 			}
 			log := &pgLog{}
-			pool := pgOpen(t, url, func(cfg *pgxpool.Config) {
+			pool := openPool(t, url, func(cfg *pgxpool.Config) {
 				cfg.ConnConfig.User, cfg.ConnConfig.Password = name, "of the role"
 			})
-			if _, err := pgTry(pool, log); err != nil {
+			if _, err := tryStore(pool, log); err != nil {
 				t.Fatal(err)
 			}
 			var warnings []string
@@ -646,7 +646,7 @@ func TestSchemaWarnings(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				pgExec(t, admin, sql)
+				execSQL(t, admin, sql)
 			}
 		})
 	}
@@ -661,14 +661,14 @@ func TestSchemaNilPool(t *testing.T) {
 // The setup ends with its context, also while another program makes the table.
 func TestSchemaSetupIsBounded(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	release := pgHold(t, admin, "SELECT pg_advisory_xact_lock(7163384699731669)")
-	pool := pgOpen(t, url, pgMaxConns(1))
+	admin := openPool(t, url)
+	release := holdOpen(t, admin, "SELECT pg_advisory_xact_lock(7163384699731669)")
+	pool := openPool(t, url, maxConns(1))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	if _, err := session.NewPostgresStore(ctx, pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("got %v, want a deadline exceeded", err)
 	}
 	release()
-	pgWorks(t, pgStore(t, pool))
+	checkStoreWorks(t, newStore(t, pool))
 }

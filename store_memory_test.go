@@ -16,14 +16,14 @@ import (
 // The rules that every store keeps are tested by package sessiontest; here is
 // what only a fake clock or knowledge of this store can show.
 
-func memoryCreate(t *testing.T, s *session.MemoryStore, id, data string, ttl time.Duration) {
+func createFor(t *testing.T, s *session.MemoryStore, id, data string, ttl time.Duration) {
 	t.Helper()
 	if err := s.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: ttl}); err != nil {
 		t.Fatalf("Create: got %v, want no error", err)
 	}
 }
 
-func memoryTTL(t *testing.T, s *session.MemoryStore, id string, want time.Duration) {
+func wantTTL(t *testing.T, s *session.MemoryStore, id string, want time.Duration) {
 	t.Helper()
 	r, err := s.Load(t.Context(), id)
 	if err != nil {
@@ -40,14 +40,14 @@ func pass(d time.Duration) { <-time.After(d) }
 func TestMemoryStoreIsLiveToTheVeryEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := session.NewMemoryStore()
-		memoryCreate(t, s, "a", `{}`, time.Minute)
-		memoryTTL(t, s, "a", time.Minute)
+		createFor(t, s, "a", `{}`, time.Minute)
+		wantTTL(t, s, "a", time.Minute)
 
 		pass(time.Minute - time.Nanosecond)
-		memoryTTL(t, s, "a", time.Nanosecond)
+		wantTTL(t, s, "a", time.Nanosecond)
 
 		pass(time.Nanosecond) // expiry == now
-		memoryTTL(t, s, "a", 0)
+		wantTTL(t, s, "a", 0)
 		if n, err := s.Prune(t.Context(), 0); n != 0 || err != nil {
 			t.Errorf("Prune at the expiry: got %d, %v, want 0, no error", n, err)
 		}
@@ -106,12 +106,12 @@ func TestMemoryStoreExpiryToTheNanosecond(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := session.NewMemoryStore()
-				memoryCreate(t, s, "a", `{}`, time.Hour)
+				createFor(t, s, "a", `{}`, time.Hour)
 				pass(30 * time.Minute)
 				if err := tc.do(t, s); err != nil {
 					t.Fatalf("got %v, want no error", err)
 				}
-				memoryTTL(t, s, "a", tc.want)
+				wantTTL(t, s, "a", tc.want)
 			})
 		})
 	}
@@ -119,12 +119,12 @@ func TestMemoryStoreExpiryToTheNanosecond(t *testing.T) {
 
 func TestMemoryStoreHugeTTL(t *testing.T) {
 	s := session.NewMemoryStore()
-	memoryCreate(t, s, "a", `{}`, math.MaxInt64)
+	createFor(t, s, "a", `{}`, math.MaxInt64)
 	r, err := s.Load(t.Context(), "a")
 	if err != nil || r.TTL < math.MaxInt64-time.Hour {
 		t.Errorf("got %v left, %v, want 292 years, no error", r.TTL, err)
 	}
-	memoryCreate(t, s, "b", `{}`, math.MinInt64)
+	createFor(t, s, "b", `{}`, math.MinInt64)
 	if _, err := s.Load(t.Context(), "b"); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("Load of a record born expired: got %v, want ErrNotFound", err)
 	}
@@ -136,9 +136,9 @@ func TestMemoryStoreHugeTTL(t *testing.T) {
 func TestMemoryStoreUpdateOrderOfErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := session.NewMemoryStore()
-		memoryCreate(t, s, "expired", `{"a":1}`, time.Second)
-		memoryCreate(t, s, "taken by an expired one", `{}`, time.Second)
-		memoryCreate(t, s, "live", `{"a":1}`, time.Hour)
+		createFor(t, s, "expired", `{"a":1}`, time.Second)
+		createFor(t, s, "taken by an expired one", `{}`, time.Second)
+		createFor(t, s, "live", `{"a":1}`, time.Hour)
 		pass(time.Minute)
 		for _, tc := range []struct {
 			name, id, old string
@@ -161,9 +161,9 @@ func TestMemoryStorePruneCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := session.NewMemoryStore()
 		for _, id := range []string{"a", "b", "c"} {
-			memoryCreate(t, s, id, `{}`, time.Minute)
+			createFor(t, s, id, `{}`, time.Minute)
 		}
-		memoryCreate(t, s, "live", `{}`, time.Hour)
+		createFor(t, s, "live", `{}`, time.Hour)
 		pass(2 * time.Minute)
 
 		ended, cancel := context.WithCancel(t.Context())
@@ -177,13 +177,13 @@ func TestMemoryStorePruneCounts(t *testing.T) {
 		if n, err := s.Prune(t.Context(), time.Minute); n != 0 || err != nil {
 			t.Errorf("second Prune: got %d, %v, want 0, no error", n, err)
 		}
-		memoryTTL(t, s, "live", 58*time.Minute)
+		wantTTL(t, s, "live", 58*time.Minute)
 	})
 }
 
 func TestMemoryStoreLoadDoesNotAllocate(t *testing.T) {
 	s := session.NewMemoryStore()
-	memoryCreate(t, s, "a", `{"a":1}`, time.Hour)
+	createFor(t, s, "a", `{"a":1}`, time.Hour)
 	got := testing.AllocsPerRun(100, func() {
 		if _, err := s.Load(t.Context(), "a"); err != nil {
 			t.Fatal(err)
@@ -196,7 +196,7 @@ func TestMemoryStoreLoadDoesNotAllocate(t *testing.T) {
 
 func TestMemoryStoreLogs(t *testing.T) {
 	s := session.NewMemoryStore()
-	memoryCreate(t, s, "the-session-id", `{"a":"the-data"}`, time.Hour)
+	createFor(t, s, "the-session-id", `{"a":"the-data"}`, time.Hour)
 	var out bytes.Buffer
 	noTime := func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {

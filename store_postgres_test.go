@@ -32,17 +32,17 @@ import (
 	"github.com/pgsession/session/sessiontest"
 )
 
-// pgPatience bounds every wait of these tests that should be short.
-const pgPatience = 30 * time.Second
+// patience bounds every wait of these tests that should be short.
+const patience = 30 * time.Second
 
-// pgSecret signs the cookies of these tests.
-const pgSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
+// postgresSecret signs the cookies of these tests.
+const postgresSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
 
 // pgCount is what the tests count with.
 const pgCount = session.Key[int]("count")
 
-// pgOpen returns a pool on the database of the URL, closed at the end.
-func pgOpen(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
+// openPool returns a pool on the database of the URL, closed at the end.
+func openPool(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -59,18 +59,18 @@ func pgOpen(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Po
 	return pool
 }
 
-// pgMaxConns sets a pool's size.
-func pgMaxConns(n int32) func(*pgxpool.Config) {
+// maxConns sets a pool's size.
+func maxConns(n int32) func(*pgxpool.Config) {
 	return func(cfg *pgxpool.Config) { cfg.MaxConns = n }
 }
 
-// pgNoPing makes a pool hand out connections that have died while idle.
-func pgNoPing(cfg *pgxpool.Config) {
+// noPing makes a pool hand out connections that have died while idle.
+func noPing(cfg *pgxpool.Config) {
 	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 }
 
-// pgStore returns a store on the pool's database, with the default table.
-func pgStore(t testing.TB, pool *pgxpool.Pool) *session.PostgresStore {
+// newStore returns a store on the pool's database, with the default table.
+func newStore(t testing.TB, pool *pgxpool.Pool) *session.PostgresStore {
 	t.Helper()
 	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -79,11 +79,11 @@ func pgStore(t testing.TB, pool *pgxpool.Pool) *session.PostgresStore {
 	return store
 }
 
-// pgManager returns a manager that does not prune on its own.
-func pgManager(t testing.TB, store session.Store, opts ...func(*session.Config)) *session.Manager {
+// patientManager returns a manager that does not prune on its own.
+func patientManager(t testing.TB, store session.Store, opts ...func(*session.Config)) *session.Manager {
 	t.Helper()
 	cfg := session.Config{
-		Secret: pgSecret, DisablePrune: true, StoreTimeout: pgPatience,
+		Secret: postgresSecret, DisablePrune: true, StoreTimeout: patience,
 		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, opt := range opts {
@@ -96,14 +96,14 @@ func pgManager(t testing.TB, store session.Store, opts ...func(*session.Config))
 	return m
 }
 
-func pgTimeout(d time.Duration) func(*session.Config) {
+func storeTimeout(d time.Duration) func(*session.Config) {
 	return func(cfg *session.Config) { cfg.StoreTimeout = d }
 }
 
-// pgExec runs statements.
-func pgExec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) int64 {
+// execSQL runs statements.
+func execSQL(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) int64 {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), pgPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if len(args) == 0 {
 		args = append(args, pgx.QueryExecModeSimpleProtocol) // several statements, any types
@@ -115,10 +115,10 @@ func pgExec(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) int64 {
 	return tag.RowsAffected()
 }
 
-// pgGet returns the one value of a query.
-func pgGet[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
+// queryOne returns the one value of a query.
+func queryOne[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), pgPatience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := pool.QueryRow(ctx, sql, args...).Scan(&v); err != nil {
 		t.Fatalf("%v in %s", err, sql)
@@ -126,30 +126,30 @@ func pgGet[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v 
 	return v
 }
 
-// pgRows counts the records.
-func pgRows(t testing.TB, pool *pgxpool.Pool) int {
+// countRecords counts the records.
+func countRecords(t testing.TB, pool *pgxpool.Pool) int {
 	t.Helper()
-	return pgGet[int](t, pool, "SELECT count(*) FROM schema_system.session")
+	return queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session")
 }
 
-// pgAwait waits until a query says true; the server waits between the tries.
-func pgAwait(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
+// awaitSQL waits until a query says true; the server waits between the tries.
+func awaitSQL(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
 	t.Helper()
-	for deadline := time.Now().Add(pgPatience); !pgGet[bool](t, pool, sql, args...); pgNap(t, pool) {
+	for deadline := time.Now().Add(patience); !queryOne[bool](t, pool, sql, args...); nap(t, pool) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after %v: %s", pgPatience, what)
+			t.Fatalf("not after %v: %s", patience, what)
 		}
 	}
 }
 
-// pgNap lets the others work for a moment.
-func pgNap(t testing.TB, pool *pgxpool.Pool) { pgExec(t, pool, "SELECT pg_sleep(0.002)") }
+// nap lets the others work for a moment.
+func nap(t testing.TB, pool *pgxpool.Pool) { execSQL(t, pool, "SELECT pg_sleep(0.002)") }
 
-// pgBlocked says true when n statements of the database wait for a lock.
-const pgBlocked = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
+// blockedSQL says true when n statements of the database wait for a lock.
+const blockedSQL = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
 
-// pgCreate creates a record and returns its session ID.
-func pgCreate(t testing.TB, store session.Store, data string) string {
+// createRecord creates a record and returns its session ID.
+func createRecord(t testing.TB, store session.Store, data string) string {
 	t.Helper()
 	id := rand.Text()
 	if err := store.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Hour}); err != nil {
@@ -158,14 +158,14 @@ func pgCreate(t testing.TB, store session.Store, data string) string {
 	return id
 }
 
-// pgLock locks the record in a transaction of its own, until unlock.
-func pgLock(t testing.TB, pool *pgxpool.Pool, ids ...string) (unlock func()) {
+// lockRecords locks the record in a transaction of its own, until unlock.
+func lockRecords(t testing.TB, pool *pgxpool.Pool, ids ...string) (unlock func()) {
 	t.Helper()
-	return pgHold(t, pool, "SELECT FROM schema_system.session WHERE sid = ANY($1) FOR UPDATE", ids)
+	return holdOpen(t, pool, "SELECT FROM schema_system.session WHERE sid = ANY($1) FOR UPDATE", ids)
 }
 
-// pgHold runs a statement in a transaction that stays open until release.
-func pgHold(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (release func()) {
+// holdOpen runs a statement in a transaction that stays open until release.
+func holdOpen(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (release func()) {
 	t.Helper()
 	tx, err := pool.Begin(context.Background())
 	if err != nil {
@@ -183,8 +183,8 @@ func pgHold(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (release 
 	return release
 }
 
-// pgServe answers one request.
-func pgServe(m *session.Manager, cookie *http.Cookie, f http.HandlerFunc) *http.Response {
+// serve answers one request.
+func serve(m *session.Manager, cookie *http.Cookie, f http.HandlerFunc) *http.Response {
 	r := httptest.NewRequest(http.MethodGet, "/", nil)
 	if cookie != nil {
 		r.AddCookie(cookie)
@@ -194,13 +194,13 @@ func pgServe(m *session.Manager, cookie *http.Cookie, f http.HandlerFunc) *http.
 	return w.Result()
 }
 
-// pgUse answers one request that does f with its session.
-func pgUse(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) *http.Response {
-	return pgServe(m, cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+// useSession answers one request that does f with its session.
+func useSession(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) *http.Response {
+	return serve(m, cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
 }
 
-// pgSetCookie returns the session cookie of a response, nil if there is none.
-func pgSetCookie(resp *http.Response) *http.Cookie {
+// newCookie returns the session cookie of a response, nil if there is none.
+func newCookie(resp *http.Response) *http.Cookie {
 	for _, c := range resp.Cookies() {
 		if c.Name == "session" {
 			return c
@@ -209,14 +209,14 @@ func pgSetCookie(resp *http.Response) *http.Cookie {
 	return nil
 }
 
-// pgLogin makes a session and returns its cookie and ID.
-func pgLogin(t testing.TB, m *session.Manager) (cookie *http.Cookie, id string) {
+// loginCounting makes a session and returns its cookie and ID.
+func loginCounting(t testing.TB, m *session.Manager) (cookie *http.Cookie, id string) {
 	t.Helper()
-	resp := pgUse(m, nil, func(s *session.Session) { pgCount.Set(s, 0) })
-	if cookie = pgSetCookie(resp); cookie == nil {
+	resp := useSession(m, nil, func(s *session.Session) { pgCount.Set(s, 0) })
+	if cookie = newCookie(resp); cookie == nil {
 		t.Fatalf("login: got status %d and no cookie", resp.StatusCode)
 	}
-	pgUse(m, cookie, func(s *session.Session) { id = s.ID() })
+	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
 	if id == "" {
 		t.Fatal("login: got no session ID")
 	}
@@ -225,11 +225,11 @@ func pgLogin(t testing.TB, m *session.Manager) (cookie *http.Cookie, id string) 
 
 func pgIncrement(s *session.Session) { pgCount.Update(s, func(n int) int { return n + 1 }) }
 
-// pgCounted returns the count of the cookie's session, -1 without one.
-func pgCounted(t testing.TB, m *session.Manager, cookie *http.Cookie) int {
+// counted returns the count of the cookie's session, -1 without one.
+func counted(t testing.TB, m *session.Manager, cookie *http.Cookie) int {
 	t.Helper()
 	n := -1
-	resp := pgUse(m, cookie, func(s *session.Session) {
+	resp := useSession(m, cookie, func(s *session.Session) {
 		if got, ok := pgCount.Get(s); ok {
 			n = got
 		}
@@ -240,13 +240,13 @@ func pgCounted(t testing.TB, m *session.Manager, cookie *http.Cookie) int {
 	return n
 }
 
-// pgTracer notes the statements of a pool.
-type pgTracer struct {
+// statementLog notes the statements of a pool.
+type statementLog struct {
 	mu  sync.Mutex
 	sql []string
 }
 
-func (p *pgTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (p *statementLog) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
 	if data.SQL != "-- ping" {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -255,10 +255,10 @@ func (p *pgTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.Tr
 	return ctx
 }
 
-func (p *pgTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+func (p *statementLog) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // take returns the statements since the last call.
-func (p *pgTracer) take() []string {
+func (p *statementLog) take() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sql := p.sql
@@ -266,7 +266,7 @@ func (p *pgTracer) take() []string {
 	return sql
 }
 
-func (p *pgTracer) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = p }
+func (p *statementLog) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = p }
 
 // pgLog is a log that can be looked into.
 type pgLog struct {
@@ -310,11 +310,11 @@ func TestPostgresStore(t *testing.T) {
 			if tt.sid != "" {
 				schema := pgx.Identifier{tt.name}.Sanitize()
 				table := pgx.Identifier{tt.name, "session"}.Sanitize()
-				pgExec(t, pool, fmt.Sprintf(`CREATE SCHEMA %s; CREATE TABLE %s (sid %s PRIMARY KEY, sess %s NOT NULL, expire %s NOT NULL) %s;
+				execSQL(t, pool, fmt.Sprintf(`CREATE SCHEMA %s; CREATE TABLE %s (sid %s PRIMARY KEY, sess %s NOT NULL, expire %s NOT NULL) %s;
 					CREATE INDEX ON %s (expire)`, schema, table, tt.sid, tt.sess, tt.expire, tt.after, table))
 				for i := range 4 {
 					if strings.Contains(tt.after, "HASH") {
-						pgExec(t, pool, fmt.Sprintf(`CREATE TABLE %s.part%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %[2]d)`, schema, i, table))
+						execSQL(t, pool, fmt.Sprintf(`CREATE TABLE %s.part%d PARTITION OF %s FOR VALUES WITH (MODULUS 4, REMAINDER %[2]d)`, schema, i, table))
 					}
 				}
 			}
@@ -339,7 +339,7 @@ func TestPostgresStoreInEveryQueryMode(t *testing.T) {
 		t.Run(mode.String(), func(t *testing.T) {
 			t.Parallel()
 			// A database of its own, for the suite prunes.
-			store := pgStore(t, pgOpen(t, pgtest.URL(t), func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
+			store := newStore(t, openPool(t, pgtest.URL(t), func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = mode }))
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
@@ -360,11 +360,11 @@ func TestPostgresTimeZones(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url := pgtest.URL(t)
-			admin := pgOpen(t, url)
+			admin := openPool(t, url)
 			if tt.database != "" {
-				pgExec(t, admin, "ALTER DATABASE "+pgx.Identifier{admin.Config().ConnConfig.Database}.Sanitize()+" SET timezone = '"+tt.database+"'")
+				execSQL(t, admin, "ALTER DATABASE "+pgx.Identifier{admin.Config().ConnConfig.Database}.Sanitize()+" SET timezone = '"+tt.database+"'")
 			}
-			pool := pgOpen(t, url, func(cfg *pgxpool.Config) {
+			pool := openPool(t, url, func(cfg *pgxpool.Config) {
 				if tt.runtime != "" {
 					cfg.ConnConfig.RuntimeParams["timezone"] = tt.runtime
 				}
@@ -373,18 +373,18 @@ func TestPostgresTimeZones(t *testing.T) {
 			if want == "" {
 				want = tt.database
 			}
-			if got := pgGet[string](t, pool, "SHOW timezone"); got != want {
+			if got := queryOne[string](t, pool, "SHOW timezone"); got != want {
 				t.Fatalf("TimeZone: got %s, want %s", got, want)
 			}
-			store := pgStore(t, pool)
-			id := pgCreate(t, store, `{"a":1}`)
+			store := newStore(t, pool)
+			id := createRecord(t, store, `{"a":1}`)
 			left := func(want time.Duration) {
 				t.Helper()
 				r, err := store.Load(t.Context(), id)
 				if err != nil || math.Abs((want-r.TTL).Seconds()) > 5 {
 					t.Errorf("time left: got %v, %v, want %v", r.TTL, err, want)
 				}
-				stored := pgGet[float64](t, pool, "SELECT extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8 FROM schema_system.session WHERE sid = $1", id)
+				stored := queryOne[float64](t, pool, "SELECT extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8 FROM schema_system.session WHERE sid = $1", id)
 				if math.Abs(stored-want.Seconds()) > 5 {
 					t.Errorf("epoch of expire less that of now: got %.1f s, want %v", stored, want)
 				}
@@ -402,8 +402,8 @@ func TestPostgresTimeZones(t *testing.T) {
 				t.Errorf("Update: got %v, want no error", err)
 			}
 			left(time.Minute)
-			dead := pgCreate(t, store, `{}`)
-			pgExec(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", dead)
+			dead := createRecord(t, store, `{}`)
+			execSQL(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", dead)
 			if n, err := store.Prune(t.Context(), time.Minute); n != 1 || err != nil {
 				t.Errorf("Prune: got %d, %v, want 1 of a dead and a live record", n, err)
 			}
@@ -414,18 +414,18 @@ func TestPostgresTimeZones(t *testing.T) {
 
 func TestPostgresInfiniteExpiry(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := pgStore(t, pool)
-	m := pgManager(t, store)
-	cookie, id := pgLogin(t, m)
-	pgExec(t, pool, "UPDATE schema_system.session SET expire = 'infinity' WHERE sid = $1", id)
+	store := newStore(t, pool)
+	m := patientManager(t, store)
+	cookie, id := loginCounting(t, m)
+	execSQL(t, pool, "UPDATE schema_system.session SET expire = 'infinity' WHERE sid = $1", id)
 	r, err := store.Load(t.Context(), id)
 	if err != nil || r.TTL < 50*365*24*time.Hour {
 		t.Errorf("Load: got %v left and %v, want very long", r.TTL, err)
 	}
-	if resp := pgUse(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
+	if resp := useSession(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
 		t.Errorf("a save: got status %d, want 200", resp.StatusCode)
 	}
-	if got := pgCounted(t, m, cookie); got != 1 {
+	if got := counted(t, m, cookie); got != 1 {
 		t.Errorf("count: got %d, want 1", got)
 	}
 	if n, err := store.Prune(t.Context(), time.Minute); n != 0 || err != nil {
@@ -434,15 +434,15 @@ func TestPostgresInfiniteExpiry(t *testing.T) {
 }
 
 func TestPostgresStatements(t *testing.T) {
-	tracer := &pgTracer{}
+	tracer := &statementLog{}
 	pool := pgtest.Pool(t, tracer.use)
-	m := pgManager(t, pgStore(t, pool))
-	cookie, _ := pgLogin(t, m)
-	other, _ := pgLogin(t, m)
+	m := patientManager(t, newStore(t, pool))
+	cookie, _ := loginCounting(t, m)
+	other, _ := loginCounting(t, m)
 	forged := *cookie
 	forged.Value = "x" + forged.Value
 	age := func() {
-		pgExec(t, pool, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
+		execSQL(t, pool, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
 	}
 	for _, tt := range []struct {
 		name   string
@@ -470,7 +470,7 @@ func TestPostgresStatements(t *testing.T) {
 				tt.before()
 			}
 			tracer.take()
-			if resp := pgUse(m, tt.cookie, tt.use); resp.StatusCode != http.StatusOK {
+			if resp := useSession(m, tt.cookie, tt.use); resp.StatusCode != http.StatusOK {
 				t.Errorf("status: got %d, want 200", resp.StatusCode)
 			}
 			var got []string
@@ -495,26 +495,26 @@ func TestPostgresStatements(t *testing.T) {
 func TestPostgresSavesAreHeapOnly(t *testing.T) {
 	const saves = 300
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pool := pgOpen(t, url, pgMaxConns(2))
-	m := pgManager(t, pgStore(t, pool))
-	cookie, id := pgLogin(t, m)
+	admin := openPool(t, url)
+	pool := openPool(t, url, maxConns(2))
+	m := patientManager(t, newStore(t, pool))
+	cookie, id := loginCounting(t, m)
 	expire := func() string {
-		return pgGet[string](t, admin, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id)
+		return queryOne[string](t, admin, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id)
 	}
 	before := expire()
 	for range saves {
-		pgUse(m, cookie, pgIncrement)
+		useSession(m, cookie, pgIncrement)
 	}
 	if got := expire(); got != before {
 		t.Errorf("expire after %d saves: got %s, want %s", saves, got, before)
 	}
-	if got := pgCounted(t, m, cookie); got != saves {
+	if got := counted(t, m, cookie); got != saves {
 		t.Errorf("count: got %d, want %d", got, saves)
 	}
 	pool.Close() // a server process reports its counts when it ends
-	pgAwait(t, admin, "the updates are counted", "SELECT n_tup_upd >= $1::int FROM pg_stat_user_tables WHERE relname = 'session'", saves)
-	share := pgGet[float64](t, admin, "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'session'")
+	awaitSQL(t, admin, "the updates are counted", "SELECT n_tup_upd >= $1::int FROM pg_stat_user_tables WHERE relname = 'session'", saves)
+	share := queryOne[float64](t, admin, "SELECT n_tup_hot_upd::float8 / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'session'")
 	t.Logf("%.1f %% of %d saves were heap-only", 100*share, saves)
 	if share < 0.95 {
 		t.Errorf("heap-only share: got %.2f, want 0.95 at least", share)
@@ -523,14 +523,14 @@ func TestPostgresSavesAreHeapOnly(t *testing.T) {
 
 func TestPostgresDeadlines(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pool := pgOpen(t, url, pgMaxConns(12), pgNoPing)
-	store := pgStore(t, pool)
+	admin := openPool(t, url)
+	pool := openPool(t, url, maxConns(12), noPing)
+	store := newStore(t, pool)
 	// Each test has a record of its own.
 	var id string
-	fresh := func(s session.Store) []pgCall {
-		id = pgCreate(t, s, `{"a":1}`)
-		return pgCalls(s, id)
+	fresh := func(s session.Store) []storeMethod {
+		id = createRecord(t, s, `{"a":1}`)
+		return storeMethods(s, id)
 	}
 	check := func(t *testing.T, name string, err error, took, limit time.Duration) {
 		t.Helper()
@@ -549,9 +549,9 @@ func TestPostgresDeadlines(t *testing.T) {
 	// that the lock lets through while it is being cancelled costs its connection.
 	noneLost := func(t *testing.T, f func() (unlock func())) {
 		t.Helper()
-		before := pgPIDs(t, pool)
+		before := backendPIDs(t, pool)
 		unlock := f()
-		after := pgPIDs(t, pool)
+		after := backendPIDs(t, pool)
 		unlock()
 		if !slices.Equal(before, after) {
 			t.Errorf("connections: got %v, want the same as before, %v", after, before)
@@ -565,13 +565,13 @@ func TestPostgresDeadlines(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var calls []pgCall
+		var calls []storeMethod
 		var inTime atomic.Int64
 		noneLost(t, func() func() {
 			calls = fresh(single)
-			unlock := pgLock(t, admin, id)
+			unlock := lockRecords(t, admin, id)
 			for range 4 {
-				pgTogether(12, func(i int) {
+				together(12, func(i int) {
 					ctx, cancel := context.WithTimeout(t.Context(), limit)
 					defer cancel()
 					c := calls[1+i%3]
@@ -603,8 +603,8 @@ func TestPostgresDeadlines(t *testing.T) {
 		noneLost(t, func() func() {
 			others, other := fresh(store), id
 			calls := fresh(store)
-			unlock := pgLock(t, admin, id, other)
-			pgTogether(24, func(i int) {
+			unlock := lockRecords(t, admin, id, other)
+			together(24, func(i int) {
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				c := calls[1+i%3]
@@ -621,8 +621,8 @@ func TestPostgresDeadlines(t *testing.T) {
 		const limit = time.Second
 		noneLost(t, func() func() {
 			calls := fresh(store)
-			unlock := pgHold(t, admin, "LOCK TABLE schema_system.session IN ACCESS EXCLUSIVE MODE")
-			pgTogether(len(calls), func(i int) {
+			unlock := holdOpen(t, admin, "LOCK TABLE schema_system.session IN ACCESS EXCLUSIVE MODE")
+			together(len(calls), func(i int) {
 				ctx, cancel := context.WithTimeout(t.Context(), limit)
 				defer cancel()
 				start := time.Now()
@@ -645,7 +645,7 @@ func TestPostgresDeadlines(t *testing.T) {
 			}
 			conns = append(conns, c)
 		}
-		for _, c := range pgCalls(store, "none") {
+		for _, c := range storeMethods(store, "none") {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			err := c.call(ctx)
 			cancel()
@@ -657,12 +657,12 @@ func TestPostgresDeadlines(t *testing.T) {
 	t.Run("the caller gives up", func(t *testing.T) {
 		noneLost(t, func() func() {
 			calls := fresh(store)
-			unlock := pgLock(t, admin, id)
+			unlock := lockRecords(t, admin, id)
 			for _, c := range calls[1:] {
 				ctx, cancel := context.WithCancel(t.Context())
 				done := make(chan error, 1)
 				go func() { done <- c.call(ctx) }()
-				pgAwait(t, admin, "the statement waits", pgBlocked, 1)
+				awaitSQL(t, admin, "the statement waits", blockedSQL, 1)
 				cancel()
 				if err := <-done; !errors.Is(err, context.Canceled) {
 					t.Errorf("%s: got %v, want context.Canceled", c.name, err)
@@ -672,10 +672,10 @@ func TestPostgresDeadlines(t *testing.T) {
 		})
 	})
 	t.Run("statement_timeout of the pool", func(t *testing.T) {
-		pool := pgOpen(t, url, pgMaxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "1000" })
-		store := pgStore(t, pool)
+		pool := openPool(t, url, maxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "1000" })
+		store := newStore(t, pool)
 		fresh(store)
-		unlock := pgLock(t, admin, id)
+		unlock := lockRecords(t, admin, id)
 		err := store.Touch(t.Context(), id, time.Hour)
 		unlock()
 		if err == nil || !strings.Contains(err.Error(), "statement timeout") {
@@ -690,16 +690,16 @@ func TestPostgresDeadlines(t *testing.T) {
 	})
 }
 
-type pgCall struct {
+type storeMethod struct {
 	name string
 	call func(context.Context) error
 }
 
-// pgCalls are the methods of the store on a record whose data is {"a":1}. The
+// storeMethods are the methods of the store on a record whose data is {"a":1}. The
 // last deletes it, the first waits for no row lock.
-func pgCalls(store session.Store, id string) []pgCall {
+func storeMethods(store session.Store, id string) []storeMethod {
 	same := []byte(`{"a":1}`)
-	return []pgCall{
+	return []storeMethod{
 		{"Load", func(ctx context.Context) error { _, err := store.Load(ctx, id); return err }},
 		{"Update", func(ctx context.Context) error {
 			return store.Update(ctx, id, session.Change{Old: same, New: same})
@@ -709,12 +709,12 @@ func pgCalls(store session.Store, id string) []pgCall {
 	}
 }
 
-// pgWarm opens all connections of a pool.
-func pgWarm(t testing.TB, pool *pgxpool.Pool) { pgPIDs(t, pool) }
+// warmUp opens all connections of a pool.
+func warmUp(t testing.TB, pool *pgxpool.Pool) { backendPIDs(t, pool) }
 
-// pgPIDs returns the server processes of all connections of a pool, having made
+// backendPIDs returns the server processes of all connections of a pool, having made
 // sure that they are there and work.
-func pgPIDs(t testing.TB, pool *pgxpool.Pool) []uint32 {
+func backendPIDs(t testing.TB, pool *pgxpool.Pool) []uint32 {
 	t.Helper()
 	var pids []uint32
 	for len(pids) < int(pool.Config().MaxConns) {
@@ -746,18 +746,18 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url := pgtest.URL(t)
-			admin := pgOpen(t, url)
-			pool := pgOpen(t, url, pgMaxConns(8))
-			m := pgManager(t, pgStore(t, pool))
+			admin := openPool(t, url)
+			pool := openPool(t, url, maxConns(8))
+			m := patientManager(t, newStore(t, pool))
 			var cookies [sessions]*http.Cookie
 			var ids []string
 			for i := range cookies {
-				cookie, id := pgLogin(t, m)
+				cookie, id := loginCounting(t, m)
 				cookies[i], ids = cookie, append(ids, id)
 			}
 			unlock := func() {}
 			if tt.locked {
-				unlock = pgLock(t, admin, ids...)
+				unlock = lockRecords(t, admin, ids...)
 			}
 			var entered, left, done sync.WaitGroup
 			entered.Add(clients)
@@ -792,7 +792,7 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 			}
 			entered.Wait()
 			if tt.locked {
-				pgAwait(t, admin, "saves wait", pgBlocked, 2)
+				awaitSQL(t, admin, "saves wait", blockedSQL, 2)
 			}
 			for _, c := range conns {
 				c.Close()
@@ -806,7 +806,7 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 			}
 			keys := 0
 			for _, c := range cookies {
-				pgUse(m, c, func(s *session.Session) { keys += len(s.Keys()) - 1 })
+				useSession(m, c, func(s *session.Session) { keys += len(s.Keys()) - 1 })
 			}
 			if keys != clients {
 				t.Errorf("saved: got %d, want %d", keys, clients)
@@ -819,8 +819,8 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 // transaction would, or a cached plan that DDL has made useless.
 func TestPostgresRolledBackStatements(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := pgStore(t, pool)
-	pgExec(t, pool, `CREATE SEQUENCE public.calls;
+	store := newStore(t, pool)
+	execSQL(t, pool, `CREATE SEQUENCE public.calls;
 		CREATE FUNCTION public.fails() RETURNS trigger LANGUAGE plpgsql AS $$
 		BEGIN
 			IF nextval('public.calls') <= TG_ARGV[1]::int THEN RAISE EXCEPTION 'not now' USING ERRCODE = TG_ARGV[0]; END IF;
@@ -842,8 +842,8 @@ func TestPostgresRolledBackStatements(t *testing.T) {
 		{"Delete", "DELETE", "0A000", 1},
 	} {
 		t.Run(tt.name+" "+tt.state, func(t *testing.T) {
-			id := pgCreate(t, store, `{"a":1}`)
-			pgExec(t, pool, fmt.Sprintf(`ALTER SEQUENCE public.calls RESTART; CREATE TRIGGER fails BEFORE %s ON schema_system.session
+			id := createRecord(t, store, `{"a":1}`)
+			execSQL(t, pool, fmt.Sprintf(`ALTER SEQUENCE public.calls RESTART; CREATE TRIGGER fails BEFORE %s ON schema_system.session
 				FOR EACH ROW EXECUTE FUNCTION public.fails('%s', '%d')`, tt.verb, tt.state, tt.failures))
 			change := session.Change{Old: []byte(`{"a":1}`), New: []byte(`{"a":2}`)}
 			var err error
@@ -863,10 +863,10 @@ func TestPostgresRolledBackStatements(t *testing.T) {
 			if err != nil {
 				t.Errorf("%s: got %v, want no error", tt.name, err)
 			}
-			if got := pgGet[int](t, pool, "SELECT last_value::int FROM public.calls"); got != tt.failures+1 {
+			if got := queryOne[int](t, pool, "SELECT last_value::int FROM public.calls"); got != tt.failures+1 {
 				t.Errorf("attempts: got %d, want %d", got, tt.failures+1)
 			}
-			pgExec(t, pool, "DROP TRIGGER fails ON schema_system.session")
+			execSQL(t, pool, "DROP TRIGGER fails ON schema_system.session")
 		})
 	}
 }
@@ -874,13 +874,13 @@ func TestPostgresRolledBackStatements(t *testing.T) {
 func TestPostgresDDLUnderLoad(t *testing.T) {
 	const sessions = 6
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	pool := pgOpen(t, url, pgMaxConns(6))
-	store := pgStore(t, pool)
-	m := pgManager(t, store)
+	admin := openPool(t, url)
+	pool := openPool(t, url, maxConns(6))
+	store := newStore(t, pool)
+	m := patientManager(t, store)
 	var cookies [sessions]*http.Cookie
 	for i := range cookies {
-		cookies[i], _ = pgLogin(t, m)
+		cookies[i], _ = loginCounting(t, m)
 	}
 	stop := make(chan struct{})
 	var rounds [sessions]atomic.Int64
@@ -893,7 +893,7 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
+				if resp := useSession(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
 					t.Errorf("status: got %d, want 200", resp.StatusCode)
 				}
 				rounds[i].Add(1)
@@ -903,7 +903,7 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 	settle := func() { // every session has gone on since
 		for i := range rounds {
 			for want := rounds[i].Load() + 3; rounds[i].Load() < want; {
-				pgNap(t, admin)
+				nap(t, admin)
 			}
 		}
 	}
@@ -919,38 +919,38 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 		"ALTER COLUMN sess TYPE jsonb",
 	} {
 		settle()
-		pgExec(t, admin, "ALTER TABLE schema_system.session "+ddl)
+		execSQL(t, admin, "ALTER TABLE schema_system.session "+ddl)
 	}
 	settle()
 	close(stop)
 	wg.Wait()
 	for i, c := range cookies {
-		if got, want := pgCounted(t, m, c), int(rounds[i].Load()); got != want {
+		if got, want := counted(t, m, c), int(rounds[i].Load()); got != want {
 			t.Errorf("count: got %d, want %d", got, want)
 		}
 	}
 	// The casts that were made for the first types serve the new ones.
-	pgExec(t, admin, "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE timestamptz")
+	execSQL(t, admin, "ALTER TABLE schema_system.session ALTER COLUMN expire TYPE timestamptz")
 	sessiontest.TestStore(t, func(*testing.T) session.Store { return sessiontest.SameJSON{Store: store} })
 }
 
 func TestPostgresReadOnly(t *testing.T) {
 	url := pgtest.URL(t)
-	admin := pgOpen(t, url)
-	tracer := &pgTracer{}
-	pool := pgOpen(t, url, pgMaxConns(6), tracer.use)
-	store := pgStore(t, pool)
-	id := pgCreate(t, store, `{"a":1}`)
+	admin := openPool(t, url)
+	tracer := &statementLog{}
+	pool := openPool(t, url, maxConns(6), tracer.use)
+	store := newStore(t, pool)
+	id := createRecord(t, store, `{"a":1}`)
 	readOnly := func(value string) {
-		pgExec(t, admin, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" SET default_transaction_read_only = "+value)
+		execSQL(t, admin, "ALTER DATABASE "+pgx.Identifier{pool.Config().ConnConfig.Database}.Sanitize()+" SET default_transaction_read_only = "+value)
 	}
 	readOnly("on")
 	pool.Reset() // as a failover closes the connections to the old primary
-	calls := pgCalls(store, id)
+	calls := storeMethods(store, id)
 	if err := calls[0].call(t.Context()); err != nil {
 		t.Errorf("Load from a standby: got %v, want no error", err)
 	}
-	pgTogether(3, func(i int) {
+	together(3, func(i int) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := calls[1+i].call(ctx); err == nil || !strings.Contains(err.Error(), "25006") {
@@ -964,7 +964,7 @@ func TestPostgresReadOnly(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- c.call(t.Context()) }()
 		for tries := 0; tries < 2; tries += len(tracer.take()) {
-			pgNap(t, admin)
+			nap(t, admin)
 		}
 		readOnly("off") // admin's own connection is older
 		if err := <-done; err != nil {
@@ -1001,13 +1001,13 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 	} {
 		for i, pool := range pools {
 			t.Run(tt.name+" "+modes[i].String(), func(t *testing.T) {
-				pgExec(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE; DROP TYPE IF EXISTS e")
-				store := pgStore(t, pool)
-				id := pgCreate(t, store, `{"a":1}`)
+				execSQL(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE; DROP TYPE IF EXISTS e")
+				store := newStore(t, pool)
+				id := createRecord(t, store, `{"a":1}`)
 				log := &pgLog{}
-				m := pgManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
-				cookie, sid := pgLogin(t, m)
-				pgExec(t, pool, tt.ddl)
+				m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
+				cookie, sid := loginCounting(t, m)
+				execSQL(t, pool, tt.ddl)
 				pool.Reset() // so that the statements are prepared anew
 				var text strings.Builder
 				note := func(err error) {
@@ -1015,11 +1015,11 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 						fmt.Fprintf(&text, "%v|%+v|%q\n", err, err, err)
 					}
 				}
-				ctx, cancel := context.WithTimeout(t.Context(), pgPatience)
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
 				defer cancel()
 				const data = `{"k":"confidential"}`
 				newID := rand.Text()
-				for _, c := range pgCalls(store, id) {
+				for _, c := range storeMethods(store, id) {
 					note(c.call(ctx))
 				}
 				note(store.Update(ctx, id, session.Change{Old: []byte(data), New: []byte(data), TTL: time.Hour, NewID: newID}))
@@ -1029,7 +1029,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				_, err := store.Prune(ctx, time.Minute)
 				note(err)
 				for _, c := range []*http.Cookie{cookie, nil} {
-					pgUse(m, c, func(s *session.Session) {
+					useSession(m, c, func(s *session.Session) {
 						session.Key[string]("k").Set(s, "confidential")
 						note(s.Save(ctx))
 						note(s.Err())
@@ -1051,7 +1051,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 }
 
 func TestPostgresDataRefused(t *testing.T) {
-	store := pgStore(t, pgtest.Pool(t))
+	store := newStore(t, pgtest.Pool(t))
 	for _, tt := range []struct{ name, id, data string }{
 		{"no JSON", "a", `{"a":`},
 		{"NUL in the ID", "a\x00", `{}`},
@@ -1069,7 +1069,7 @@ func TestPostgresDataRefused(t *testing.T) {
 
 func TestPostgresRestarts(t *testing.T) {
 	server := pgtest.Own(t, pgtest.Options{})
-	admin := func(t *testing.T) *pgxpool.Pool { return pgOpen(t, server.URL(), pgNoPing) }
+	admin := func(t *testing.T) *pgxpool.Pool { return openPool(t, server.URL(), noPing) }
 	restart := func(mode string) func(*testing.T) {
 		return func(t *testing.T) {
 			if err := server.Restart(context.Background(), mode); err != nil {
@@ -1080,14 +1080,14 @@ func TestPostgresRestarts(t *testing.T) {
 	terminate := func(limit string) func(*testing.T) {
 		return func(t *testing.T) {
 			a := admin(t)
-			pids := pgGet[[]int](t, a, `SELECT array_agg(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT `+limit+`) v`)
-			pgExec(t, a, "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
-			pgAwait(t, a, "the terminated are gone", "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids)
+			pids := queryOne[[]int](t, a, `SELECT array_agg(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT `+limit+`) v`)
+			execSQL(t, a, "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
+			awaitSQL(t, a, "the terminated are gone", "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids)
 		}
 	}
 	kill := func(t *testing.T) { // the postmaster then restarts everything
 		a := admin(t)
-		pid := pgGet[int](t, a, "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT 1")
+		pid := queryOne[int](t, a, "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT 1")
 		p, err := os.FindProcess(pid)
 		if err != nil {
 			t.Fatal(err)
@@ -1095,20 +1095,20 @@ func TestPostgresRestarts(t *testing.T) {
 		if err := p.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(pgPatience); ; { // until it has noticed
+		for deadline := time.Now().Add(patience); ; { // until it has noticed
 			var there bool
 			err := a.QueryRow(context.Background(), "SELECT true FROM pg_stat_activity WHERE pid = $1", pid).Scan(&there)
 			if errors.Is(err, pgx.ErrNoRows) {
 				break
 			}
 			if time.Now().After(deadline) {
-				t.Fatalf("the killed backend is still listed after %v", pgPatience)
+				t.Fatalf("the killed backend is still listed after %v", patience)
 			}
 		}
 	}
 	victims := func(cfg *pgxpool.Config) {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "victim"
-		pgNoPing(cfg)
+		noPing(cfg)
 		cfg.MaxConns = 4
 	}
 	for _, tt := range []struct {
@@ -1127,17 +1127,17 @@ func TestPostgresRestarts(t *testing.T) {
 			var managers [programs]*session.Manager
 			var pools [programs]*pgxpool.Pool
 			for i := range managers {
-				pools[i] = pgOpen(t, server.URL(), victims)
-				managers[i] = pgManager(t, pgStore(t, pools[i]))
+				pools[i] = openPool(t, server.URL(), victims)
+				managers[i] = patientManager(t, newStore(t, pools[i]))
 			}
 			warm := func() {
 				for _, p := range pools {
-					pgWarm(t, p)
+					warmUp(t, p)
 				}
 			}
 			var cookies [3 * each]*http.Cookie
 			for i := range cookies {
-				cookies[i], _ = pgLogin(t, managers[0])
+				cookies[i], _ = loginCounting(t, managers[0])
 			}
 			// All but the reads have loaded their sessions before and save them
 			// afterwards, so that it is the saves that meet dead connections.
@@ -1147,13 +1147,13 @@ func TestPostgresRestarts(t *testing.T) {
 				if i >= each {
 					use = func(s *session.Session) { s.Renew(); pgIncrement(s) }
 				}
-				slow = append(slow, pgSlow(managers[i%programs], c, use))
+				slow = append(slow, startSlow(managers[i%programs], c, use))
 			}
 			warm()
 			tt.act(t)
-			pgTogether(len(cookies), func(i int) {
+			together(len(cookies), func(i int) {
 				if i < each {
-					if got := pgCounted(t, managers[i%programs], cookies[i]); got != 0 {
+					if got := counted(t, managers[i%programs], cookies[i]); got != 0 {
 						t.Errorf("a read: got count %d, want 0: no outage is a logout", got)
 					}
 					return
@@ -1165,15 +1165,15 @@ func TestPostgresRestarts(t *testing.T) {
 				if i < 2*each {
 					return
 				}
-				if pgCounted(t, managers[0], cookies[i]) != -1 {
+				if counted(t, managers[0], cookies[i]) != -1 {
 					t.Error("the old ID: got a record, want none")
 				}
-				if cookies[i] = pgSetCookie(resp); cookies[i] == nil {
+				if cookies[i] = newCookie(resp); cookies[i] == nil {
 					t.Error("a renewal: got no cookie, want one")
 				}
 			})
 			for i, c := range cookies {
-				if got, want := pgCounted(t, managers[0], c), min(i/each, 1); got != want {
+				if got, want := counted(t, managers[0], c), min(i/each, 1); got != want {
 					t.Errorf("count: got %d, want %d", got, want)
 				}
 			}
@@ -1181,30 +1181,30 @@ func TestPostgresRestarts(t *testing.T) {
 			if tt.said { // many requests change the same key
 				slow = nil
 				for i := range 3 * each {
-					slow = append(slow, pgSlow(managers[i%programs], cookies[0], pgIncrement))
+					slow = append(slow, startSlow(managers[i%programs], cookies[0], pgIncrement))
 				}
 				warm()
 				tt.act(t)
-				pgTogether(3*each, func(i int) {
+				together(3*each, func(i int) {
 					if resp := slow[i](); resp.StatusCode != http.StatusOK {
 						t.Errorf("a shared save: got status %d, want 200", resp.StatusCode)
 					}
 				})
-				if got := pgCounted(t, managers[0], cookies[0]); got != 3*each {
+				if got := counted(t, managers[0], cookies[0]); got != 3*each {
 					t.Errorf("shared count: got %d, want %d", got, 3*each)
 				}
 			}
 			warm()
-			if got := pgRows(t, pools[0]); got != len(cookies) {
+			if got := countRecords(t, pools[0]); got != len(cookies) {
 				t.Errorf("records: got %d, want %d", got, len(cookies))
 			}
-			pgExec(t, pools[0], "DELETE FROM schema_system.session")
+			execSQL(t, pools[0], "DELETE FROM schema_system.session")
 		})
 	}
 
 	t.Run("stopped", func(t *testing.T) {
-		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)), pgTimeout(250*time.Millisecond))
-		cookie, _ := pgLogin(t, m)
+		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)), storeTimeout(250*time.Millisecond))
+		cookie, _ := loginCounting(t, m)
 		if err := server.Stop(context.Background(), "fast"); err != nil {
 			t.Fatal(err)
 		}
@@ -1224,7 +1224,7 @@ func TestPostgresRestarts(t *testing.T) {
 		} {
 			start := time.Now()
 			var failed error
-			resp := pgUse(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
+			resp := useSession(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
 			if resp.StatusCode != tt.want || len(resp.Cookies()) != 0 {
 				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.StatusCode, len(resp.Cookies()), tt.want)
 			}
@@ -1238,18 +1238,18 @@ func TestPostgresRestarts(t *testing.T) {
 		if err := server.Start(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		pgUse(m, cookie, pgIncrement)
-		if got := pgCounted(t, m, cookie); got != 1 {
+		useSession(m, cookie, pgIncrement)
+		if got := counted(t, m, cookie); got != 1 {
 			t.Errorf("count after it: got %d, want 1: still logged in", got)
 		}
 	})
 
 	t.Run("restarted under load", func(t *testing.T) {
 		const clients = 8
-		m := pgManager(t, pgStore(t, pgOpen(t, server.URL(), victims)))
+		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)))
 		var cookies [clients]*http.Cookie
 		for i := range cookies {
-			cookies[i], _ = pgLogin(t, m)
+			cookies[i], _ = loginCounting(t, m)
 		}
 		var counts [clients]atomic.Int64
 		stop := make(chan struct{})
@@ -1262,7 +1262,7 @@ func TestPostgresRestarts(t *testing.T) {
 						return
 					default:
 					}
-					if resp := pgUse(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
+					if resp := useSession(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
 						t.Errorf("a save: got status %d, want 200", resp.StatusCode)
 						return
 					}
@@ -1274,7 +1274,7 @@ func TestPostgresRestarts(t *testing.T) {
 			a := admin(t)
 			for i := range counts {
 				for want := counts[i].Load() + 5; counts[i].Load() < want && !t.Failed(); {
-					pgNap(t, a)
+					nap(t, a)
 				}
 			}
 			restart(mode)(t)
@@ -1282,7 +1282,7 @@ func TestPostgresRestarts(t *testing.T) {
 		close(stop)
 		wg.Wait()
 		for i := range cookies {
-			if got, want := pgCounted(t, m, cookies[i]), int(counts[i].Load()); got != want {
+			if got, want := counted(t, m, cookies[i]), int(counts[i].Load()); got != want {
 				t.Errorf("count: got %d, want %d", got, want)
 			}
 		}
@@ -1290,10 +1290,10 @@ func TestPostgresRestarts(t *testing.T) {
 
 	t.Run("frozen", func(t *testing.T) {
 		const limit = 500 * time.Millisecond
-		pool := pgOpen(t, server.URL(), victims)
-		store := pgStore(t, pool)
-		id := pgCreate(t, store, `{"a":1}`)
-		pgWarm(t, pool)
+		pool := openPool(t, server.URL(), victims)
+		store := newStore(t, pool)
+		id := createRecord(t, store, `{"a":1}`)
+		warmUp(t, pool)
 		frozen := []int{server.PID()}
 		rows, _ := pool.Query(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
 		pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
@@ -1301,11 +1301,11 @@ func TestPostgresRestarts(t *testing.T) {
 			t.Fatal(err)
 		}
 		frozen = append(frozen, pids...)
-		thaw := sync.OnceFunc(func() { pgSignal(t, frozen, pgSIGCONT) })
+		thaw := sync.OnceFunc(func() { signalAll(t, frozen, sigCont) })
 		t.Cleanup(thaw)
-		pgSignal(t, frozen, pgSIGSTOP)
-		calls := pgCalls(store, id)
-		pgTogether(len(calls), func(i int) {
+		signalAll(t, frozen, sigStop)
+		calls := storeMethods(store, id)
+		together(len(calls), func(i int) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			start := time.Now()
@@ -1319,8 +1319,8 @@ func TestPostgresRestarts(t *testing.T) {
 		if err := calls[0].call(t.Context()); err != nil && !errors.Is(err, session.ErrNotFound) {
 			t.Errorf("Load after it: got %v, want an answer", err)
 		}
-		fresh := pgCreate(t, store, `{"a":1}`)
-		for _, c := range pgCalls(store, fresh) {
+		fresh := createRecord(t, store, `{"a":1}`)
+		for _, c := range storeMethods(store, fresh) {
 			if err := c.call(t.Context()); err != nil {
 				t.Errorf("%s after it: got %v, want no error", c.name, err)
 			}
@@ -1329,14 +1329,14 @@ func TestPostgresRestarts(t *testing.T) {
 }
 
 // The numbers differ, and Windows has neither.
-var pgSIGSTOP, pgSIGCONT = func() (stop, cont syscall.Signal) {
+var sigStop, sigCont = func() (stop, cont syscall.Signal) {
 	if runtime.GOOS == "linux" {
 		return 19, 18
 	}
 	return 17, 19
 }()
 
-func pgSignal(t *testing.T, pids []int, sig syscall.Signal) {
+func signalAll(t *testing.T, pids []int, sig syscall.Signal) {
 	for _, pid := range pids {
 		p, err := os.FindProcess(pid)
 		if err == nil {
@@ -1348,9 +1348,9 @@ func pgSignal(t *testing.T, pids []int, sig syscall.Signal) {
 	}
 }
 
-// pgTogether runs f(0) to f(n-1) at once: all stand at a gate until the last has
+// together runs f(0) to f(n-1) at once: all stand at a gate until the last has
 // come.
-func pgTogether(n int, f func(int)) {
+func together(n int, f func(int)) {
 	var at, done sync.WaitGroup
 	gate := make(chan struct{})
 	at.Add(n)
@@ -1378,12 +1378,12 @@ func TestPostgresReplyLost(t *testing.T) {
 	} {
 		t.Run(cut.name, func(t *testing.T) {
 			dbURL := pgtest.URL(t)
-			direct := pgOpen(t, dbURL)
-			proxy := pgNewProxy(t, dbURL)
+			direct := openPool(t, dbURL)
+			proxy := newCuttingProxy(t, dbURL)
 			// The SQL is in every message, for the proxy to see.
-			pool := pgOpen(t, proxy.url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec })
-			m := pgManager(t, pgStore(t, pool))
-			plain := pgManager(t, pgStore(t, direct))
+			pool := openPool(t, proxy.url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec })
+			m := patientManager(t, newStore(t, pool))
+			plain := patientManager(t, newStore(t, direct))
 			for _, tt := range []struct {
 				name, sql string
 				use       func(*session.Session)
@@ -1402,10 +1402,10 @@ func TestPostgresReplyLost(t *testing.T) {
 				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); pgIncrement(s) }, count: 1, renewed: true},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
-					cookie, _ := pgLogin(t, plain)
-					pgExec(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
+					cookie, _ := loginCounting(t, plain)
+					execSQL(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
 					hit := proxy.cut(tt.sql, cut.forward)
-					resp := pgUse(m, cookie, tt.use)
+					resp := useSession(m, cookie, tt.use)
 					if resp.StatusCode != http.StatusOK {
 						t.Errorf("status: got %d, want 200", resp.StatusCode)
 					}
@@ -1414,39 +1414,39 @@ func TestPostgresReplyLost(t *testing.T) {
 					}
 					old := cookie
 					if tt.renewed {
-						if cookie = pgSetCookie(resp); cookie == nil {
+						if cookie = newCookie(resp); cookie == nil {
 							t.Fatal("cookie: got none, want the new one")
 						}
-						if got := pgCounted(t, plain, old); got != -1 {
+						if got := counted(t, plain, old); got != -1 {
 							t.Error("the old ID: got a record, want none")
 						}
 					}
-					if got := pgCounted(t, plain, cookie); got != tt.count {
+					if got := counted(t, plain, cookie); got != tt.count {
 						t.Errorf("count: got %d, want %d", got, tt.count)
 					}
 					want := 1
 					if tt.count < 0 {
 						want = 0
 					}
-					if got := pgRows(t, direct); got != want {
+					if got := countRecords(t, direct); got != want {
 						t.Errorf("records: got %d, want %d", got, want)
 					}
 					if tt.name == "Touch" {
-						left := pgGet[float64](t, direct, "SELECT extract(epoch FROM expire - now())::float8 / 3600 FROM schema_system.session")
+						left := queryOne[float64](t, direct, "SELECT extract(epoch FROM expire - now())::float8 / 3600 FROM schema_system.session")
 						if left < 23.9 {
 							t.Errorf("time left: got %.1f h, want 24", left)
 						}
 					}
-					pgExec(t, direct, "DELETE FROM schema_system.session")
+					execSQL(t, direct, "DELETE FROM schema_system.session")
 				})
 			}
 			t.Run("Create", func(t *testing.T) {
 				hit := proxy.cut("INSERT", cut.forward)
-				resp := pgUse(m, nil, pgIncrement)
-				if cookie := pgSetCookie(resp); resp.StatusCode != http.StatusOK || cookie == nil || pgCounted(t, plain, cookie) != 1 || !hit() {
+				resp := useSession(m, nil, pgIncrement)
+				if cookie := newCookie(resp); resp.StatusCode != http.StatusOK || cookie == nil || counted(t, plain, cookie) != 1 || !hit() {
 					t.Errorf("login: got status %d and cookie %t, want 200 and one that works", resp.StatusCode, cookie != nil)
 				}
-				if got := pgRows(t, direct); got != 1 {
+				if got := countRecords(t, direct); got != 1 {
 					t.Errorf("records: got %d, want 1: no orphan", got)
 				}
 			})
@@ -1454,8 +1454,8 @@ func TestPostgresReplyLost(t *testing.T) {
 	}
 }
 
-// pgProxy is a TCP proxy before PostgreSQL that can break a connection.
-type pgProxy struct {
+// cuttingProxy is a TCP proxy before PostgreSQL that can break a connection.
+type cuttingProxy struct {
 	url string
 
 	mu      sync.Mutex
@@ -1463,7 +1463,7 @@ type pgProxy struct {
 	forward bool   // carried out, but not answered
 }
 
-func pgNewProxy(t *testing.T, dbURL string) *pgProxy {
+func newCuttingProxy(t *testing.T, dbURL string) *cuttingProxy {
 	t.Helper()
 	u, err := url.Parse(dbURL)
 	if err != nil {
@@ -1476,7 +1476,7 @@ func pgNewProxy(t *testing.T, dbURL string) *pgProxy {
 	t.Cleanup(func() { l.Close() })
 	target := u.Host
 	u.Host = l.Addr().String()
-	p := &pgProxy{url: u.String()}
+	p := &cuttingProxy{url: u.String()}
 	go func() {
 		for {
 			client, err := l.Accept()
@@ -1496,7 +1496,7 @@ func pgNewProxy(t *testing.T, dbURL string) *pgProxy {
 
 // cut breaks the connection that next sends a statement with sql in it; hit
 // reports whether that has happened.
-func (p *pgProxy) cut(sql string, forward bool) (hit func() bool) {
+func (p *cuttingProxy) cut(sql string, forward bool) (hit func() bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.sql, p.forward = sql, forward
@@ -1507,7 +1507,7 @@ func (p *pgProxy) cut(sql string, forward bool) (hit func() bool) {
 	}
 }
 
-func (p *pgProxy) pipe(client, server net.Conn) {
+func (p *cuttingProxy) pipe(client, server net.Conn) {
 	defer client.Close()
 	defer server.Close()
 	var doomed atomic.Bool
@@ -1587,14 +1587,14 @@ func TestPostgresMuteServer(t *testing.T) {
 		}
 	}()
 	u.Host = l.Addr().String()
-	pool := pgOpen(t, u.String(), pgMaxConns(2))
-	store := pgStore(t, pool)
-	id := pgCreate(t, store, `{"a":1}`)
+	pool := openPool(t, u.String(), maxConns(2))
+	store := newStore(t, pool)
+	id := createRecord(t, store, `{"a":1}`)
 	mute.Store(true)
 	pool.Reset()
 	const limit = 300 * time.Millisecond
-	calls := pgCalls(store, id)
-	pgTogether(len(calls), func(i int) {
+	calls := storeMethods(store, id)
+	together(len(calls), func(i int) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		start := time.Now()
@@ -1608,17 +1608,17 @@ func TestPostgresMuteServer(t *testing.T) {
 // Data that is large, or has many keys, survives the merge of two requests.
 func TestPostgresLargeRecords(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := pgManager(t, pgStore(t, pool), func(cfg *session.Config) { cfg.MaxBytes = 1 << 20 })
-	cookie, id := pgLogin(t, m)
+	m := patientManager(t, newStore(t, pool), func(cfg *session.Config) { cfg.MaxBytes = 1 << 20 })
+	cookie, id := loginCounting(t, m)
 	large := session.Key[string]("large")
 	value := strings.Repeat("€", 100_000)
-	if resp := pgUse(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.StatusCode != http.StatusOK {
+	if resp := useSession(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.StatusCode != http.StatusOK {
 		t.Fatalf("status: got %d, want 200", resp.StatusCode)
 	}
-	if resp := pgUse(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
+	if resp := useSession(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
 		t.Fatalf("status: got %d, want 200", resp.StatusCode)
 	}
-	raw := pgGet[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
+	raw := queryOne[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
 	var got struct {
 		Large string
 		Count int

@@ -45,10 +45,10 @@ func TestPostgresStoreSharing(t *testing.T) {
 	}
 }
 
-// sharedRig has a store with one slot whose calls can be held back together:
+// batchRig has a store with one slot whose calls can be held back together:
 // while the table is locked one statement waits in the slot, and all others
 // gather behind it.
-type sharedRig struct {
+type batchRig struct {
 	t     *testing.T
 	pool  *pgxpool.Pool
 	store *session.PostgresStore
@@ -74,7 +74,7 @@ func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d p
 
 func (c *statementCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
-func newSharedRig(t *testing.T, most int) *sharedRig {
+func newBatchRig(t *testing.T, most int) *batchRig {
 	t.Helper()
 	sql := new(statementCounter)
 	pool := pgtest.Pool(t, func(c *pgxpool.Config) {
@@ -85,17 +85,17 @@ func newSharedRig(t *testing.T, most int) *sharedRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &sharedRig{t, pool, store, sql}
+	return &batchRig{t, pool, store, sql}
 }
 
-func (rig *sharedRig) create(id, data string, ttl time.Duration) {
+func (rig *batchRig) create(id, data string, ttl time.Duration) {
 	rig.t.Helper()
 	if err := rig.store.Create(rig.t.Context(), id, session.Record{Data: []byte(data), TTL: ttl}); err != nil {
 		rig.t.Fatal(err)
 	}
 }
 
-func (rig *sharedRig) exec(sql string, args ...any) {
+func (rig *batchRig) exec(sql string, args ...any) {
 	rig.t.Helper()
 	if _, err := rig.pool.Exec(rig.t.Context(), sql, args...); err != nil {
 		rig.t.Fatal(err)
@@ -103,7 +103,7 @@ func (rig *sharedRig) exec(sql string, args ...any) {
 }
 
 // together runs first in the slot and the calls in one gathering behind it.
-func (rig *sharedRig) together(first func() error, calls ...func() error) []error {
+func (rig *batchRig) together(first func() error, calls ...func() error) []error {
 	rig.t.Helper()
 	tx, err := rig.pool.Begin(rig.t.Context())
 	if err != nil {
@@ -136,7 +136,7 @@ func (rig *sharedRig) together(first func() error, calls ...func() error) []erro
 }
 
 // until waits for what another goroutine or the server is about to do.
-func (rig *sharedRig) until(done func() bool) {
+func (rig *batchRig) until(done func() bool) {
 	rig.t.Helper()
 	for end := time.Now().Add(10 * time.Second); !done(); runtime.Gosched() {
 		if time.Now().After(end) {
@@ -154,14 +154,14 @@ func wantErrors(t *testing.T, got, want []error) {
 	}
 }
 
-const sharedTick = `{"cookie":{"originalMaxAge":1000},"n":1}`
+const tickedRow = `{"cookie":{"originalMaxAge":1000},"n":1}`
 
 func TestSharedLoad(t *testing.T) {
-	rig := newSharedRig(t, 10)
+	rig := newBatchRig(t, 10)
 	big := `{"cookie":{},"pad":"` + strings.Repeat("0123456789abcdef", 4096) + `"}`
-	rig.create("a", sharedTick, time.Hour)
+	rig.create("a", tickedRow, time.Hour)
 	rig.create("b", `{"cookie":{},"b":"\u0000"}`, time.Minute)
-	rig.create("old", sharedTick, time.Hour)
+	rig.create("old", tickedRow, time.Hour)
 	rig.exec(`UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = 'old'`)
 	// Incompressible, or the stored size says nothing.
 	rig.exec(`ALTER TABLE schema_system.session ALTER COLUMN sess SET STORAGE EXTERNAL`)
@@ -179,7 +179,7 @@ func TestSharedLoad(t *testing.T) {
 	errs := rig.together(func() error { _, err := rig.store.Load(t.Context(), "a"); return err },
 		load(0, "a"), load(1, "absent"), load(2, "b"), load(3, "old"), load(4, "a"), load(5, "big"))
 	wantErrors(t, errs, []error{nil, session.ErrNotFound, nil, session.ErrNotFound, nil, nil})
-	for i, want := range []string{sharedTick, "", `{"cookie":{},"b":"\u0000"}`, "", sharedTick, big} {
+	for i, want := range []string{tickedRow, "", `{"cookie":{},"b":"\u0000"}`, "", tickedRow, big} {
 		if string(records[i].Data) != want {
 			t.Errorf("call %d: got %d bytes that are not the record's", i, len(records[i].Data))
 		}
@@ -193,9 +193,9 @@ func TestSharedLoad(t *testing.T) {
 }
 
 func TestSharedSave(t *testing.T) {
-	rig := newSharedRig(t, 20)
+	rig := newBatchRig(t, 20)
 	for _, id := range []string{"slot", "a", "b", "stale", "twice", "longer", "never shorter", "expired"} {
-		rig.create(id, sharedTick, time.Hour)
+		rig.create(id, tickedRow, time.Hour)
 	}
 	rig.exec(`UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = 'expired'`)
 	save := func(id, old, now string, ttl time.Duration) func() error {
@@ -204,19 +204,19 @@ func TestSharedSave(t *testing.T) {
 		}
 	}
 	rig.sql.with.Store(0)
-	errs := rig.together(save("slot", sharedTick, `{"n":2}`, 0),
-		save("a", sharedTick, `{"n":"a"}`, 0),
+	errs := rig.together(save("slot", tickedRow, `{"n":2}`, 0),
+		save("a", tickedRow, `{"n":"a"}`, 0),
 		save("stale", `{"n":0}`, `{"n":"lost"}`, 0),
-		save("absent", sharedTick, `{"n":2}`, 0),
-		save("b", sharedTick, `{"n":"b"}`, 0),
-		save("twice", sharedTick, `{"n":"first"}`, 0),
-		save("twice", sharedTick, `{"n":"second"}`, 0),
-		save("expired", sharedTick, `{"n":"undead"}`, time.Hour),
-		save("longer", sharedTick, `{"n":3}`, 3*time.Hour),
-		save("never shorter", sharedTick, `{"n":3}`, time.Minute),
+		save("absent", tickedRow, `{"n":2}`, 0),
+		save("b", tickedRow, `{"n":"b"}`, 0),
+		save("twice", tickedRow, `{"n":"first"}`, 0),
+		save("twice", tickedRow, `{"n":"second"}`, 0),
+		save("expired", tickedRow, `{"n":"undead"}`, time.Hour),
+		save("longer", tickedRow, `{"n":3}`, 3*time.Hour),
+		save("never shorter", tickedRow, `{"n":3}`, time.Minute),
 	)
 	wantErrors(t, errs, []error{nil, session.ErrConflict, session.ErrConflict, nil, nil, session.ErrConflict, session.ErrConflict, nil, nil})
-	for id, want := range map[string]string{"slot": `{"n":2}`, "a": `{"n":"a"}`, "stale": sharedTick, "b": `{"n":"b"}`, "twice": `{"n":"first"}`} {
+	for id, want := range map[string]string{"slot": `{"n":2}`, "a": `{"n":"a"}`, "stale": tickedRow, "b": `{"n":"b"}`, "twice": `{"n":"first"}`} {
 		if rec, err := rig.store.Load(t.Context(), id); err != nil || string(rec.Data) != want {
 			t.Errorf("%s: got %s, %v; want %s", id, rec.Data, err, want)
 		}
@@ -232,9 +232,9 @@ func TestSharedSave(t *testing.T) {
 }
 
 func TestSharedTouchAndDelete(t *testing.T) {
-	rig := newSharedRig(t, 20)
+	rig := newBatchRig(t, 20)
 	for _, id := range []string{"slot", "a", "b", "c"} {
-		rig.create(id, sharedTick, time.Hour)
+		rig.create(id, tickedRow, time.Hour)
 	}
 	touch := func(id string, ttl time.Duration) func() error {
 		return func() error { return rig.store.Touch(t.Context(), id, ttl) }
@@ -244,7 +244,7 @@ func TestSharedTouchAndDelete(t *testing.T) {
 		touch("a", 2*time.Hour), touch("absent", time.Hour), touch("b", time.Minute), touch("c", 3*time.Hour), touch("c", 2*time.Hour))
 	wantErrors(t, errs, []error{nil, session.ErrNotFound, nil, nil, nil})
 	for id, want := range map[string]time.Duration{"a": 2 * time.Hour, "b": time.Hour, "c": 3 * time.Hour} {
-		if rec, err := rig.store.Load(t.Context(), id); err != nil || string(rec.Data) != sharedTick || rec.TTL > want || rec.TTL < want-time.Minute {
+		if rec, err := rig.store.Load(t.Context(), id); err != nil || string(rec.Data) != tickedRow || rec.TTL > want || rec.TTL < want-time.Minute {
 			t.Errorf("%s: got a TTL of %v, want %v, and the data as it was", id, rec.TTL, want)
 		}
 	}
@@ -269,7 +269,7 @@ func TestSharedTouchAndDelete(t *testing.T) {
 
 // One member whose data PostgreSQL refuses must not take its neighbours along.
 func TestSharedSaveOfDataThatIsRefused(t *testing.T) {
-	rig := newSharedRig(t, 20)
+	rig := newBatchRig(t, 20)
 	rig.exec(`ALTER TABLE schema_system.session ALTER COLUMN sess TYPE jsonb USING sess::text::jsonb`)
 	store, err := session.NewPostgresStore(t.Context(), rig.pool, session.PostgresOptions{BatchSlots: 1})
 	if err != nil {

@@ -26,7 +26,7 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log := new(pgLog)
-			pool := pgOpen(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.parameter] = tc.value })
+			pool := openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.parameter] = tc.value })
 			store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: log.logger()})
 			if err != nil {
 				t.Fatal(err)
@@ -35,7 +35,7 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 				t.Errorf("warning: got %t, want %t", warned, !tc.fits)
 			}
 			_, err = session.New(store, session.Config{
-				Secret: pgSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
+				Secret: postgresSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 			})
 			if (err == nil) != tc.fits {
 				t.Errorf("New with the Express format: got %v, want an error %t", err, !tc.fits)
