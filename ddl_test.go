@@ -45,7 +45,7 @@ func TestSchemaSQL(t *testing.T) {
 			if got != want || strings.Count(got, "INDEX") != 2+len(tt.opts.IndexKeys) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
-			log := new(pgLog)
+			log := &logRecorder{}
 			tt.opts.Logger = log.logger()
 			newStoreWith(t, byHand, tt.opts)
 			if got := log.String(); strings.Contains(got, " made") || strings.Contains(got, "level=WARN") {

@@ -387,7 +387,7 @@ var sayings = []struct {
 // beside makes a request beside the one under way, whose handler it leaves in
 // its place.
 func (rig *quietRig) beside(cookie string, f func(*session.Session)) {
-	serve(rig.m, &http.Cookie{Name: "s", Value: cookie}, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+	useSession(rig.m, "s="+cookie, f)
 }
 
 // talkative puts its value into the error.

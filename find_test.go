@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -61,19 +60,10 @@ func eachFindingStore(t *testing.T, test func(t *testing.T, store session.Store,
 	}
 }
 
-func findManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
-	t.Helper()
-	m, err := session.New(store, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // loginAs logs a user in and returns the cookie and the session's handle.
-func loginAs(t testing.TB, m *session.Manager, user int, device string) (cookie *http.Cookie, handle string) {
+func loginAs(t testing.TB, m *session.Manager, user int, device string) (cookie, handle string) {
 	t.Helper()
-	resp := useSession(m, nil, func(s *session.Session) {
+	resp := useSession(m, "", func(s *session.Session) {
 		userIDKey.Set(s, user)
 		deviceKey.Set(s, device)
 		if err := s.Save(t.Context()); err != nil {
@@ -81,14 +71,14 @@ func loginAs(t testing.TB, m *session.Manager, user int, device string) (cookie 
 		}
 		handle = s.Handle()
 	})
-	if cookie = newCookie(resp); cookie == nil || handle == "" {
+	if cookie = resp.newCookie(); cookie == "" || handle == "" {
 		t.Fatal("login: got no session")
 	}
 	return cookie, handle
 }
 
 // userIn reports which user a browser is.
-func userIn(m *session.Manager, cookie *http.Cookie) (user int) {
+func userIn(m *session.Manager, cookie string) (user int) {
 	useSession(m, cookie, func(s *session.Session) { user, _ = userIDKey.Get(s) })
 	return user
 }
@@ -114,7 +104,7 @@ func sorted(s ...string) []string {
 
 func TestSessionsAreListed(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
-		m := findManager(t, store, cfg)
+		m := newManager(t, store, cfg)
 		before := time.Now().Truncate(time.Millisecond)
 		laptop, laptopHandle := loginAs(t, m, 1, "laptop")
 		_, phoneHandle := loginAs(t, m, 1, "phone")
@@ -176,14 +166,14 @@ func TestSessionsAreListed(t *testing.T) {
 
 func TestSessionsAreRevoked(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
-		m := findManager(t, store, cfg)
+		m := newManager(t, store, cfg)
 		revoke := func(what string, f session.Filter, want int64) {
 			t.Helper()
 			if n, err := m.Revoke(t.Context(), f); n != want || err != nil {
 				t.Errorf("%s: got %d, %v, want %d, no error", what, n, err, want)
 			}
 		}
-		in := func(what string, cookie *http.Cookie, want int) {
+		in := func(what string, cookie string, want int) {
 			t.Helper()
 			if got := userIn(m, cookie); got != want {
 				t.Errorf("%s: got user %d, want %d", what, got, want)
@@ -242,7 +232,7 @@ func TestSessionsAreListedTheLastSeenFirst(t *testing.T) {
 // A password is changed while the thief's request runs.
 func TestRevokedStaysRevoked(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
-		m := findManager(t, store, cfg)
+		m := newManager(t, store, cfg)
 		for _, change := range []struct {
 			name string
 			do   func(*session.Session)
@@ -259,8 +249,8 @@ func TestRevokedStaysRevoked(t *testing.T) {
 					t.Errorf("Revoke: got %d, %v, want 1, no error", n, err)
 				}
 			})
-			if resp.StatusCode != http.StatusConflict || newCookie(resp) != nil {
-				t.Errorf("%s: got status %d, cookie %t, want 409 and no cookie", change.name, resp.StatusCode, newCookie(resp) != nil)
+			if resp.status != http.StatusConflict || resp.newCookie() != "" {
+				t.Errorf("%s: got status %d, cookie %t, want 409 and no cookie", change.name, resp.status, resp.newCookie() != "")
 			}
 			if got := handlesOf(t, m, session.Everyone()); len(got) != 0 {
 				t.Errorf("%s: got %d sessions afterwards, want none", change.name, len(got))
@@ -302,10 +292,10 @@ func TestARenewalDoesNotEscapeRevoke(t *testing.T) {
 }
 
 func TestFilterRefusals(t *testing.T) {
-	m := findManager(t, session.NewMemoryStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	sealed := findManager(t, session.NewMemoryStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Encrypt: true, UserKey: "userId", Logger: slog.New(slog.DiscardHandler)})
-	blind := findManager(t, newHookedStore(), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
-	broken := findManager(t, failingStore("Load"), session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+	m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
+	sealed := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true, Encrypt: true, UserKey: "userId"})
+	blind := newManager(t, newHookedStore(), session.Config{DisablePrune: true})
+	broken := newManager(t, failingStore("Load"), session.Config{DisablePrune: true})
 	cookie, _ := loginAs(t, m, 1, "a")
 	for _, c := range []struct {
 		name string
@@ -343,14 +333,11 @@ func TestFilterRefusals(t *testing.T) {
 		t.Errorf("after the refusals: got user %d, want 1", user)
 	}
 	// Whoever cannot say which session is to be left out would end it too.
-	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	r.AddCookie(cookie)
-	broken.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if n, err := m.Revoke(t.Context(), session.Everyone().Except(session.From(r.Context()))); err == nil || n != 0 {
+	useSession(broken, cookie, func(s *session.Session) {
+		if n, err := m.Revoke(t.Context(), session.Everyone().Except(s)); err == nil || n != 0 {
 			t.Errorf("Except of a session that could not be loaded: got %d, %v, want an error", n, err)
 		}
-	})).ServeHTTP(w, r)
+	})
 	if user := userIn(m, cookie); user != 1 {
 		t.Errorf("after a failed Except: got user %d, want 1", user)
 	}
@@ -359,7 +346,7 @@ func TestFilterRefusals(t *testing.T) {
 func TestMaxPerUser(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		cfg.MaxPerUser = 2
-		m := findManager(t, store, cfg)
+		m := newManager(t, store, cfg)
 		anonymous, _ := loginCounting(t, m) // older than all, logs in last
 		a, _ := loginAs(t, m, 1, "a")
 		other, _ := loginAs(t, m, 2, "other")
@@ -367,10 +354,10 @@ func TestMaxPerUser(t *testing.T) {
 		b, _ := loginAs(t, m, 1, "b")
 		awaitNextMillisecond()
 		resp := useSession(m, anonymous, func(s *session.Session) { s.Renew(); userIDKey.Set(s, 1) })
-		c := newCookie(resp)
+		c := resp.newCookie()
 		for _, want := range []struct {
 			name   string
-			cookie *http.Cookie
+			cookie string
 			user   int
 		}{{"the oldest", a, 0}, {"the newer", b, 1}, {"the one logged in last", c, 1}, {"another user's", other, 2}} {
 			if got := userIn(m, want.cookie); got != want.user {
@@ -387,7 +374,7 @@ func TestMaxPerUser(t *testing.T) {
 		start.Add(8)
 		for range 8 {
 			done.Go(func() {
-				useSession(m, nil, func(s *session.Session) {
+				useSession(m, "", func(s *session.Session) {
 					userIDKey.Set(s, 5)
 					start.Done()
 					start.Wait()
@@ -458,7 +445,7 @@ func TestStepUpOfAnExpressSession(t *testing.T) {
 // The browser that asked is gone; the sessions are to end all the same.
 func TestRevokeOutlivesItsRequest(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
-		m := findManager(t, store, cfg)
+		m := newManager(t, store, cfg)
 		for name, f := range map[string]session.Filter{"of a user": userIDKey.Is(1), "everyone": session.Everyone()} {
 			cookie, _ := loginAs(t, m, 1, "a")
 			ctx, leave := context.WithTimeout(t.Context(), time.Hour)
@@ -475,10 +462,10 @@ func TestRevokeOutlivesItsRequest(t *testing.T) {
 
 // Another manager's session would leave out nothing.
 func TestExceptOfAnotherManager(t *testing.T) {
-	cfg := session.Config{Secret: postgresSecret, DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
-	m, other := findManager(t, session.NewMemoryStore(), cfg), findManager(t, session.NewMemoryStore(), cfg)
+	cfg := session.Config{DisablePrune: true}
+	m, other := newManager(t, session.NewMemoryStore(), cfg), newManager(t, session.NewMemoryStore(), cfg)
 	cookie, _ := loginAs(t, m, 1, "a")
-	useSession(other, nil, func(s *session.Session) {
+	useSession(other, "", func(s *session.Session) {
 		if n, err := m.Revoke(t.Context(), userIDKey.Is(1).Except(s)); n != 0 || !errors.Is(err, session.ErrInvalid) {
 			t.Errorf("Revoke: got %d, %v, want ErrInvalid", n, err)
 		}
@@ -490,8 +477,8 @@ func TestExceptOfAnotherManager(t *testing.T) {
 
 // A failing limit is no failing login.
 func TestMaxPerUserInAnOutage(t *testing.T) {
-	log := new(pgLog)
-	m := findManager(t, failingStore("Find").whole(), session.Config{
+	log := &logRecorder{}
+	m := newManager(t, failingStore("Find").whole(), session.Config{
 		Secret: postgresSecret, UserKey: "userId", MaxPerUser: 1, DisablePrune: true, Logger: log.logger(),
 	})
 	cookie, _ := loginAs(t, m, 1, "a")

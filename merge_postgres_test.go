@@ -39,8 +39,8 @@ func eachBatching(t *testing.T, test func(*testing.T, session.PostgresOptions)) 
 
 // startSlow starts a request that uses its session with f and then stays in its
 // handler until finish lets it go on; finish returns its response.
-func startSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) (finish func() *http.Response) {
-	used, gate, done := make(chan struct{}), make(chan struct{}), make(chan *http.Response, 1)
+func startSlow(m *session.Manager, cookie string, f func(*session.Session)) (finish func() *response) {
+	used, gate, done := make(chan struct{}), make(chan struct{}), make(chan *response, 1)
 	go func() {
 		done <- useSession(m, cookie, func(s *session.Session) {
 			f(s)
@@ -49,7 +49,7 @@ func startSlow(m *session.Manager, cookie *http.Cookie, f func(*session.Session)
 		})
 	}()
 	<-used
-	return func() *http.Response {
+	return func() *response {
 		close(gate)
 		return <-done
 	}
@@ -82,15 +82,15 @@ func testOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOpti
 	a, b := session.Key[int]("a"), session.Key[int]("b")
 	eachTrial(postgresTrials, func(trial int) {
 		cookie, _ := loginCounting(t, m[0])
-		finish := startSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); pgIncrement(s) })
-		useSession(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); pgIncrement(s) })
-		if resp := finish(); resp.StatusCode != http.StatusOK {
-			t.Errorf("trial %d: got status %d, want 200", trial, resp.StatusCode)
+		finish := startSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); increment(s) })
+		useSession(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); increment(s) })
+		if resp := finish(); resp.status != http.StatusOK {
+			t.Errorf("trial %d: got status %d, want 200", trial, resp.status)
 		}
 		useSession(m[0], cookie, func(s *session.Session) {
 			va, _ := a.Get(s)
 			vb, _ := b.Get(s)
-			n, _ := pgCount.Get(s)
+			n, _ := countKey.Get(s)
 			if va != 1 || vb != 2 || n != 2 {
 				t.Errorf("trial %d: got a=%d b=%d count=%d, want 1, 2, 2", trial, va, vb, n)
 			}
@@ -113,25 +113,25 @@ func testGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 	m, admin := newPrograms(t, 2, opts)
 	for _, tt := range []struct {
 		name string
-		end  func(t *testing.T, cookie *http.Cookie, id string) (fresh *http.Cookie)
+		end  func(t *testing.T, cookie, id string) (fresh string)
 	}{
-		{"logout", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
+		{"logout", func(_ *testing.T, cookie string, _ string) string {
 			useSession(m[1], cookie, func(s *session.Session) { s.Destroy() })
-			return nil
+			return ""
 		}},
-		{"renewal", func(_ *testing.T, cookie *http.Cookie, _ string) *http.Cookie {
-			return newCookie(useSession(m[1], cookie, func(s *session.Session) { s.Renew() }))
+		{"renewal", func(_ *testing.T, cookie string, _ string) string {
+			return useSession(m[1], cookie, func(s *session.Session) { s.Renew() }).newCookie()
 		}},
-		{"expiry", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
+		{"expiry", func(t *testing.T, _ string, id string) string {
 			execSQL(t, admin, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", id)
-			return nil
+			return ""
 		}},
-		{"pruning", func(t *testing.T, _ *http.Cookie, id string) *http.Cookie {
+		{"pruning", func(t *testing.T, _ string, id string) string {
 			execSQL(t, admin, "UPDATE schema_system.session SET expire = '-infinity' WHERE sid = $1", id)
 			if _, err := m[1].Prune(t.Context()); err != nil {
 				t.Errorf("Prune: got %v, want no error", err)
 			}
-			return nil
+			return ""
 		}},
 	} {
 		for _, request := range []struct {
@@ -140,8 +140,8 @@ func testGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 			trials int
 			want   int
 		}{
-			{"mutating", pgIncrement, postgresTrials, http.StatusConflict},
-			{"touch only", func(s *session.Session) { pgCount.Get(s) }, postgresTrials, http.StatusOK},
+			{"mutating", increment, postgresTrials, http.StatusConflict},
+			{"touch only", func(s *session.Session) { countKey.Get(s) }, postgresTrials, http.StatusOK},
 			{"renewing", func(s *session.Session) { s.Renew() }, postgresTrials / 10, http.StatusConflict},
 			{"new idle timeout", func(s *session.Session) { s.SetIdleTimeout(patience) }, postgresTrials / 10, http.StatusConflict},
 		} {
@@ -153,13 +153,13 @@ func testGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 					finish := startSlow(m[0], cookie, request.use)
 					fresh := tt.end(t, cookie, id)
 					resp := finish()
-					if resp.StatusCode != request.want || len(resp.Cookies()) != 0 {
-						t.Errorf("trial %d: got status %d and %d cookies, want %d and none", trial, resp.StatusCode, len(resp.Cookies()), request.want)
+					if resp.status != request.want || len(resp.cookies()) != 0 {
+						t.Errorf("trial %d: got status %d and %d cookies, want %d and none", trial, resp.status, len(resp.cookies()), request.want)
 					}
 					if got := counted(t, m[0], cookie); got != -1 {
 						t.Errorf("trial %d: the session lives again", trial)
 					}
-					if fresh != nil {
+					if fresh != "" {
 						if got := counted(t, m[0], fresh); got != 0 {
 							t.Errorf("trial %d: the renewed session: got count %d, want 0", trial, got)
 						}
@@ -193,10 +193,10 @@ func testOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 			cookie, _ := loginCounting(t, m[0])
 			var at sync.WaitGroup
 			at.Add(requests)
-			responses := make([]*http.Response, requests)
+			responses := make([]*response, requests)
 			together(requests, func(i int) {
 				responses[i] = useSession(m[i%programs], cookie, func(s *session.Session) {
-					pgIncrement(s)
+					increment(s)
 					if tt.renew && i == requests/2 {
 						s.Renew()
 					}
@@ -206,21 +206,21 @@ func testOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 			})
 			want := 0
 			for i, resp := range responses {
-				switch resp.StatusCode {
+				switch resp.status {
 				case http.StatusOK:
 					want++
 				case http.StatusConflict:
 				default:
-					t.Errorf("status: got %d, want 200 or 409", resp.StatusCode)
+					t.Errorf("status: got %d, want 200 or 409", resp.status)
 				}
 				if tt.renew && i == requests/2 {
-					cookie = newCookie(resp)
+					cookie = resp.newCookie()
 				}
 			}
 			if !tt.renew && want != requests {
 				t.Errorf("answered with 200: got %d, want %d", want, requests)
 			}
-			if cookie == nil {
+			if cookie == "" {
 				t.Fatal("the renewal: got no cookie")
 			}
 			if got := counted(t, m[0], cookie); got != want {

@@ -220,17 +220,17 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 			for range rounds {
 				from := partitionOf(t, admin, id)
 				responses := renewAmongSaves(m, cookie, saves)
-				if cookie = newCookie(responses[0]); cookie == nil {
-					t.Errorf("user %d: the renewal: got status %d and no cookie", user, responses[0].StatusCode)
+				if cookie = responses[0].newCookie(); cookie == "" {
+					t.Errorf("user %d: the renewal: got status %d and no cookie", user, responses[0].status)
 					return
 				}
 				for _, resp := range responses {
-					switch resp.StatusCode {
+					switch resp.status {
 					case http.StatusOK:
 						want++
 					case http.StatusConflict: // the renewal was first
 					default:
-						t.Errorf("user %d: got status %d, want 200 or 409", user, resp.StatusCode)
+						t.Errorf("user %d: got status %d, want 200 or 409", user, resp.status)
 					}
 				}
 				useSession(m[0], cookie, func(s *session.Session) { id = s.ID() })
@@ -254,13 +254,13 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 
 // renewAmongSaves answers overlapping requests of one session, of which the first
 // also renews it.
-func renewAmongSaves(m []*session.Manager, cookie *http.Cookie, n int) []*http.Response {
-	responses := make([]*http.Response, n)
+func renewAmongSaves(m []*session.Manager, cookie string, n int) []*response {
+	responses := make([]*response, n)
 	var at sync.WaitGroup
 	at.Add(n)
 	together(n, func(i int) {
 		responses[i] = useSession(m[i%len(m)], cookie, func(s *session.Session) {
-			pgIncrement(s)
+			increment(s)
 			if i == 0 {
 				s.Renew()
 			}

@@ -68,8 +68,6 @@ func saveInLine(t *testing.T, meanwhile func(*hookedStore, *browser), handlers .
 	return store, b, errs
 }
 
-func increment(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }
-
 // 64 requests that have all loaded the session save one after the other, each on
 // what the one before has written: one statement each.
 func TestQueueOverlappingIncrements(t *testing.T) {

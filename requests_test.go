@@ -26,15 +26,15 @@ func slowHandler(t *testing.T, stalled *sync.WaitGroup) http.HandlerFunc {
 		s := session.From(r.Context())
 		switch r.URL.Path {
 		case "/send":
-			pgCount.Get(s)
+			countKey.Get(s)
 			stalled.Done()
 			body, err := io.ReadAll(r.Body)
 			if err != nil || string(body) != "half and half" {
 				t.Errorf("body: got %d bytes, %v, want both halves", len(body), err)
 			}
-			pgIncrement(s)
+			increment(s)
 		case "/read":
-			pgIncrement(s)
+			increment(s)
 			chunk := make([]byte, 64<<10)
 			for n := 0; n < slowBytes; n += len(chunk) {
 				if _, err := w.Write(chunk); err != nil {
@@ -46,19 +46,19 @@ func slowHandler(t *testing.T, stalled *sync.WaitGroup) http.HandlerFunc {
 				}
 			}
 		default:
-			pgIncrement(s)
+			increment(s)
 		}
 	}
 }
 
 // slowAsk begins a request and hands its answer to read.
-func slowAsk(t *testing.T, srv *testServer, path string, cookie *http.Cookie, body io.Reader, read func(io.Reader)) {
+func slowAsk(t *testing.T, srv *testServer, path string, cookie string, body io.Reader, read func(io.Reader)) {
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, srv.url+path, body)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	req.AddCookie(cookie)
+	req.Header.Set("Cookie", cookie)
 	resp, err := srv.client.Do(req)
 	if err != nil {
 		t.Errorf("%s: got %v, want an answer", path, err)
@@ -83,7 +83,7 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 			m := patientManager(t, newStore(t, pool), storeTimeout(5*time.Second))
 			var stalled, done sync.WaitGroup
 			srv := startServer(t, proto, m.Handler(slowHandler(t, &stalled)))
-			var cookies [2*slow + 1]*http.Cookie
+			var cookies [2*slow + 1]string
 			for i := range cookies {
 				cookies[i], _ = loginCounting(t, m)
 			}
@@ -128,11 +128,11 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 // gets, and whether the old ID must live afterwards (false: the new one must).
 var renewalCuts = []struct {
 	name   string
-	cut    func(t *testing.T, rig *cutRig) *http.Response
+	cut    func(t *testing.T, rig *cutRig) *response
 	status int
 	old    bool
 }{
-	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *cutRig) *http.Response {
+	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *cutRig) *response {
 		unlock := lockRecords(t, rig.admin, rig.id)
 		answer := rig.renewal()
 		awaitSQL(t, rig.admin, "the renewal waits", blockedSQL, 1)
@@ -140,16 +140,16 @@ var renewalCuts = []struct {
 		unlock()
 		return <-answer
 	}, http.StatusOK, false},
-	{"the row stays locked", func(t *testing.T, rig *cutRig) *http.Response {
+	{"the row stays locked", func(t *testing.T, rig *cutRig) *response {
 		unlock := lockRecords(t, rig.admin, rig.id)
 		defer unlock()
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the request is lost, and then the database", func(_ *testing.T, rig *cutRig) *http.Response {
+	{"the request is lost, and then the database", func(_ *testing.T, rig *cutRig) *response {
 		rig.lose(false)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the reply is lost, and then the database", func(_ *testing.T, rig *cutRig) *http.Response {
+	{"the reply is lost, and then the database", func(_ *testing.T, rig *cutRig) *response {
 		rig.lose(true)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, false},
@@ -161,7 +161,7 @@ type cutRig struct {
 	proxy  *cuttingProxy
 	m      *session.Manager
 	down   atomic.Bool // no new connection, once one has been cut
-	cookie *http.Cookie
+	cookie string
 	id     string
 }
 
@@ -191,8 +191,8 @@ func (rig *cutRig) lose(carriedOut bool) {
 	rig.proxy.cut("SET sid", carriedOut)
 }
 
-func (rig *cutRig) renewal() <-chan *http.Response {
-	answer := make(chan *http.Response, 1)
+func (rig *cutRig) renewal() <-chan *response {
+	answer := make(chan *response, 1)
 	go func() { answer <- useSession(rig.m, rig.cookie, func(s *session.Session) { s.Renew() }) }()
 	return answer
 }
@@ -204,20 +204,20 @@ func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			rig := newCutRig(t)
 			resp := tt.cut(t, rig)
-			fresh := newCookie(resp)
-			if resp.StatusCode != tt.status || (fresh != nil) != (tt.status == http.StatusOK) {
-				t.Errorf("renewal: got status %d and a cookie %t, want %d and one only with 200", resp.StatusCode, fresh != nil, tt.status)
+			fresh := resp.newCookie()
+			if resp.status != tt.status || (fresh != "") != (tt.status == http.StatusOK) {
+				t.Errorf("renewal: got status %d and a cookie %t, want %d and one only with 200", resp.status, fresh != "", tt.status)
 			}
 			rig.down.Store(false)
 			old := queryOne[int](t, rig.admin, "SELECT count(*) FROM schema_system.session WHERE sid = $1", rig.id)
 			if all := countRecords(t, rig.admin); all != 1 || (old == 1) != tt.old {
 				t.Errorf("records: got %d, of them %d under the old ID, want 1, under the old ID %t", all, old, tt.old)
 			}
-			if fresh != nil {
+			if fresh != "" {
 				rig.cookie = fresh
 			}
 			want := -1
-			if tt.old || fresh != nil {
+			if tt.old || fresh != "" {
 				want = 0
 			}
 			if got := counted(t, rig.m, rig.cookie); got != want {
@@ -250,15 +250,15 @@ func TestPostgresRenewalIsOneStep(t *testing.T) {
 			}
 		}
 	}()
-	seen := map[string]bool{cookie.Value: true}
+	seen := map[string]bool{cookie: true}
 	renewed := 0
 	// A look may take many renewals' time: it goes on until there were enough.
 	for deadline := time.Now().Add(patience); renewed < renewals || looks.Load() < renewals/4 && time.Now().Before(deadline); renewed++ {
 		old := cookie
-		if cookie = newCookie(useSession(m, old, func(s *session.Session) { s.Renew() })); cookie == nil {
+		if cookie = useSession(m, old, func(s *session.Session) { s.Renew() }).newCookie(); cookie == "" {
 			t.Fatal("renewal: got no cookie, want one")
 		}
-		seen[cookie.Value] = true
+		seen[cookie] = true
 		if got := counted(t, m, old); got != -1 {
 			t.Error("the old ID: got a record, want none")
 		}

@@ -19,7 +19,7 @@ import (
 // resealManager encrypts with the first secret and opens with all.
 func resealManager(t testing.TB, store session.Store, userKey string, secrets ...string) *session.Manager {
 	t.Helper()
-	return findManager(t, store, session.Config{
+	return newManager(t, store, session.Config{
 		Secret: secrets[0], OldSecrets: secrets[1:], Encrypt: true, UserKey: userKey,
 		StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
 	})
@@ -41,15 +41,15 @@ func TestReseal(t *testing.T) {
 	pool := pgtest.Pool(t)
 	store := newStoreWith(t, pool, session.PostgresOptions{})
 	oldest, old := strings.Repeat("the oldest secret", 3), sealSecretOld
-	login := func(m *session.Manager, user string) *http.Cookie {
-		return newCookie(useSession(m, nil, func(s *session.Session) {
+	login := func(m *session.Manager, user string) string {
+		return useSession(m, "", func(s *session.Session) {
 			session.Key[string]("userId").Set(s, user)
 			sealKey.Set(s, sealValue)
-		}))
+		}).newCookie()
 	}
 	login(resealManager(t, store, "userId", old), "expired")
 	execSQL(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 hour'")
-	cookies := map[string]*http.Cookie{
+	cookies := map[string]string{
 		"oldest":  login(resealManager(t, store, "userId", oldest), "ada"),
 		"old":     login(resealManager(t, store, "userId", old), "ada"),
 		"current": login(resealManager(t, store, "userId", sealSecret), "ada"),
@@ -120,8 +120,8 @@ func TestResealLosesNoRace(t *testing.T) {
 		want     int64 // resealed
 		wantLeft int   // the count in the session afterwards; -1: none is left
 	}{
-		{"a change, sealed with the current secret", []string{sealSecret, sealSecretOld}, pgIncrement, 0, 1},
-		{"a change, sealed with the old secret", []string{sealSecretOld}, pgIncrement, 1, 1},
+		{"a change, sealed with the current secret", []string{sealSecret, sealSecretOld}, increment, 0, 1},
+		{"a change, sealed with the old secret", []string{sealSecretOld}, increment, 1, 1},
 		{"a logout", []string{sealSecretOld}, (*session.Session).Destroy, 0, -1},
 		{"a renewal", []string{sealSecret, sealSecretOld}, (*session.Session).Renew, 0, 0},
 	} {
@@ -131,7 +131,7 @@ func TestResealLosesNoRace(t *testing.T) {
 			cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
 			program := resealManager(t, store, "", tt.secrets...)
 			race := &onUpdate{f: func() {
-				if c := newCookie(useSession(program, cookie, tt.between)); c != nil {
+				if c := useSession(program, cookie, tt.between).newCookie(); c != "" {
 					cookie = c
 				}
 			}}
@@ -156,13 +156,13 @@ func TestResealDuringARequest(t *testing.T) {
 	m := resealManager(t, store, "", sealSecret, sealSecretOld)
 	cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
 	resp := useSession(m, cookie, func(s *session.Session) {
-		pgIncrement(s)
+		increment(s)
 		if got := reseal(t, m, session.ResealOptions{}); got.Resealed != 1 {
 			t.Errorf("got %+v, want 1 resealed", got)
 		}
 	})
-	if got := counted(t, m, cookie); resp.StatusCode != http.StatusOK || got != 1 {
-		t.Errorf("got status %d and count %d, want 200 and 1", resp.StatusCode, got)
+	if got := counted(t, m, cookie); resp.status != http.StatusOK || got != 1 {
+		t.Errorf("got status %d and count %d, want 200 and 1", resp.status, got)
 	}
 }
 

@@ -27,7 +27,7 @@ import (
 )
 
 // tryStore makes a store, logging into the log if there is one.
-func tryStore(pool *pgxpool.Pool, log *pgLog) (*session.PostgresStore, error) {
+func tryStore(pool *pgxpool.Pool, log *logRecorder) (*session.PostgresStore, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	opts := session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)}
@@ -437,7 +437,7 @@ func TestSchemaOfConnectPgSimple(t *testing.T) {
 		ALTER TABLE "schema_system"."session" ADD CONSTRAINT "session_pkey" PRIMARY KEY ("sid") NOT DEFERRABLE INITIALLY IMMEDIATE;
 		CREATE INDEX "IDX_session_expire" ON "schema_system"."session" ("expire");`)
 	before := tableShape(t, pool)
-	log := &pgLog{}
+	log := &logRecorder{}
 	store, err := tryStore(pool, log)
 	if err != nil {
 		t.Fatal(err)
@@ -545,7 +545,7 @@ func TestSchemaConnectionFails(t *testing.T) {
 				cfg.ConnConfig.Password = password
 				tt.opt(cfg)
 			})
-			log := &pgLog{}
+			log := &logRecorder{}
 			_, err := tryStore(pool, log)
 			if err == nil {
 				t.Fatal("got no error, want one")
@@ -624,7 +624,7 @@ func TestSchemaWarnings(t *testing.T) {
 			if tt.before != "" {
 				execSQL(t, admin, fmt.Sprintf(tt.before+" -- %[1]s", role))
 			}
-			log := &pgLog{}
+			log := &logRecorder{}
 			pool := openPool(t, url, func(cfg *pgxpool.Config) {
 				cfg.ConnConfig.User, cfg.ConnConfig.Password = name, "of the role"
 			})

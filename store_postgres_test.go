@@ -38,9 +38,6 @@ const patience = 30 * time.Second
 // postgresSecret signs the cookies of these tests.
 const postgresSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
 
-// pgCount is what the tests count with.
-const pgCount = session.Key[int]("count")
-
 // openPool returns a pool on the database of the URL, closed at the end.
 func openPool(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	t.Helper()
@@ -84,16 +81,11 @@ func patientManager(t testing.TB, store session.Store, opts ...func(*session.Con
 	t.Helper()
 	cfg := session.Config{
 		Secret: postgresSecret, DisablePrune: true, StoreTimeout: patience,
-		Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
-	m, err := session.New(store, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return newManager(t, store, cfg)
 }
 
 func storeTimeout(d time.Duration) func(*session.Config) {
@@ -183,38 +175,18 @@ func holdOpen(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (releas
 	return release
 }
 
-// serve answers one request.
-func serve(m *session.Manager, cookie *http.Cookie, f http.HandlerFunc) *http.Response {
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	if cookie != nil {
-		r.AddCookie(cookie)
-	}
-	w := httptest.NewRecorder()
-	m.Handler(f).ServeHTTP(w, r)
-	return w.Result()
-}
-
 // useSession answers one request that does f with its session.
-func useSession(m *session.Manager, cookie *http.Cookie, f func(*session.Session)) *http.Response {
-	return serve(m, cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
-}
-
-// newCookie returns the session cookie of a response, nil if there is none.
-func newCookie(resp *http.Response) *http.Cookie {
-	for _, c := range resp.Cookies() {
-		if c.Name == "session" {
-			return c
-		}
-	}
-	return nil
+func useSession(m *session.Manager, cookie string, f func(*session.Session)) *response {
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+	return ask(m.Handler(h), request("GET", cookie))
 }
 
 // loginCounting makes a session and returns its cookie and ID.
-func loginCounting(t testing.TB, m *session.Manager) (cookie *http.Cookie, id string) {
+func loginCounting(t testing.TB, m *session.Manager) (cookie, id string) {
 	t.Helper()
-	resp := useSession(m, nil, func(s *session.Session) { pgCount.Set(s, 0) })
-	if cookie = newCookie(resp); cookie == nil {
-		t.Fatalf("login: got status %d and no cookie", resp.StatusCode)
+	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
+	if cookie = resp.newCookie(); cookie == "" {
+		t.Fatalf("login: got status %d and no cookie", resp.status)
 	}
 	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
 	if id == "" {
@@ -223,19 +195,17 @@ func loginCounting(t testing.TB, m *session.Manager) (cookie *http.Cookie, id st
 	return cookie, id
 }
 
-func pgIncrement(s *session.Session) { pgCount.Update(s, func(n int) int { return n + 1 }) }
-
 // counted returns the count of the cookie's session, -1 without one.
-func counted(t testing.TB, m *session.Manager, cookie *http.Cookie) int {
+func counted(t testing.TB, m *session.Manager, cookie string) int {
 	t.Helper()
 	n := -1
 	resp := useSession(m, cookie, func(s *session.Session) {
-		if got, ok := pgCount.Get(s); ok {
+		if got, ok := countKey.Get(s); ok {
 			n = got
 		}
 	})
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("reading the count: got status %d, want 200", resp.StatusCode)
+	if resp.status != http.StatusOK {
+		t.Errorf("reading the count: got status %d, want 200", resp.status)
 	}
 	return n
 }
@@ -267,26 +237,6 @@ func (p *statementLog) take() []string {
 }
 
 func (p *statementLog) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = p }
-
-// pgLog is a log that can be looked into.
-type pgLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *pgLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *pgLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *pgLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
 func TestPostgresStore(t *testing.T) {
 	pool := pgtest.Pool(t)
@@ -422,8 +372,8 @@ func TestPostgresInfiniteExpiry(t *testing.T) {
 	if err != nil || r.TTL < 50*365*24*time.Hour {
 		t.Errorf("Load: got %v left and %v, want very long", r.TTL, err)
 	}
-	if resp := useSession(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
-		t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+	if resp := useSession(m, cookie, increment); resp.status != http.StatusOK {
+		t.Errorf("a save: got status %d, want 200", resp.status)
 	}
 	if got := counted(t, m, cookie); got != 1 {
 		t.Errorf("count: got %d, want 1", got)
@@ -439,30 +389,29 @@ func TestPostgresStatements(t *testing.T) {
 	m := patientManager(t, newStore(t, pool))
 	cookie, _ := loginCounting(t, m)
 	other, _ := loginCounting(t, m)
-	forged := *cookie
-	forged.Value = "x" + forged.Value
+	forged := strings.Replace(cookie, "=", "=x", 1)
 	age := func() {
 		execSQL(t, pool, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
 	}
 	for _, tt := range []struct {
 		name   string
 		before func()
-		cookie *http.Cookie
+		cookie string
 		use    func(*session.Session)
 		want   []string // what each statement does
 	}{
 		{name: "no use", cookie: cookie, use: func(*session.Session) {}},
-		{name: "no cookie, a read", use: func(s *session.Session) { pgCount.Get(s) }},
-		{name: "a forged cookie", cookie: &forged, use: func(s *session.Session) { pgCount.Get(s) }},
-		{name: "a read", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s); s.Keys() }, want: []string{"SELECT"}},
-		{name: "the same value", cookie: cookie, use: func(s *session.Session) { pgCount.Set(s, 0) }, want: []string{"SELECT"}},
-		{name: "a save", cookie: cookie, use: pgIncrement, want: []string{"SELECT", "UPDATE"}},
-		{name: "a due touch", before: age, cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT", "UPDATE"}},
-		{name: "a read after it", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT"}},
-		{name: "a save with a due touch", before: age, cookie: cookie, use: pgIncrement, want: []string{"SELECT", "UPDATE"}},
-		{name: "a new session", use: pgIncrement, want: []string{"INSERT"}},
-		{name: "a renewal with a save and a due touch", before: age, cookie: cookie, use: func(s *session.Session) { s.Renew(); pgIncrement(s) }, want: []string{"SELECT", "UPDATE"}},
-		{name: "a dead ID", cookie: cookie, use: func(s *session.Session) { pgCount.Get(s) }, want: []string{"SELECT"}},
+		{name: "no cookie, a read", use: func(s *session.Session) { countKey.Get(s) }},
+		{name: "a forged cookie", cookie: forged, use: func(s *session.Session) { countKey.Get(s) }},
+		{name: "a read", cookie: cookie, use: func(s *session.Session) { countKey.Get(s); s.Keys() }, want: []string{"SELECT"}},
+		{name: "the same value", cookie: cookie, use: func(s *session.Session) { countKey.Set(s, 0) }, want: []string{"SELECT"}},
+		{name: "a save", cookie: cookie, use: increment, want: []string{"SELECT", "UPDATE"}},
+		{name: "a due touch", before: age, cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT", "UPDATE"}},
+		{name: "a read after it", cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT"}},
+		{name: "a save with a due touch", before: age, cookie: cookie, use: increment, want: []string{"SELECT", "UPDATE"}},
+		{name: "a new session", use: increment, want: []string{"INSERT"}},
+		{name: "a renewal with a save and a due touch", before: age, cookie: cookie, use: func(s *session.Session) { s.Renew(); increment(s) }, want: []string{"SELECT", "UPDATE"}},
+		{name: "a dead ID", cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT"}},
 		{name: "a logout", cookie: other, use: func(s *session.Session) { s.Destroy() }, want: []string{"DELETE"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -470,8 +419,8 @@ func TestPostgresStatements(t *testing.T) {
 				tt.before()
 			}
 			tracer.take()
-			if resp := useSession(m, tt.cookie, tt.use); resp.StatusCode != http.StatusOK {
-				t.Errorf("status: got %d, want 200", resp.StatusCode)
+			if resp := useSession(m, tt.cookie, tt.use); resp.status != http.StatusOK {
+				t.Errorf("status: got %d, want 200", resp.status)
 			}
 			var got []string
 			for _, sql := range tracer.take() {
@@ -504,7 +453,7 @@ func TestPostgresSavesAreHeapOnly(t *testing.T) {
 	}
 	before := expire()
 	for range saves {
-		useSession(m, cookie, pgIncrement)
+		useSession(m, cookie, increment)
 	}
 	if got := expire(); got != before {
 		t.Errorf("expire after %d saves: got %s, want %s", saves, got, before)
@@ -749,7 +698,7 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 			admin := openPool(t, url)
 			pool := openPool(t, url, maxConns(8))
 			m := patientManager(t, newStore(t, pool))
-			var cookies [sessions]*http.Cookie
+			var cookies [sessions]string
 			var ids []string
 			for i := range cookies {
 				cookie, id := loginCounting(t, m)
@@ -788,7 +737,7 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 				}
 				defer c.Close()
 				conns = append(conns, c)
-				fmt.Fprintf(c, "GET /?key=k%d HTTP/1.1\r\nHost: test\r\nCookie: session=%s\r\n\r\n", i, cookies[i%sessions].Value)
+				fmt.Fprintf(c, "GET /?key=k%d HTTP/1.1\r\nHost: test\r\nCookie: %s\r\n\r\n", i, cookies[i%sessions])
 			}
 			entered.Wait()
 			if tt.locked {
@@ -878,7 +827,7 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 	pool := openPool(t, url, maxConns(6))
 	store := newStore(t, pool)
 	m := patientManager(t, store)
-	var cookies [sessions]*http.Cookie
+	var cookies [sessions]string
 	for i := range cookies {
 		cookies[i], _ = loginCounting(t, m)
 	}
@@ -893,8 +842,8 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				if resp := useSession(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
-					t.Errorf("status: got %d, want 200", resp.StatusCode)
+				if resp := useSession(m, cookies[i], increment); resp.status != http.StatusOK {
+					t.Errorf("status: got %d, want 200", resp.status)
 				}
 				rounds[i].Add(1)
 			}
@@ -1004,7 +953,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				execSQL(t, pool, "DROP SCHEMA IF EXISTS schema_system CASCADE; DROP TYPE IF EXISTS e")
 				store := newStore(t, pool)
 				id := createRecord(t, store, `{"a":1}`)
-				log := &pgLog{}
+				log := &logRecorder{}
 				m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
 				cookie, sid := loginCounting(t, m)
 				execSQL(t, pool, tt.ddl)
@@ -1028,7 +977,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				note(store.Create(ctx, newID+"\x00", session.Record{Data: []byte(data), TTL: time.Hour}))
 				_, err := store.Prune(ctx, time.Minute)
 				note(err)
-				for _, c := range []*http.Cookie{cookie, nil} {
+				for _, c := range []string{cookie, ""} {
 					useSession(m, c, func(s *session.Session) {
 						session.Key[string]("k").Set(s, "confidential")
 						note(s.Save(ctx))
@@ -1039,7 +988,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				if !strings.Contains(text.String(), "SQLSTATE") {
 					t.Error("got no error of the database, want one to look at")
 				}
-				for _, secret := range []string{id, newID, sid, "confidential", cookie.Value} {
+				for _, secret := range []string{id, newID, sid, "confidential", strings.TrimPrefix(cookie, "session=")} {
 					if i := strings.Index(text.String(), secret); i >= 0 {
 						start := strings.LastIndexByte(text.String()[:i], '\n') + 1
 						t.Errorf("an ID or data is in an error or the log, after: %s", text.String()[start:i])
@@ -1135,17 +1084,17 @@ func TestPostgresRestarts(t *testing.T) {
 					warmUp(t, p)
 				}
 			}
-			var cookies [3 * each]*http.Cookie
+			var cookies [3 * each]string
 			for i := range cookies {
 				cookies[i], _ = loginCounting(t, managers[0])
 			}
 			// All but the reads have loaded their sessions before and save them
 			// afterwards, so that it is the saves that meet dead connections.
-			var slow []func() *http.Response
+			var slow []func() *response
 			for i, c := range cookies[each:] {
-				use := pgIncrement
+				use := increment
 				if i >= each {
-					use = func(s *session.Session) { s.Renew(); pgIncrement(s) }
+					use = func(s *session.Session) { s.Renew(); increment(s) }
 				}
 				slow = append(slow, startSlow(managers[i%programs], c, use))
 			}
@@ -1159,8 +1108,8 @@ func TestPostgresRestarts(t *testing.T) {
 					return
 				}
 				resp := slow[i-each]()
-				if resp.StatusCode != http.StatusOK {
-					t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+				if resp.status != http.StatusOK {
+					t.Errorf("a save: got status %d, want 200", resp.status)
 				}
 				if i < 2*each {
 					return
@@ -1168,7 +1117,7 @@ func TestPostgresRestarts(t *testing.T) {
 				if counted(t, managers[0], cookies[i]) != -1 {
 					t.Error("the old ID: got a record, want none")
 				}
-				if cookies[i] = newCookie(resp); cookies[i] == nil {
+				if cookies[i] = resp.newCookie(); cookies[i] == "" {
 					t.Error("a renewal: got no cookie, want one")
 				}
 			})
@@ -1181,13 +1130,13 @@ func TestPostgresRestarts(t *testing.T) {
 			if tt.said { // many requests change the same key
 				slow = nil
 				for i := range 3 * each {
-					slow = append(slow, startSlow(managers[i%programs], cookies[0], pgIncrement))
+					slow = append(slow, startSlow(managers[i%programs], cookies[0], increment))
 				}
 				warm()
 				tt.act(t)
 				together(3*each, func(i int) {
-					if resp := slow[i](); resp.StatusCode != http.StatusOK {
-						t.Errorf("a shared save: got status %d, want 200", resp.StatusCode)
+					if resp := slow[i](); resp.status != http.StatusOK {
+						t.Errorf("a shared save: got status %d, want 200", resp.status)
 					}
 				})
 				if got := counted(t, managers[0], cookies[0]); got != 3*each {
@@ -1210,23 +1159,23 @@ func TestPostgresRestarts(t *testing.T) {
 		}
 		for _, tt := range []struct {
 			name   string
-			cookie *http.Cookie
+			cookie string
 			use    func(*session.Session)
 			want   int
 		}{
-			{"a read", cookie, func(s *session.Session) { pgCount.Get(s) }, 503},
-			{"a save", cookie, pgIncrement, 503},
-			{"a login", nil, pgIncrement, 503},
+			{"a read", cookie, func(s *session.Session) { countKey.Get(s) }, 503},
+			{"a save", cookie, increment, 503},
+			{"a login", "", increment, 503},
 			{"a logout", cookie, func(s *session.Session) { s.Destroy() }, 503},
 			{"a public page", cookie, func(*session.Session) {}, 200},
-			{"a first visit", nil, func(s *session.Session) { pgCount.Get(s) }, 200},
-			{"a page that detaches its session", cookie, func(s *session.Session) { pgCount.Get(s); s.Detach() }, 200},
+			{"a first visit", "", func(s *session.Session) { countKey.Get(s) }, 200},
+			{"a page that detaches its session", cookie, func(s *session.Session) { countKey.Get(s); s.Detach() }, 200},
 		} {
 			start := time.Now()
 			var failed error
 			resp := useSession(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
-			if resp.StatusCode != tt.want || len(resp.Cookies()) != 0 {
-				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.StatusCode, len(resp.Cookies()), tt.want)
+			if resp.status != tt.want || len(resp.cookies()) != 0 {
+				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.status, len(resp.cookies()), tt.want)
 			}
 			if took := time.Since(start); took > 3*time.Second {
 				t.Errorf("%s: took %v, want about a quarter of a second", tt.name, took)
@@ -1238,7 +1187,7 @@ func TestPostgresRestarts(t *testing.T) {
 		if err := server.Start(context.Background()); err != nil {
 			t.Fatal(err)
 		}
-		useSession(m, cookie, pgIncrement)
+		useSession(m, cookie, increment)
 		if got := counted(t, m, cookie); got != 1 {
 			t.Errorf("count after it: got %d, want 1: still logged in", got)
 		}
@@ -1247,7 +1196,7 @@ func TestPostgresRestarts(t *testing.T) {
 	t.Run("restarted under load", func(t *testing.T) {
 		const clients = 8
 		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)))
-		var cookies [clients]*http.Cookie
+		var cookies [clients]string
 		for i := range cookies {
 			cookies[i], _ = loginCounting(t, m)
 		}
@@ -1262,8 +1211,8 @@ func TestPostgresRestarts(t *testing.T) {
 						return
 					default:
 					}
-					if resp := useSession(m, cookies[i], pgIncrement); resp.StatusCode != http.StatusOK {
-						t.Errorf("a save: got status %d, want 200", resp.StatusCode)
+					if resp := useSession(m, cookies[i], increment); resp.status != http.StatusOK {
+						t.Errorf("a save: got status %d, want 200", resp.status)
 						return
 					}
 					counts[i].Add(1)
@@ -1390,31 +1339,31 @@ func TestPostgresReplyLost(t *testing.T) {
 				count     int // afterwards; -1: no record
 				renewed   bool
 			}{
-				{name: "Load", sql: "SELECT sess", use: func(s *session.Session) { pgCount.Get(s) }},
-				{name: "Update", sql: "SET sess", use: pgIncrement, count: 1},
-				{name: "Set", sql: "SET sess", use: func(s *session.Session) { pgCount.Set(s, 7) }, count: 7},
-				{name: "a shorter idle timeout", sql: "SET sess", use: func(s *session.Session) { s.SetIdleTimeout(time.Hour); pgIncrement(s) }, count: 1},
+				{name: "Load", sql: "SELECT sess", use: func(s *session.Session) { countKey.Get(s) }},
+				{name: "Update", sql: "SET sess", use: increment, count: 1},
+				{name: "Set", sql: "SET sess", use: func(s *session.Session) { countKey.Set(s, 7) }, count: 7},
+				{name: "a shorter idle timeout", sql: "SET sess", use: func(s *session.Session) { s.SetIdleTimeout(time.Hour); increment(s) }, count: 1},
 				{name: "Renew", sql: "SET sid", use: func(s *session.Session) { s.Renew() }, renewed: true},
-				{name: "Renew and Update", sql: "SET sid", use: func(s *session.Session) { s.Renew(); pgIncrement(s) }, count: 1, renewed: true},
-				{name: "Touch", sql: "SET expire", use: func(s *session.Session) { pgCount.Get(s) }},
+				{name: "Renew and Update", sql: "SET sid", use: func(s *session.Session) { s.Renew(); increment(s) }, count: 1, renewed: true},
+				{name: "Touch", sql: "SET expire", use: func(s *session.Session) { countKey.Get(s) }},
 				{name: "Destroy", sql: "DELETE", use: func(s *session.Session) { s.Destroy() }, count: -1},
-				{name: "Destroy and a new session", sql: "DELETE", use: func(s *session.Session) { s.Destroy(); pgIncrement(s) }, count: 1, renewed: true},
-				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); pgIncrement(s) }, count: 1, renewed: true},
+				{name: "Destroy and a new session", sql: "DELETE", use: func(s *session.Session) { s.Destroy(); increment(s) }, count: 1, renewed: true},
+				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); increment(s) }, count: 1, renewed: true},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
 					cookie, _ := loginCounting(t, plain)
 					execSQL(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
 					hit := proxy.cut(tt.sql, cut.forward)
 					resp := useSession(m, cookie, tt.use)
-					if resp.StatusCode != http.StatusOK {
-						t.Errorf("status: got %d, want 200", resp.StatusCode)
+					if resp.status != http.StatusOK {
+						t.Errorf("status: got %d, want 200", resp.status)
 					}
 					if !hit() {
 						t.Error("the proxy has seen no such statement")
 					}
 					old := cookie
 					if tt.renewed {
-						if cookie = newCookie(resp); cookie == nil {
+						if cookie = resp.newCookie(); cookie == "" {
 							t.Fatal("cookie: got none, want the new one")
 						}
 						if got := counted(t, plain, old); got != -1 {
@@ -1442,9 +1391,9 @@ func TestPostgresReplyLost(t *testing.T) {
 			}
 			t.Run("Create", func(t *testing.T) {
 				hit := proxy.cut("INSERT", cut.forward)
-				resp := useSession(m, nil, pgIncrement)
-				if cookie := newCookie(resp); resp.StatusCode != http.StatusOK || cookie == nil || counted(t, plain, cookie) != 1 || !hit() {
-					t.Errorf("login: got status %d and cookie %t, want 200 and one that works", resp.StatusCode, cookie != nil)
+				resp := useSession(m, "", increment)
+				if cookie := resp.newCookie(); resp.status != http.StatusOK || cookie == "" || counted(t, plain, cookie) != 1 || !hit() {
+					t.Errorf("login: got status %d and cookie %t, want 200 and one that works", resp.status, cookie != "")
 				}
 				if got := countRecords(t, direct); got != 1 {
 					t.Errorf("records: got %d, want 1: no orphan", got)
@@ -1612,11 +1561,11 @@ func TestPostgresLargeRecords(t *testing.T) {
 	cookie, id := loginCounting(t, m)
 	large := session.Key[string]("large")
 	value := strings.Repeat("€", 100_000)
-	if resp := useSession(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.StatusCode != http.StatusOK {
-		t.Fatalf("status: got %d, want 200", resp.StatusCode)
+	if resp := useSession(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.status != http.StatusOK {
+		t.Fatalf("status: got %d, want 200", resp.status)
 	}
-	if resp := useSession(m, cookie, pgIncrement); resp.StatusCode != http.StatusOK {
-		t.Fatalf("status: got %d, want 200", resp.StatusCode)
+	if resp := useSession(m, cookie, increment); resp.status != http.StatusOK {
+		t.Fatalf("status: got %d, want 200", resp.status)
 	}
 	raw := queryOne[string](t, pool, "SELECT sess::text FROM schema_system.session WHERE sid = $1", id)
 	var got struct {

@@ -54,11 +54,7 @@ func (b *browser) visit(h func(*session.Session)) *response {
 }
 
 func (b *browser) serve(h http.HandlerFunc) *response {
-	r := httptest.NewRequest("GET", "/", nil)
-	if b.cookie != "" {
-		r.Header.Set("Cookie", b.cookie)
-	}
-	return b.send(r, h)
+	return b.send(request("GET", b.cookie), h)
 }
 
 func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
@@ -80,14 +76,16 @@ func ask(h http.Handler, r *http.Request) *response {
 	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: w.Body.String()}
 }
 
-// post is ask for a request with nothing but a cookie, "" for none.
-func post(h http.Handler, cookie string) *response {
-	r := httptest.NewRequest("POST", "/", nil)
+// request has nothing but a cookie, "" for none.
+func request(method, cookie string) *http.Request {
+	r := httptest.NewRequest(method, "/", nil)
 	if cookie != "" {
 		r.Header.Set("Cookie", cookie)
 	}
-	return ask(h, r)
+	return r
 }
+
+func post(h http.Handler, cookie string) *response { return ask(h, request("POST", cookie)) }
 
 // with returns another browser that has got hold of the same cookie.
 func (b *browser) with(m *session.Manager) *browser {
@@ -123,6 +121,26 @@ type response struct {
 	trailer http.Header
 	body    string
 	err     error // the connection or stream broke
+}
+
+// cookies returns what was set, each as name=value.
+func (r *response) cookies() (pairs []string) {
+	for _, line := range r.header["Set-Cookie"] {
+		pair, _, _ := strings.Cut(line, ";")
+		pairs = append(pairs, pair)
+	}
+	return pairs
+}
+
+// newCookie returns the session cookie that was set, as name=value, "" if there
+// is none.
+func (r *response) newCookie() string {
+	for _, pair := range r.cookies() {
+		if strings.HasPrefix(pair, "session=") {
+			return pair
+		}
+	}
+	return ""
 }
 
 // setCookie returns the only Set-Cookie header, "" for none or several.
@@ -221,6 +239,8 @@ func (l *logRecorder) reset() {
 }
 
 func (l *logRecorder) logger() *slog.Logger { return slog.New(l) }
+
+func increment(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }
 
 func wantCalls(t testing.TB, what string, s *hookedStore, want string) {
 	t.Helper()

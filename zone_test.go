@@ -25,7 +25,7 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 		{"options of the connection string, which node-postgres takes too", "options", "-c TimeZone=Asia/Kolkata", true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			log := new(pgLog)
+			log := &logRecorder{}
 			pool := openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.parameter] = tc.value })
 			store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: log.logger()})
 			if err != nil {
