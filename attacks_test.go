@@ -10,7 +10,6 @@ import (
 	"go/token"
 	"go/types"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/url"
 	"os/exec"
@@ -236,8 +235,8 @@ func TestSignaturesAreComparedInConstantTime(t *testing.T) {
 // CVE-2015-5143, CVE-2015-5963: 1,000 visitors without a session, or with a
 // cookie that names none, who do everything but store a value.
 func TestPostgresVisitorsFillNothing(t *testing.T) {
-	tracer := &statementLog{}
-	pool := pgtest.Pool(t, tracer.use)
+	traced := &tracer{}
+	pool := pgtest.Pool(t, traced.use)
 	store := newStore(t, pool)
 	for _, f := range bothFormats {
 		m := patientManager(t, store, func(cfg *session.Config) { cfg.Cookie.Format = f.format })
@@ -247,7 +246,7 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 		id := strings.Repeat("x", 32)
 		forged, _ := foreign.SignCookie(id)
 		gone, _ := m.SignCookie(id)
-		tracer.take()
+		traced.take()
 		for i := range 1000 {
 			var cookie string
 			if value := []string{"", "garbage", id, forged, gone}[i%5]; value != "" {
@@ -269,7 +268,7 @@ func TestPostgresVisitorsFillNothing(t *testing.T) {
 				t.Fatalf("%s, visitor %d: got status %d, %d cookies, want 200 and none", f.name, i%5, resp.status, len(resp.cookies()))
 			}
 		}
-		if got := len(tracer.take()); got != 200 {
+		if got := len(traced.take()); got != 200 {
 			t.Errorf("%s: statements: got %d, want 200, the lookups of the signed ID", f.name, got)
 		}
 		if got := countRecords(t, pool); got != 0 {
@@ -486,10 +485,7 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 // beside each other and then changed.
 func TestPostgresOddRows(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{BatchSlots: 1, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := newStore(t, pool, session.PostgresOptions{BatchSlots: 1})
 	const cookie = `"cookie":{"originalMaxAge":60000,"path":"/"}`
 	big := `,"big":"` + strings.Repeat("0123456789", 1<<20) + `"`
 	for _, tt := range []struct {

@@ -40,14 +40,14 @@ func TestSchemaSQL(t *testing.T) {
 			byHand, byStore := pgtest.Pool(t), pgtest.Pool(t)
 			run(byHand)
 			run(byHand)
-			newStoreWith(t, byStore, tt.opts)
+			newStore(t, byStore, tt.opts)
 			got, want := queryOne[string](t, byHand, made, table), queryOne[string](t, byStore, made, table)
 			if got != want || strings.Count(got, "INDEX") != 2+len(tt.opts.IndexKeys) {
 				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 			log := &logRecorder{}
 			tt.opts.Logger = log.logger()
-			newStoreWith(t, byHand, tt.opts)
+			newStore(t, byHand, tt.opts)
 			if got := log.String(); strings.Contains(got, " made") || strings.Contains(got, "level=WARN") {
 				t.Errorf("a store on it: got %s, want nothing made and no warning", got)
 			}

@@ -108,10 +108,7 @@ func newQuietRig(t *testing.T, format session.CookieFormat, encrypt bool) *quiet
 
 func (rig *quietRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
 	rig.t.Helper()
-	store, err := session.NewPostgresStore(rig.t.Context(), pool, session.PostgresOptions{Logger: slog.New(rig.o)})
-	if err != nil {
-		rig.t.Fatal(err)
-	}
+	store := newStore(rig.t, pool, session.PostgresOptions{Logger: slog.New(rig.o)})
 	return store
 }
 

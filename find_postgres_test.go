@@ -21,18 +21,6 @@ import (
 	"github.com/pgsession/session/sessiontest"
 )
 
-func newStoreWith(t testing.TB, pool *pgxpool.Pool, opts session.PostgresOptions) *session.PostgresStore {
-	t.Helper()
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	store, err := session.NewPostgresStore(context.Background(), pool, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
-
 // insertRow stores a record as somebody else would.
 func insertRow(t testing.TB, pool *pgxpool.Pool, data string) {
 	t.Helper()
@@ -45,7 +33,7 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 	for _, indexed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("indexed %t", indexed), func(t *testing.T) {
 			pool := pgtest.Pool(t)
-			first := newStoreWith(t, pool, session.PostgresOptions{})
+			first := newStore(t, pool)
 			odd := []string{
 				`{"userId":42,"a":"\u0000"}`, `{"a":"\ud800","userId":"42"}`, `{"a":"\udfff\\u0000","userId":42}`,
 				`{"a\u0000":{"b":"\uD800x"},"userId":42}`, `{"a":"\\","userId":42}`, `{"a":"\\\\u0000","userId" : 42 }`,
@@ -59,7 +47,7 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 			}
 			store := first
 			if indexed {
-				store = newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
+				store = newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
 				insertRow(t, pool, odd[0])                // also with the index in place
 				insertRow(t, pool, `{"userId":"\u0000"}`) // and in the value itself
 			}
@@ -85,7 +73,7 @@ func TestFindingPassesOverOddRows(t *testing.T) {
 func TestKeysAreQuoted(t *testing.T) {
 	pool := pgtest.Pool(t)
 	names := []string{`o'hara`, `back\slash`, `a"b`, `%d %[1]s`, `$1`, `ключ`, strings.Repeat("long", 40), `'); DROP TABLE schema_system.session; --`}
-	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: names}))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: names}))
 	for _, name := range names {
 		key := session.Key[string](name)
 		useSession(m, "", func(s *session.Session) { key.Set(s, `it's \ "quoted"`) })
@@ -105,13 +93,13 @@ func TestKeysAreQuoted(t *testing.T) {
 // without statistics.
 func TestIndexKeys(t *testing.T) {
 	pool := pgtest.Pool(t)
-	newStoreWith(t, pool, session.PostgresOptions{})
+	newStore(t, pool)
 	execSQL(t, pool, `INSERT INTO schema_system.session
 		SELECT 'user' || n, json_build_object('cookie', json_build_object('originalMaxAge', 60000), 'userId', n, 'pad', repeat('x', 200)), now() + n * interval '1 second'
 		FROM generate_series(1, 20000) n`)
 	log := &logRecorder{}
 	opts := session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}
-	together(8, func(int) { newStoreWith(t, pool, opts) })
+	together(8, func(int) { newStore(t, pool, opts) })
 	if got := strings.Count(log.String(), "session: index made"); got != 1 {
 		t.Errorf("programs that made it: got %d of 8, want 1", got)
 	}
@@ -122,9 +110,9 @@ func TestIndexKeys(t *testing.T) {
 		if analyzed {
 			execSQL(t, pool, "ANALYZE schema_system.session")
 		}
-		trace := new(statementLog)
+		trace := new(tracer)
 		traced := openPool(t, pool.Config().ConnString(), trace.use)
-		m := patientManager(t, newStoreWith(t, traced, opts))
+		m := patientManager(t, newStore(t, traced, opts))
 		trace.take()
 		if got := handlesOf(t, m, userIDKey.Is(777)); len(got) != 1 {
 			t.Fatalf("Sessions: got %d, want 1", len(got))
@@ -160,7 +148,7 @@ func planOf(t *testing.T, pool *pgxpool.Pool, sql string) string {
 
 func TestIndexKeysWithoutTheRight(t *testing.T) {
 	pool := pgtest.Pool(t)
-	newStoreWith(t, pool, session.PostgresOptions{})
+	newStore(t, pool)
 	role := "finder_" + strings.ToLower(rand.Text())
 	execSQL(t, pool, fmt.Sprintf(`CREATE ROLE %s LOGIN PASSWORD 'x'; GRANT USAGE ON SCHEMA schema_system TO %[1]s;
 		GRANT SELECT, INSERT, UPDATE, DELETE ON schema_system.session TO %[1]s`, role))
@@ -172,7 +160,7 @@ func TestIndexKeysWithoutTheRight(t *testing.T) {
 			return err
 		}
 	})
-	m := patientManager(t, newStoreWith(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
+	m := patientManager(t, newStore(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
 	_, handle := loginAs(t, m, 1, "a")
 	if got := handlesOf(t, m, userIDKey.Is(1)); !slices.Equal(got, []string{handle}) {
 		t.Errorf("Sessions without the index: got %d, want 1", len(got))
@@ -183,12 +171,12 @@ func TestIndexKeysWithoutTheRight(t *testing.T) {
 	}
 	execSQL(t, pool, strings.NewReplacer(`\"`, `"`, `\\`, `\`).Replace(run[1])) // as a person would copy it
 	log = &logRecorder{}
-	newStoreWith(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
+	newStore(t, limited, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
 	if strings.Contains(log.String(), "WARN") {
 		t.Errorf("after its owner ran the statement: got\n%s\nwant no warning", log)
 	}
 	execSQL(t, pool, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'schema_system.\"idx_session_key_userId\"'::regclass")
-	newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
+	newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()})
 	if !strings.Contains(log.String(), "an index is not valid") {
 		t.Errorf("a broken index: got\n%s\nwant a warning", log)
 	}
@@ -197,7 +185,7 @@ func TestIndexKeysWithoutTheRight(t *testing.T) {
 // Values and neighbours with backslashes that look like escapes.
 func TestFindingByOddValues(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"tenant"}}))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"tenant"}}))
 	values := []string{`CORP\udaya`, `a\u0000b`, `\ud8`, `\\u0000`, "é", "\u20ac", "😀", `"quoted"`, "", " ", "victim x"}
 	for _, v := range values {
 		useSession(m, "", func(s *session.Session) { tenantKey.Set(s, v) })
@@ -226,7 +214,7 @@ func TestFindingInLatin1(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
 	insertRow(t, pool, `{"userId":1,"a":"\u2028\u20ac"}`)
 	insertRow(t, pool, `{"userId":2}`)
 	for user := range 3 {
@@ -250,10 +238,10 @@ func TestIndexKeysUnderOddSettings(t *testing.T) {
 	} {
 		t.Run(tc.name+" "+tc.value, func(t *testing.T) {
 			url := pgtest.URL(t)
-			newStoreWith(t, openPool(t, url), session.PostgresOptions{})
+			newStore(t, openPool(t, url))
 			log := &logRecorder{}
 			pool := openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.name] = tc.value })
-			m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
+			m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: log.logger()}))
 			if made := strings.Contains(log.String(), "session: index made"); made != tc.made || strings.Contains(log.String(), "could not be made") == made {
 				t.Errorf("made: got %t, want %t, or a warning", made, tc.made)
 			}
@@ -274,7 +262,7 @@ func TestIndexKeysOfOtherTables(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			pool := pgtest.Pool(t)
 			execSQL(t, pool, c.sql)
-			m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
+			m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}))
 			_, a := loginAs(t, m, 1, "a")
 			_, b := loginAs(t, m, 1, "b")
 			loginAs(t, m, 2, "c")
@@ -300,7 +288,7 @@ func TestIndexKeysRefusals(t *testing.T) {
 func TestPostgresStoreWithHashedIDs(t *testing.T) {
 	for _, sharing := range []bool{true, false} {
 		t.Run(fmt.Sprintf("sharing %t", sharing), func(t *testing.T) {
-			store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})
+			store := newStore(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
@@ -309,7 +297,7 @@ func TestPostgresStoreWithHashedIDs(t *testing.T) {
 // Whoever reads the table, and knows the secret, cannot be anybody in it.
 func TestHashedIDs(t *testing.T) {
 	pool := pgtest.Pool(t)
-	m := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{HashIDs: true}))
 	cookie, _ := loginAs(t, m, 1, "a")
 	var id string
 	useSession(m, cookie, func(s *session.Session) {
@@ -337,7 +325,7 @@ func TestHashedIDs(t *testing.T) {
 			}
 		}
 	}
-	_, err := session.New(newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}), session.Config{
+	_, err := session.New(newStore(t, pool, session.PostgresOptions{HashIDs: true}), session.Config{
 		Secret: postgresSecret, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err == nil || !strings.Contains(err.Error(), "HashIDs") {
@@ -358,11 +346,11 @@ func TestConversionToHashedIDs(t *testing.T) {
 	for _, encrypt := range []bool{false, true} {
 		pool := pgtest.Pool(t)
 		encrypted := func(cfg *session.Config) { cfg.Encrypt = encrypt }
-		cookie, _ := loginAs(t, patientManager(t, newStoreWith(t, pool, session.PostgresOptions{}), encrypted), 1, "a")
+		cookie, _ := loginAs(t, patientManager(t, newStore(t, pool), encrypted), 1, "a")
 		for range 2 {
 			execSQL(t, pool, string(sql[1]))
 		}
-		hashed := patientManager(t, newStoreWith(t, pool, session.PostgresOptions{HashIDs: true}), encrypted)
+		hashed := patientManager(t, newStore(t, pool, session.PostgresOptions{HashIDs: true}), encrypted)
 		if user := userIn(hashed, cookie); user != 1 {
 			t.Errorf("encrypted %t: got user %d, want 1", encrypt, user)
 		}
@@ -372,7 +360,7 @@ func TestConversionToHashedIDs(t *testing.T) {
 // The table says which sessions have the same user, and not who that is.
 func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := newStoreWith(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
+	store := newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
 	user := session.Key[string]("userId")
 	with := func(secret string, old ...string) *session.Manager {
 		return newManager(t, store, session.Config{Secret: secret, OldSecrets: old, Encrypt: true, UserKey: "userId", DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})

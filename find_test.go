@@ -29,10 +29,7 @@ func eachFindingStore(t *testing.T, test func(t *testing.T, store session.Store,
 	postgres := func(schema string, opts session.PostgresOptions) func(*testing.T) session.Store {
 		return func(t *testing.T) session.Store {
 			opts.Schema, opts.Logger = schema, slog.New(slog.DiscardHandler)
-			store, err := session.NewPostgresStore(t.Context(), pool, opts)
-			if err != nil {
-				t.Fatal(err)
-			}
+			store := newStore(t, pool, opts)
 			return store
 		}
 	}

@@ -1,32 +1,12 @@
 package session_test
 
 import (
-	"log/slog"
 	"net/http"
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgsession/session"
-	"github.com/pgsession/session/internal/pgtest"
 )
-
-// newPrograms returns managers that share a database, each with a pool of its own.
-func newPrograms(t *testing.T, n int, opts session.PostgresOptions) ([]*session.Manager, *pgxpool.Pool) {
-	t.Helper()
-	url := pgtest.URL(t)
-	opts.Logger = slog.New(slog.DiscardHandler)
-	var managers []*session.Manager
-	for range n {
-		store, err := session.NewPostgresStore(t.Context(), openPool(t, url, maxConns(8)), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		managers = append(managers, patientManager(t, store))
-	}
-	return managers, openPool(t, url)
-}
 
 // eachBatching runs a test with shared statements as they are by default, forced
 // to batches of several sizes, and without.

@@ -20,9 +20,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 )
@@ -321,23 +318,10 @@ func TestHandlerUnusedLeavesNoTrace(t *testing.T) {
 	}
 }
 
-// queryCounter counts statements.
-type queryCounter struct{ n atomic.Int64 }
-
-func (c *queryCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	c.n.Add(1)
-	return ctx
-}
-
-func (c *queryCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
 func TestHandlerStatements(t *testing.T) {
-	tracer := &queryCounter{}
-	pool := pgtest.Pool(t, func(c *pgxpool.Config) { c.ConnConfig.Tracer = tracer })
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var statements atomic.Int64
+	pool := pgtest.Pool(t, (&tracer{start: func(string) { statements.Add(1) }}).use)
+	store := newStore(t, pool)
 	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
 	m := newManager(t, store, cfg)
 	use := func(f func(s *session.Session)) http.Handler {
@@ -391,9 +375,9 @@ func TestHandlerStatements(t *testing.T) {
 		{"create", "", func(s *session.Session) { nameKey.Set(s, "eve") }, 1, true, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			before := tracer.n.Load()
+			before := statements.Load()
 			reply := post(use(tt.use), tt.cookie)
-			if got := tracer.n.Load() - before; got != tt.want {
+			if got := statements.Load() - before; got != tt.want {
 				t.Errorf("statements: got %d, want %d", got, tt.want)
 			}
 			reply.want(t, 200, "page")

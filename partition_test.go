@@ -73,21 +73,15 @@ func movingID(t *testing.T, pool *pgxpool.Pool, id string) string {
 			AND NOT satisfies_hash_partition('schema_system.session'::regclass, 8, part, v) LIMIT 1`, id)
 }
 
-// serializationFailures counts the statements that ended with 40001.
-type serializationFailures struct{ atomic.Int64 }
-
-func (s *serializationFailures) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
+// countFailures counts the statements that ended with 40001.
+func countFailures(n *atomic.Int64) *tracer {
+	return &tracer{end: func(err error, _ time.Duration) {
+		var pe *pgconn.PgError
+		if errors.As(err, &pe) && pe.Code == "40001" {
+			n.Add(1)
+		}
+	}}
 }
-
-func (s *serializationFailures) TraceQueryEnd(_ context.Context, _ *pgx.Conn, data pgx.TraceQueryEndData) {
-	var pe *pgconn.PgError
-	if errors.As(data.Err, &pe) && pe.Code == "40001" {
-		s.Add(1)
-	}
-}
-
-func (s *serializationFailures) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = s }
 
 func TestPartitionedStore(t *testing.T) {
 	eachBatching(t, func(t *testing.T, opts session.PostgresOptions) {
@@ -101,10 +95,7 @@ func TestPartitionedStore(t *testing.T) {
 			t.Errorf("a record from before: got it in %q, want it in a partition", got)
 		}
 		opts.Logger = slog.New(slog.DiscardHandler)
-		store, err := session.NewPostgresStore(t.Context(), pool, opts)
-		if err != nil {
-			t.Fatal(err)
-		}
+		store := newStore(t, pool, opts)
 		sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 	})
 }
@@ -142,12 +133,8 @@ func TestPartitionedRowMovesUnderACall(t *testing.T) {
 					admin := openPool(t, url)
 					newStore(t, admin)
 					partition(t, admin)
-					var failures serializationFailures
-					store, err := session.NewPostgresStore(t.Context(), openPool(t, url, failures.use),
-						session.PostgresOptions{DisableBatching: off, Logger: slog.New(slog.DiscardHandler)})
-					if err != nil {
-						t.Fatal(err)
-					}
+					var failures atomic.Int64
+					store := newStore(t, openPool(t, url, countFailures(&failures).use), session.PostgresOptions{DisableBatching: off})
 					id := createRecord(t, store, `{"a":1}`)
 					newID := movingID(t, admin, id)
 					tx, err := admin.Begin(t.Context())
@@ -204,13 +191,10 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 		newStore(t, admin)
 		partition(t, admin)
 		opts.Logger = slog.New(slog.DiscardHandler)
-		var failures serializationFailures
+		var failures atomic.Int64
 		var m []*session.Manager
 		for range programs {
-			store, err := session.NewPostgresStore(t.Context(), openPool(t, url, maxConns(8), failures.use), opts)
-			if err != nil {
-				t.Fatal(err)
-			}
+			store := newStore(t, openPool(t, url, maxConns(8), countFailures(&failures).use), opts)
 			m = append(m, patientManager(t, store))
 		}
 		var moved atomic.Int64

@@ -104,12 +104,12 @@ func TestPruneOneHundredThousand(t *testing.T) {
 // Between two batches pruning rests four times as long as a batch has taken,
 // unless the backlog would not be gone in time.
 func TestPruneRests(t *testing.T) {
-	tracer := &statementDurations{}
-	pool := pgtest.Pool(t, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = tracer })
+	var durations []time.Duration
+	pool := pgtest.Pool(t, (&tracer{end: func(_ error, took time.Duration) { durations = append(durations, took) }}).use)
 	store := newStore(t, pool)
 	m := patientManager(t, store)
 	fillTable(t, pool, 475, 5)
-	tracer.durations = nil
+	durations = nil
 	start := time.Now()
 	n, err := m.Prune(t.Context())
 	took := time.Since(start)
@@ -117,30 +117,19 @@ func TestPruneRests(t *testing.T) {
 		t.Errorf("Prune: got %d, %v, counted %d, want 475", n, err, m.Stats().Pruned)
 	}
 	var busy, least time.Duration
-	for i, d := range tracer.durations {
+	for i, d := range durations {
 		busy += d
-		if i < len(tracer.durations)-1 {
+		if i < len(durations)-1 {
 			least += 5 * d
 		}
 	}
-	if len(tracer.durations) != 10 {
-		t.Errorf("batches: got %d, want 10", len(tracer.durations))
+	if len(durations) != 10 {
+		t.Errorf("batches: got %d, want 10", len(durations))
 	}
 	if took < least {
 		t.Errorf("took: got %v with %v in batches, want %v at least", took, busy, least)
 	}
 	t.Logf("%v, of it %v in batches: %.0f records a second", took, busy, float64(n)/took.Seconds())
-}
-
-// statementDurations notes how long statements take.
-type statementDurations struct{ durations []time.Duration }
-
-func (*statementDurations) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return context.WithValue(ctx, (*statementDurations)(nil), time.Now())
-}
-
-func (p *statementDurations) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryEndData) {
-	p.durations = append(p.durations, time.Since(ctx.Value((*statementDurations)(nil)).(time.Time)))
 }
 
 func TestPruneSkipsLockedRecords(t *testing.T) {

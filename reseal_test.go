@@ -9,9 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 )
@@ -39,7 +36,7 @@ const resealState = `SELECT string_agg(md5(sid || sess::text || expire::text), '
 
 func TestReseal(t *testing.T) {
 	pool := pgtest.Pool(t)
-	store := newStoreWith(t, pool, session.PostgresOptions{})
+	store := newStore(t, pool)
 	oldest, old := strings.Repeat("the oldest secret", 3), sealSecretOld
 	login := func(m *session.Manager, user string) string {
 		return useSession(m, "", func(s *session.Session) {
@@ -95,20 +92,15 @@ func TestReseal(t *testing.T) {
 	}
 }
 
-// onUpdate calls f once, before the first UPDATE of a pool reaches the server.
-type onUpdate struct {
-	once sync.Once
-	f    func()
+// beforeUpdate calls f once, before the first UPDATE of a pool reaches the server.
+func beforeUpdate(f func()) *tracer {
+	var once sync.Once
+	return &tracer{start: func(sql string) {
+		if strings.Contains(sql, "UPDATE") && !strings.Contains(sql, "DELETE") {
+			once.Do(f)
+		}
+	}}
 }
-
-func (o *onUpdate) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if strings.Contains(data.SQL, "UPDATE") && !strings.Contains(data.SQL, "DELETE") {
-		o.once.Do(o.f)
-	}
-	return ctx
-}
-
-func (*onUpdate) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // Reseal has read the record, and then something happens to it before Reseal
 // writes.
@@ -127,15 +119,15 @@ func TestResealLosesNoRace(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url := pgtest.URL(t)
-			store := newStoreWith(t, openPool(t, url), session.PostgresOptions{})
+			store := newStore(t, openPool(t, url))
 			cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
 			program := resealManager(t, store, "", tt.secrets...)
-			race := &onUpdate{f: func() {
+			race := beforeUpdate(func() {
 				if c := useSession(program, cookie, tt.between).newCookie(); c != "" {
 					cookie = c
 				}
-			}}
-			racing := newStoreWith(t, openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = race }), session.PostgresOptions{})
+			})
+			racing := newStore(t, openPool(t, url, race.use))
 			m := resealManager(t, racing, "", sealSecret, sealSecretOld)
 			if got := reseal(t, m, session.ResealOptions{}); got.Resealed != tt.want || got.Old != 0 || got.Unopened != 0 || got.Records != got.Resealed+got.Current {
 				t.Errorf("got %+v, want %d resealed", got, tt.want)
@@ -152,7 +144,7 @@ func TestResealLosesNoRace(t *testing.T) {
 
 // A request has read the record, then Reseal writes it, then the request saves.
 func TestResealDuringARequest(t *testing.T) {
-	store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{})
+	store := newStore(t, pgtest.Pool(t))
 	m := resealManager(t, store, "", sealSecret, sealSecretOld)
 	cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
 	resp := useSession(m, cookie, func(s *session.Session) {
@@ -168,7 +160,7 @@ func TestResealDuringARequest(t *testing.T) {
 
 func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 	const records = 120
-	store := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{})
+	store := newStore(t, pgtest.Pool(t))
 	old := resealManager(t, store, "", sealSecretOld)
 	for range records {
 		loginCounting(t, old)
@@ -193,9 +185,9 @@ func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 }
 
 func TestResealRefusals(t *testing.T) {
-	hashed := newStoreWith(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true})
+	hashed := newStore(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true})
 	gone := pgtest.Pool(t)
-	dropped := newStoreWith(t, gone, session.PostgresOptions{})
+	dropped := newStore(t, gone)
 	execSQL(t, gone, "DROP TABLE schema_system.session")
 	for _, tt := range []struct {
 		name  string

@@ -320,17 +320,17 @@ func TestSchemaRoles(t *testing.T) {
 
 // Where the table exists no DDL is tried.
 func TestSchemaNoDDL(t *testing.T) {
-	tracer := &statementLog{}
+	traced := &tracer{}
 	url := pgtest.URL(t)
-	pool := openPool(t, url, tracer.use)
+	pool := openPool(t, url, traced.use)
 	newStore(t, pool)
 	id := func() string {
 		return queryOne[string](t, pool, "SELECT xmin::text || (SELECT count(*) FROM pg_class)::text FROM pg_class WHERE oid = 'schema_system.session'::regclass")
 	}
 	before := id()
-	tracer.take()
+	traced.take()
 	newStore(t, pool)
-	for _, sql := range tracer.take() {
+	for _, sql := range traced.take() {
 		if !strings.HasPrefix(sql, "SELECT") {
 			t.Errorf("statement: got %s, want a SELECT", sql)
 		}

@@ -39,10 +39,7 @@ func BenchmarkPostgresStore(b *testing.B) {
 			b.Fatal(err)
 		}
 		defer pool.Close()
-		store, err := session.NewPostgresStore(b.Context(), pool, v.opts)
-		if err != nil {
-			b.Fatal(err)
-		}
+		store := newStore(b, pool, v.opts)
 		records := benchRecords(b, store)
 		b.Run("load/"+v.name, func(b *testing.B) {
 			parallel(b, 32, func(i int) error {

@@ -1,26 +1,20 @@
 package session_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,212 +25,6 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessiontest"
 )
-
-// patience bounds every wait of these tests that should be short.
-const patience = 30 * time.Second
-
-// postgresSecret signs the cookies of these tests.
-const postgresSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
-
-// openPool returns a pool on the database of the URL, closed at the end.
-func openPool(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
-	t.Helper()
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatal("the URL cannot be parsed")
-	}
-	for _, opt := range opts {
-		opt(cfg)
-	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(pool.Close)
-	return pool
-}
-
-// maxConns sets a pool's size.
-func maxConns(n int32) func(*pgxpool.Config) {
-	return func(cfg *pgxpool.Config) { cfg.MaxConns = n }
-}
-
-// noPing makes a pool hand out connections that have died while idle.
-func noPing(cfg *pgxpool.Config) {
-	cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
-}
-
-// newStore returns a store on the pool's database, with the default table.
-func newStore(t testing.TB, pool *pgxpool.Pool) *session.PostgresStore {
-	t.Helper()
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return store
-}
-
-// patientManager returns a manager that does not prune on its own.
-func patientManager(t testing.TB, store session.Store, opts ...func(*session.Config)) *session.Manager {
-	t.Helper()
-	cfg := session.Config{
-		Secret: postgresSecret, DisablePrune: true, StoreTimeout: patience,
-	}
-	for _, opt := range opts {
-		opt(&cfg)
-	}
-	return newManager(t, store, cfg)
-}
-
-func storeTimeout(d time.Duration) func(*session.Config) {
-	return func(cfg *session.Config) { cfg.StoreTimeout = d }
-}
-
-// execSQL runs statements.
-func execSQL(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) int64 {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if len(args) == 0 {
-		args = append(args, pgx.QueryExecModeSimpleProtocol) // several statements, any types
-	}
-	tag, err := pool.Exec(ctx, sql, args...)
-	if err != nil {
-		t.Fatalf("%v in %s", err, sql)
-	}
-	return tag.RowsAffected()
-}
-
-// queryOne returns the one value of a query.
-func queryOne[T any](t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (v T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	if err := pool.QueryRow(ctx, sql, args...).Scan(&v); err != nil {
-		t.Fatalf("%v in %s", err, sql)
-	}
-	return v
-}
-
-// countRecords counts the records.
-func countRecords(t testing.TB, pool *pgxpool.Pool) int {
-	t.Helper()
-	return queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session")
-}
-
-// awaitSQL waits until a query says true; the server waits between the tries.
-func awaitSQL(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !queryOne[bool](t, pool, sql, args...); nap(t, pool) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not after %v: %s", patience, what)
-		}
-	}
-}
-
-// nap lets the others work for a moment.
-func nap(t testing.TB, pool *pgxpool.Pool) { execSQL(t, pool, "SELECT pg_sleep(0.002)") }
-
-// blockedSQL says true when n statements of the database wait for a lock.
-const blockedSQL = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
-
-// createRecord creates a record and returns its session ID.
-func createRecord(t testing.TB, store session.Store, data string) string {
-	t.Helper()
-	id := rand.Text()
-	if err := store.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Hour}); err != nil {
-		t.Fatalf("Create: got %v, want no error", err)
-	}
-	return id
-}
-
-// lockRecords locks the record in a transaction of its own, until unlock.
-func lockRecords(t testing.TB, pool *pgxpool.Pool, ids ...string) (unlock func()) {
-	t.Helper()
-	return holdOpen(t, pool, "SELECT FROM schema_system.session WHERE sid = ANY($1) FOR UPDATE", ids)
-}
-
-// holdOpen runs a statement in a transaction that stays open until release.
-func holdOpen(t testing.TB, pool *pgxpool.Pool, sql string, args ...any) (release func()) {
-	t.Helper()
-	tx, err := pool.Begin(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	release = sync.OnceFunc(func() {
-		if err := tx.Rollback(context.Background()); err != nil {
-			t.Errorf("rollback: %v", err)
-		}
-	})
-	t.Cleanup(release)
-	if _, err := tx.Exec(context.Background(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-	return release
-}
-
-// useSession answers one request that does f with its session.
-func useSession(m *session.Manager, cookie string, f func(*session.Session)) *response {
-	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
-	return ask(m.Handler(h), request("GET", cookie))
-}
-
-// loginCounting makes a session and returns its cookie and ID.
-func loginCounting(t testing.TB, m *session.Manager) (cookie, id string) {
-	t.Helper()
-	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
-	if cookie = resp.newCookie(); cookie == "" {
-		t.Fatalf("login: got status %d and no cookie", resp.status)
-	}
-	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
-	if id == "" {
-		t.Fatal("login: got no session ID")
-	}
-	return cookie, id
-}
-
-// counted returns the count of the cookie's session, -1 without one.
-func counted(t testing.TB, m *session.Manager, cookie string) int {
-	t.Helper()
-	n := -1
-	resp := useSession(m, cookie, func(s *session.Session) {
-		if got, ok := countKey.Get(s); ok {
-			n = got
-		}
-	})
-	if resp.status != http.StatusOK {
-		t.Errorf("reading the count: got status %d, want 200", resp.status)
-	}
-	return n
-}
-
-// statementLog notes the statements of a pool.
-type statementLog struct {
-	mu  sync.Mutex
-	sql []string
-}
-
-func (p *statementLog) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
-	if data.SQL != "-- ping" {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.sql = append(p.sql, data.SQL)
-	}
-	return ctx
-}
-
-func (p *statementLog) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
-
-// take returns the statements since the last call.
-func (p *statementLog) take() []string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	sql := p.sql
-	p.sql = nil
-	return sql
-}
-
-func (p *statementLog) use(cfg *pgxpool.Config) { cfg.ConnConfig.Tracer = p }
 
 func TestPostgresStore(t *testing.T) {
 	pool := pgtest.Pool(t)
@@ -268,10 +56,7 @@ func TestPostgresStore(t *testing.T) {
 					}
 				}
 			}
-			store, err := session.NewPostgresStore(t.Context(), pool, opts)
-			if err != nil {
-				t.Fatal(err)
-			}
+			store := newStore(t, pool, opts)
 			sessiontest.TestStore(t, func(*testing.T) session.Store {
 				if tt.sameJSON {
 					return sessiontest.SameJSON{Store: store}
@@ -384,8 +169,8 @@ func TestPostgresInfiniteExpiry(t *testing.T) {
 }
 
 func TestPostgresStatements(t *testing.T) {
-	tracer := &statementLog{}
-	pool := pgtest.Pool(t, tracer.use)
+	traced := &tracer{}
+	pool := pgtest.Pool(t, traced.use)
 	m := patientManager(t, newStore(t, pool))
 	cookie, _ := loginCounting(t, m)
 	other, _ := loginCounting(t, m)
@@ -418,12 +203,12 @@ func TestPostgresStatements(t *testing.T) {
 			if tt.before != nil {
 				tt.before()
 			}
-			tracer.take()
+			traced.take()
 			if resp := useSession(m, tt.cookie, tt.use); resp.status != http.StatusOK {
 				t.Errorf("status: got %d, want 200", resp.status)
 			}
 			var got []string
-			for _, sql := range tracer.take() {
+			for _, sql := range traced.take() {
 				verb := "SELECT"
 				for _, v := range []string{"INSERT INTO", "UPDATE \"", "DELETE FROM"} {
 					if strings.Contains(sql, v) {
@@ -510,10 +295,7 @@ func TestPostgresDeadlines(t *testing.T) {
 	t.Run("a locked row, 48 timeouts", func(t *testing.T) {
 		const limit = 600 * time.Millisecond
 		// Each by a statement of its own.
-		single, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{DisableBatching: true, Logger: slog.New(slog.DiscardHandler)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		single := newStore(t, pool, session.PostgresOptions{DisableBatching: true})
 		var calls []storeMethod
 		var inTime atomic.Int64
 		noneLost(t, func() func() {
@@ -656,30 +438,6 @@ func storeMethods(store session.Store, id string) []storeMethod {
 		{"Touch", func(ctx context.Context) error { return store.Touch(ctx, id, 2*time.Hour) }},
 		{"Delete", func(ctx context.Context) error { return store.Delete(ctx, id) }},
 	}
-}
-
-// warmUp opens all connections of a pool.
-func warmUp(t testing.TB, pool *pgxpool.Pool) { backendPIDs(t, pool) }
-
-// backendPIDs returns the server processes of all connections of a pool, having made
-// sure that they are there and work.
-func backendPIDs(t testing.TB, pool *pgxpool.Pool) []uint32 {
-	t.Helper()
-	var pids []uint32
-	for len(pids) < int(pool.Config().MaxConns) {
-		c, err := pool.Acquire(context.Background())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Release()
-		if c.Ping(context.Background()) != nil { // it had died
-			c.Release()
-			continue
-		}
-		pids = append(pids, c.Conn().PgConn().PID())
-	}
-	slices.Sort(pids)
-	return pids
 }
 
 // Two hundred browsers go away, while their handlers run or while their saves
@@ -886,8 +644,8 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 func TestPostgresReadOnly(t *testing.T) {
 	url := pgtest.URL(t)
 	admin := openPool(t, url)
-	tracer := &statementLog{}
-	pool := openPool(t, url, maxConns(6), tracer.use)
+	traced := &tracer{}
+	pool := openPool(t, url, maxConns(6), traced.use)
 	store := newStore(t, pool)
 	id := createRecord(t, store, `{"a":1}`)
 	readOnly := func(value string) {
@@ -909,10 +667,10 @@ func TestPostgresReadOnly(t *testing.T) {
 	for _, c := range calls[1:] {
 		readOnly("on")
 		pool.Reset()
-		tracer.take()
+		traced.take()
 		done := make(chan error, 1)
 		go func() { done <- c.call(t.Context()) }()
-		for tries := 0; tries < 2; tries += len(tracer.take()) {
+		for tries := 0; tries < 2; tries += len(traced.take()) {
 			nap(t, admin)
 		}
 		readOnly("off") // admin's own connection is older
@@ -1014,544 +772,6 @@ func TestPostgresDataRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-func TestPostgresRestarts(t *testing.T) {
-	server := pgtest.Own(t, pgtest.Options{})
-	admin := func(t *testing.T) *pgxpool.Pool { return openPool(t, server.URL(), noPing) }
-	restart := func(mode string) func(*testing.T) {
-		return func(t *testing.T) {
-			if err := server.Restart(context.Background(), mode); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	terminate := func(limit string) func(*testing.T) {
-		return func(t *testing.T) {
-			a := admin(t)
-			pids := queryOne[[]int](t, a, `SELECT array_agg(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT `+limit+`) v`)
-			execSQL(t, a, "SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) pid", pids)
-			awaitSQL(t, a, "the terminated are gone", "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = ANY($1::int[])", pids)
-		}
-	}
-	kill := func(t *testing.T) { // the postmaster then restarts everything
-		a := admin(t)
-		pid := queryOne[int](t, a, "SELECT pid FROM pg_stat_activity WHERE application_name = 'victim' LIMIT 1")
-		p, err := os.FindProcess(pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		for deadline := time.Now().Add(patience); ; { // until it has noticed
-			var there bool
-			err := a.QueryRow(context.Background(), "SELECT true FROM pg_stat_activity WHERE pid = $1", pid).Scan(&there)
-			if errors.Is(err, pgx.ErrNoRows) {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("the killed backend is still listed after %v", patience)
-			}
-		}
-	}
-	victims := func(cfg *pgxpool.Config) {
-		cfg.ConnConfig.RuntimeParams["application_name"] = "victim"
-		noPing(cfg)
-		cfg.MaxConns = 4
-	}
-	for _, tt := range []struct {
-		name string
-		act  func(*testing.T)
-		said bool // the server says goodbye, so that nothing is uncertain
-	}{
-		{"fast restart", restart("fast"), true},
-		{"immediate restart", restart("immediate"), false},
-		{"one backend terminated", terminate("1"), true},
-		{"all backends terminated", terminate("ALL"), true},
-		{"a backend killed", kill, false},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			const programs, each = 4, 8
-			var managers [programs]*session.Manager
-			var pools [programs]*pgxpool.Pool
-			for i := range managers {
-				pools[i] = openPool(t, server.URL(), victims)
-				managers[i] = patientManager(t, newStore(t, pools[i]))
-			}
-			warm := func() {
-				for _, p := range pools {
-					warmUp(t, p)
-				}
-			}
-			var cookies [3 * each]string
-			for i := range cookies {
-				cookies[i], _ = loginCounting(t, managers[0])
-			}
-			// All but the reads have loaded their sessions before and save them
-			// afterwards, so that it is the saves that meet dead connections.
-			var slow []func() *response
-			for i, c := range cookies[each:] {
-				use := increment
-				if i >= each {
-					use = func(s *session.Session) { s.Renew(); increment(s) }
-				}
-				slow = append(slow, startSlow(managers[i%programs], c, use))
-			}
-			warm()
-			tt.act(t)
-			together(len(cookies), func(i int) {
-				if i < each {
-					if got := counted(t, managers[i%programs], cookies[i]); got != 0 {
-						t.Errorf("a read: got count %d, want 0: no outage is a logout", got)
-					}
-					return
-				}
-				resp := slow[i-each]()
-				if resp.status != http.StatusOK {
-					t.Errorf("a save: got status %d, want 200", resp.status)
-				}
-				if i < 2*each {
-					return
-				}
-				if counted(t, managers[0], cookies[i]) != -1 {
-					t.Error("the old ID: got a record, want none")
-				}
-				if cookies[i] = resp.newCookie(); cookies[i] == "" {
-					t.Error("a renewal: got no cookie, want one")
-				}
-			})
-			for i, c := range cookies {
-				if got, want := counted(t, managers[0], c), min(i/each, 1); got != want {
-					t.Errorf("count: got %d, want %d", got, want)
-				}
-			}
-
-			if tt.said { // many requests change the same key
-				slow = nil
-				for i := range 3 * each {
-					slow = append(slow, startSlow(managers[i%programs], cookies[0], increment))
-				}
-				warm()
-				tt.act(t)
-				together(3*each, func(i int) {
-					if resp := slow[i](); resp.status != http.StatusOK {
-						t.Errorf("a shared save: got status %d, want 200", resp.status)
-					}
-				})
-				if got := counted(t, managers[0], cookies[0]); got != 3*each {
-					t.Errorf("shared count: got %d, want %d", got, 3*each)
-				}
-			}
-			warm()
-			if got := countRecords(t, pools[0]); got != len(cookies) {
-				t.Errorf("records: got %d, want %d", got, len(cookies))
-			}
-			execSQL(t, pools[0], "DELETE FROM schema_system.session")
-		})
-	}
-
-	t.Run("stopped", func(t *testing.T) {
-		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)), storeTimeout(250*time.Millisecond))
-		cookie, _ := loginCounting(t, m)
-		if err := server.Stop(context.Background(), "fast"); err != nil {
-			t.Fatal(err)
-		}
-		for _, tt := range []struct {
-			name   string
-			cookie string
-			use    func(*session.Session)
-			want   int
-		}{
-			{"a read", cookie, func(s *session.Session) { countKey.Get(s) }, 503},
-			{"a save", cookie, increment, 503},
-			{"a login", "", increment, 503},
-			{"a logout", cookie, func(s *session.Session) { s.Destroy() }, 503},
-			{"a public page", cookie, func(*session.Session) {}, 200},
-			{"a first visit", "", func(s *session.Session) { countKey.Get(s) }, 200},
-			{"a page that detaches its session", cookie, func(s *session.Session) { countKey.Get(s); s.Detach() }, 200},
-		} {
-			start := time.Now()
-			var failed error
-			resp := useSession(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
-			if resp.status != tt.want || len(resp.cookies()) != 0 {
-				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.status, len(resp.cookies()), tt.want)
-			}
-			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("%s: took %v, want about a quarter of a second", tt.name, took)
-			}
-			if tt.name == "a read" && (failed == nil || !strings.Contains(failed.Error(), "refused") && !strings.Contains(failed.Error(), "connect")) {
-				t.Errorf("%s: got %v, want that the connection was refused", tt.name, failed)
-			}
-		}
-		if err := server.Start(context.Background()); err != nil {
-			t.Fatal(err)
-		}
-		useSession(m, cookie, increment)
-		if got := counted(t, m, cookie); got != 1 {
-			t.Errorf("count after it: got %d, want 1: still logged in", got)
-		}
-	})
-
-	t.Run("restarted under load", func(t *testing.T) {
-		const clients = 8
-		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)))
-		var cookies [clients]string
-		for i := range cookies {
-			cookies[i], _ = loginCounting(t, m)
-		}
-		var counts [clients]atomic.Int64
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		for i := range cookies {
-			wg.Go(func() {
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-					}
-					if resp := useSession(m, cookies[i], increment); resp.status != http.StatusOK {
-						t.Errorf("a save: got status %d, want 200", resp.status)
-						return
-					}
-					counts[i].Add(1)
-				}
-			})
-		}
-		for _, mode := range []string{"fast", "immediate"} {
-			a := admin(t)
-			for i := range counts {
-				for want := counts[i].Load() + 5; counts[i].Load() < want && !t.Failed(); {
-					nap(t, a)
-				}
-			}
-			restart(mode)(t)
-		}
-		close(stop)
-		wg.Wait()
-		for i := range cookies {
-			if got, want := counted(t, m, cookies[i]), int(counts[i].Load()); got != want {
-				t.Errorf("count: got %d, want %d", got, want)
-			}
-		}
-	})
-
-	t.Run("frozen", func(t *testing.T) {
-		const limit = 500 * time.Millisecond
-		pool := openPool(t, server.URL(), victims)
-		store := newStore(t, pool)
-		id := createRecord(t, store, `{"a":1}`)
-		warmUp(t, pool)
-		frozen := []int{server.PID()}
-		rows, _ := pool.Query(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'")
-		pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
-		if err != nil {
-			t.Fatal(err)
-		}
-		frozen = append(frozen, pids...)
-		thaw := sync.OnceFunc(func() { signalAll(t, frozen, sigCont) })
-		t.Cleanup(thaw)
-		signalAll(t, frozen, sigStop)
-		calls := storeMethods(store, id)
-		together(len(calls), func(i int) {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			start := time.Now()
-			err := calls[i].call(ctx)
-			if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > limit+time.Second {
-				t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", calls[i].name, err, took, limit)
-			}
-		})
-		thaw()
-		// The cancelled Delete may still have happened: no answer came.
-		if err := calls[0].call(t.Context()); err != nil && !errors.Is(err, session.ErrNotFound) {
-			t.Errorf("Load after it: got %v, want an answer", err)
-		}
-		fresh := createRecord(t, store, `{"a":1}`)
-		for _, c := range storeMethods(store, fresh) {
-			if err := c.call(t.Context()); err != nil {
-				t.Errorf("%s after it: got %v, want no error", c.name, err)
-			}
-		}
-	})
-}
-
-// The numbers differ, and Windows has neither.
-var sigStop, sigCont = func() (stop, cont syscall.Signal) {
-	if runtime.GOOS == "linux" {
-		return 19, 18
-	}
-	return 17, 19
-}()
-
-func signalAll(t *testing.T, pids []int, sig syscall.Signal) {
-	for _, pid := range pids {
-		p, err := os.FindProcess(pid)
-		if err == nil {
-			err = p.Signal(sig)
-		}
-		if err != nil && !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("signal: %v", err)
-		}
-	}
-}
-
-// together runs f(0) to f(n-1) at once: all stand at a gate until the last has
-// come.
-func together(n int, f func(int)) {
-	var at, done sync.WaitGroup
-	gate := make(chan struct{})
-	at.Add(n)
-	for i := range n {
-		done.Go(func() {
-			at.Done()
-			<-gate
-			f(i)
-		})
-	}
-	at.Wait()
-	close(gate)
-	done.Wait()
-}
-
-// A statement reaches the server and is carried out, or does not reach it, and
-// the connection breaks before the answer.
-func TestPostgresReplyLost(t *testing.T) {
-	for _, cut := range []struct {
-		name    string
-		forward bool
-	}{
-		{"reply lost", true},
-		{"request lost", false},
-	} {
-		t.Run(cut.name, func(t *testing.T) {
-			dbURL := pgtest.URL(t)
-			direct := openPool(t, dbURL)
-			proxy := newCuttingProxy(t, dbURL)
-			// The SQL is in every message, for the proxy to see.
-			pool := openPool(t, proxy.url, func(cfg *pgxpool.Config) { cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec })
-			m := patientManager(t, newStore(t, pool))
-			plain := patientManager(t, newStore(t, direct))
-			for _, tt := range []struct {
-				name, sql string
-				use       func(*session.Session)
-				count     int // afterwards; -1: no record
-				renewed   bool
-			}{
-				{name: "Load", sql: "SELECT sess", use: func(s *session.Session) { countKey.Get(s) }},
-				{name: "Update", sql: "SET sess", use: increment, count: 1},
-				{name: "Set", sql: "SET sess", use: func(s *session.Session) { countKey.Set(s, 7) }, count: 7},
-				{name: "a shorter idle timeout", sql: "SET sess", use: func(s *session.Session) { s.SetIdleTimeout(time.Hour); increment(s) }, count: 1},
-				{name: "Renew", sql: "SET sid", use: func(s *session.Session) { s.Renew() }, renewed: true},
-				{name: "Renew and Update", sql: "SET sid", use: func(s *session.Session) { s.Renew(); increment(s) }, count: 1, renewed: true},
-				{name: "Touch", sql: "SET expire", use: func(s *session.Session) { countKey.Get(s) }},
-				{name: "Destroy", sql: "DELETE", use: func(s *session.Session) { s.Destroy() }, count: -1},
-				{name: "Destroy and a new session", sql: "DELETE", use: func(s *session.Session) { s.Destroy(); increment(s) }, count: 1, renewed: true},
-				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); increment(s) }, count: 1, renewed: true},
-			} {
-				t.Run(tt.name, func(t *testing.T) {
-					cookie, _ := loginCounting(t, plain)
-					execSQL(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
-					hit := proxy.cut(tt.sql, cut.forward)
-					resp := useSession(m, cookie, tt.use)
-					if resp.status != http.StatusOK {
-						t.Errorf("status: got %d, want 200", resp.status)
-					}
-					if !hit() {
-						t.Error("the proxy has seen no such statement")
-					}
-					old := cookie
-					if tt.renewed {
-						if cookie = resp.newCookie(); cookie == "" {
-							t.Fatal("cookie: got none, want the new one")
-						}
-						if got := counted(t, plain, old); got != -1 {
-							t.Error("the old ID: got a record, want none")
-						}
-					}
-					if got := counted(t, plain, cookie); got != tt.count {
-						t.Errorf("count: got %d, want %d", got, tt.count)
-					}
-					want := 1
-					if tt.count < 0 {
-						want = 0
-					}
-					if got := countRecords(t, direct); got != want {
-						t.Errorf("records: got %d, want %d", got, want)
-					}
-					if tt.name == "Touch" {
-						left := queryOne[float64](t, direct, "SELECT extract(epoch FROM expire - now())::float8 / 3600 FROM schema_system.session")
-						if left < 23.9 {
-							t.Errorf("time left: got %.1f h, want 24", left)
-						}
-					}
-					execSQL(t, direct, "DELETE FROM schema_system.session")
-				})
-			}
-			t.Run("Create", func(t *testing.T) {
-				hit := proxy.cut("INSERT", cut.forward)
-				resp := useSession(m, "", increment)
-				if cookie := resp.newCookie(); resp.status != http.StatusOK || cookie == "" || counted(t, plain, cookie) != 1 || !hit() {
-					t.Errorf("login: got status %d and cookie %t, want 200 and one that works", resp.status, cookie != "")
-				}
-				if got := countRecords(t, direct); got != 1 {
-					t.Errorf("records: got %d, want 1: no orphan", got)
-				}
-			})
-		})
-	}
-}
-
-// cuttingProxy is a TCP proxy before PostgreSQL that can break a connection.
-type cuttingProxy struct {
-	url string
-
-	mu      sync.Mutex
-	sql     string // what the statement to be cut contains; "" for none
-	forward bool   // carried out, but not answered
-}
-
-func newCuttingProxy(t *testing.T, dbURL string) *cuttingProxy {
-	t.Helper()
-	u, err := url.Parse(dbURL)
-	if err != nil {
-		t.Fatal("the URL cannot be parsed")
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	target := u.Host
-	u.Host = l.Addr().String()
-	p := &cuttingProxy{url: u.String()}
-	go func() {
-		for {
-			client, err := l.Accept()
-			if err != nil {
-				return
-			}
-			server, err := net.Dial("tcp", target)
-			if err != nil {
-				client.Close()
-				continue
-			}
-			go p.pipe(client, server)
-		}
-	}()
-	return p
-}
-
-// cut breaks the connection that next sends a statement with sql in it; hit
-// reports whether that has happened.
-func (p *cuttingProxy) cut(sql string, forward bool) (hit func() bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.sql, p.forward = sql, forward
-	return func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return p.sql == ""
-	}
-}
-
-func (p *cuttingProxy) pipe(client, server net.Conn) {
-	defer client.Close()
-	defer server.Close()
-	var doomed atomic.Bool
-	go func() {
-		defer client.Close()
-		b := make([]byte, 1<<16)
-		for {
-			n, err := server.Read(b)
-			// The answer comes after the commit.
-			if err != nil || doomed.Load() {
-				return
-			}
-			if _, err := client.Write(b[:n]); err != nil {
-				return
-			}
-		}
-	}()
-	b := make([]byte, 1<<16)
-	for {
-		n, err := client.Read(b)
-		if err != nil {
-			return
-		}
-		p.mu.Lock()
-		hit := p.sql != "" && bytes.Contains(b[:n], []byte(p.sql))
-		if hit {
-			p.sql = ""
-		}
-		forward := p.forward
-		p.mu.Unlock()
-		if hit {
-			doomed.Store(true)
-			if !forward {
-				return
-			}
-		}
-		if _, err := server.Write(b[:n]); err != nil {
-			return
-		}
-	}
-}
-
-// A server that accepts and then says nothing, as behind a firewall that drops.
-func TestPostgresMuteServer(t *testing.T) {
-	dbURL := pgtest.URL(t)
-	u, err := url.Parse(dbURL)
-	if err != nil {
-		t.Fatal("the URL cannot be parsed")
-	}
-	target := u.Host
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	var mute atomic.Bool
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer c.Close()
-				if mute.Load() {
-					_, _ = io.Copy(io.Discard, c)
-					return
-				}
-				s, err := net.Dial("tcp", target)
-				if err != nil {
-					return
-				}
-				defer s.Close()
-				go func() { _, _ = io.Copy(c, s); c.Close() }()
-				_, _ = io.Copy(s, c)
-			}()
-		}
-	}()
-	u.Host = l.Addr().String()
-	pool := openPool(t, u.String(), maxConns(2))
-	store := newStore(t, pool)
-	id := createRecord(t, store, `{"a":1}`)
-	mute.Store(true)
-	pool.Reset()
-	const limit = 300 * time.Millisecond
-	calls := storeMethods(store, id)
-	together(len(calls), func(i int) {
-		ctx, cancel := context.WithTimeout(t.Context(), limit)
-		defer cancel()
-		start := time.Now()
-		err := calls[i].call(ctx)
-		if took := time.Since(start); !errors.Is(err, context.DeadlineExceeded) || took > limit+time.Second {
-			t.Errorf("%s: got %v after %v, want a deadline exceeded after %v", calls[i].name, err, took, limit)
-		}
-	})
 }
 
 // Data that is large, or has many keys, survives the merge of two requests.

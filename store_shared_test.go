@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
@@ -36,10 +35,7 @@ func TestPostgresStoreSharing(t *testing.T) {
 	pool := pgtest.Pool(t)
 	for _, v := range sharingVariants {
 		t.Run(v.name, func(t *testing.T) {
-			store, err := session.NewPostgresStore(t.Context(), pool, v.opts)
-			if err != nil {
-				t.Fatal(err)
-			}
+			store := newStore(t, pool, v.opts)
 			sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 		})
 	}
@@ -58,33 +54,24 @@ type batchRig struct {
 // statementCounter counts the statements that begin with a word.
 type statementCounter struct{ with, update, selects, deletes atomic.Int64 }
 
-func (c *statementCounter) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+func (c *statementCounter) count(sql string) {
 	switch {
-	case strings.Contains(d.SQL, "unnest"):
+	case strings.Contains(sql, "unnest"):
 		c.with.Add(1)
-	case strings.HasPrefix(d.SQL, "UPDATE"):
+	case strings.HasPrefix(sql, "UPDATE"):
 		c.update.Add(1)
-	case strings.HasPrefix(d.SQL, "SELECT sess"):
+	case strings.HasPrefix(sql, "SELECT sess"):
 		c.selects.Add(1)
-	case strings.HasPrefix(d.SQL, "DELETE"):
+	case strings.HasPrefix(sql, "DELETE"):
 		c.deletes.Add(1)
 	}
-	return ctx
 }
-
-func (c *statementCounter) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 func newBatchRig(t *testing.T, most int) *batchRig {
 	t.Helper()
 	sql := new(statementCounter)
-	pool := pgtest.Pool(t, func(c *pgxpool.Config) {
-		c.MaxConns = 12
-		c.ConnConfig.Tracer = sql
-	})
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{BatchSlots: 1, MaxBatch: most})
-	if err != nil {
-		t.Fatal(err)
-	}
+	pool := pgtest.Pool(t, maxConns(12), (&tracer{start: sql.count}).use)
+	store := newStore(t, pool, session.PostgresOptions{BatchSlots: 1, MaxBatch: most})
 	return &batchRig{t, pool, store, sql}
 }
 
@@ -271,10 +258,7 @@ func TestSharedTouchAndDelete(t *testing.T) {
 func TestSharedSaveOfDataThatIsRefused(t *testing.T) {
 	rig := newBatchRig(t, 20)
 	rig.exec(`ALTER TABLE schema_system.session ALTER COLUMN sess TYPE jsonb USING sess::text::jsonb`)
-	store, err := session.NewPostgresStore(t.Context(), rig.pool, session.PostgresOptions{BatchSlots: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := newStore(t, rig.pool, session.PostgresOptions{BatchSlots: 1})
 	rig.store = store
 	for _, id := range []string{"slot", "a", "bad", "b"} {
 		rig.create(id, `{"n": 1}`, time.Hour)
@@ -298,10 +282,7 @@ func TestSharedSaveOfDataThatIsRefused(t *testing.T) {
 func TestALockedRowDelaysNobodyElse(t *testing.T) {
 	const savers, onLocked, saves = 32, 12, 20
 	pool := pgtest.Pool(t, func(c *pgxpool.Config) { c.MaxConns = 12 })
-	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := newStore(t, pool)
 	create := func(id string) {
 		if err := store.Create(t.Context(), id, session.Record{Data: []byte(`{"n":0}`), TTL: time.Hour}); err != nil {
 			t.Fatal(err)

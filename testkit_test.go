@@ -255,3 +255,38 @@ func wantResponse(t testing.TB, what string, r *response, status int, cookie str
 		t.Errorf("%s: got status %d, cookie %s, want %d, %s", what, r.status, r.sent(), status, cookie)
 	}
 }
+
+// useSession answers one request that does f with its session.
+func useSession(m *session.Manager, cookie string, f func(*session.Session)) *response {
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
+	return ask(m.Handler(h), request("GET", cookie))
+}
+
+// loginCounting makes a session and returns its cookie and ID.
+func loginCounting(t testing.TB, m *session.Manager) (cookie, id string) {
+	t.Helper()
+	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
+	if cookie = resp.newCookie(); cookie == "" {
+		t.Fatalf("login: got status %d and no cookie", resp.status)
+	}
+	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
+	if id == "" {
+		t.Fatal("login: got no session ID")
+	}
+	return cookie, id
+}
+
+// counted returns the count of the cookie's session, -1 without one.
+func counted(t testing.TB, m *session.Manager, cookie string) int {
+	t.Helper()
+	n := -1
+	resp := useSession(m, cookie, func(s *session.Session) {
+		if got, ok := countKey.Get(s); ok {
+			n = got
+		}
+	})
+	if resp.status != http.StatusOK {
+		t.Errorf("reading the count: got status %d, want 200", resp.status)
+	}
+	return n
+}

@@ -27,14 +27,11 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			log := &logRecorder{}
 			pool := openPool(t, url, func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams[tc.parameter] = tc.value })
-			store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: log.logger()})
-			if err != nil {
-				t.Fatal(err)
-			}
+			store := newStore(t, pool, session.PostgresOptions{Logger: log.logger()})
 			if warned := strings.Contains(log.String(), "wrong TimeZone"); warned == tc.fits {
 				t.Errorf("warning: got %t, want %t", warned, !tc.fits)
 			}
-			_, err = session.New(store, session.Config{
+			_, err := session.New(store, session.Config{
 				Secret: postgresSecret, DisablePrune: true, Cookie: session.CookieConfig{Format: session.FormatExpress}, Logger: slog.New(slog.DiscardHandler),
 			})
 			if (err == nil) != tc.fits {
