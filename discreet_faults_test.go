@@ -21,70 +21,35 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// quietStore notes what is in play, and prints what is handed to a store.
-type quietStore struct {
-	*session.PostgresStore
-	note func(v any, id string, data ...[]byte)
-}
-
-func (s quietStore) Load(ctx context.Context, id string) (session.Record, error) {
-	rec, err := s.PostgresStore.Load(ctx, id)
-	s.note(rec, id, rec.Data)
-	return rec, err
-}
-
-func (s quietStore) Create(ctx context.Context, id string, r session.Record) error {
-	s.note(r, id, r.Data)
-	return s.PostgresStore.Create(ctx, id, r)
-}
-
-func (s quietStore) Update(ctx context.Context, id string, c session.Change) error {
-	s.note(c, id, c.Old, c.New)
-	s.note(c, c.NewID)
-	return s.PostgresStore.Update(ctx, id, c)
-}
-
-func (s quietStore) Find(ctx context.Context, q session.Query) ([]session.Found, error) {
-	found, err := s.PostgresStore.Find(ctx, q)
-	s.note(q, q.Except)
-	for _, r := range found {
-		s.note(r, r.ID, r.Data)
-	}
-	return found, err
-}
-
-func (s quietStore) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
-	s.note(q, q.Except)
-	return s.PostgresStore.DeleteFound(ctx, q)
-}
-
-// quietRig is a program: a server over PostgreSQL whose every word is kept.
-type quietRig struct {
+// discreetProgram is a program: a server over PostgreSQL whose every word is kept.
+type discreetProgram struct {
 	t       *testing.T
 	o       *output
 	pool    *pgxpool.Pool // the store's
 	admin   *pgxpool.Pool
-	store   quietStore
+	store   *session.PostgresStore
 	m       *session.Manager
 	handler http.HandlerFunc
 	server  *httptest.Server
 }
 
-const quietKey = session.Key[string]("note")
+const privateKey = session.Key[string]("note")
 
-func newQuietRig(t *testing.T, format session.CookieFormat, encrypt bool) *quietRig {
+func newDiscreetProgram(t *testing.T, format session.CookieFormat, encrypt bool) *discreetProgram {
 	t.Helper()
-	rig := &quietRig{t: t, o: &output{}}
+	rig := &discreetProgram{t: t, o: &output{}}
 	url := pgtest.URL(t)
 	rig.admin = openPool(t, url)
 	rig.pool = openPool(t, url, maxConns(4), func(cfg *pgxpool.Config) {
 		cfg.ConnConfig.RuntimeParams["application_name"] = "discreet"
 	})
 	rig.o.add("password", rig.pool.Config().ConnConfig.Password)
-	rig.store = quietStore{rig.openStore(rig.pool), rig.note}
+	rig.store = rig.openStore(rig.pool)
+	watched := &hookedStore{Store: rig.store}
+	watched.on("*", rig.watch)
 	cfg := session.Config{
 		Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}, Encrypt: encrypt,
-		UserKey: string(quietKey), MaxPerUser: 3,
+		UserKey: string(privateKey), MaxPerUser: 3,
 		StoreTimeout: 2 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
 		Cookie: session.CookieConfig{Format: format, Name: "s"},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
@@ -92,7 +57,7 @@ func newQuietRig(t *testing.T, format session.CookieFormat, encrypt bool) *quiet
 			w.WriteHeader(http.StatusServiceUnavailable)
 		},
 	}
-	rig.m = newManager(t, rig.store, cfg)
+	rig.m = newManager(t, watched.whole(), cfg)
 	rig.o.show(cfg, &cfg, rig.m)
 	slog.New(rig.o).Info("look", "config", cfg, "manager", rig.m)
 	rig.server = httptest.NewUnstartedServer(rig.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -106,15 +71,39 @@ func newQuietRig(t *testing.T, format session.CookieFormat, encrypt bool) *quiet
 	return rig
 }
 
-func (rig *quietRig) openStore(pool *pgxpool.Pool) *session.PostgresStore {
+func (rig *discreetProgram) openStore(pool *pgxpool.Pool) *session.PostgresStore {
 	rig.t.Helper()
 	store := newStore(rig.t, pool, session.PostgresOptions{Logger: slog.New(rig.o)})
 	return store
 }
 
+// watch notes what is in play, and prints what is handed to a store.
+func (rig *discreetProgram) watch(_ context.Context, c *storeCall, do func() error) error {
+	switch c.op {
+	case "Create":
+		rig.note(c.record, c.id, c.record.Data)
+	case "Update":
+		rig.note(c.change, c.id, c.change.Old, c.change.New)
+		rig.note(c.change, c.change.NewID)
+	case "DeleteFound":
+		rig.note(c.query, c.query.Except)
+	}
+	err := do()
+	switch c.op {
+	case "Load":
+		rig.note(c.record, c.id, c.record.Data)
+	case "Find":
+		rig.note(c.query, c.query.Except)
+		for _, r := range c.found {
+			rig.note(r, r.ID, r.Data)
+		}
+	}
+	return err
+}
+
 var sealedBox = regexp.MustCompile(`"__sealed":"([^"]+)"`)
 
-func (rig *quietRig) note(v any, id string, data ...[]byte) {
+func (rig *discreetProgram) note(v any, id string, data ...[]byte) {
 	rig.o.add("session ID", id)
 	for _, d := range data {
 		if m := sealedBox.FindSubmatch(d); m != nil {
@@ -125,16 +114,16 @@ func (rig *quietRig) note(v any, id string, data ...[]byte) {
 }
 
 // secret returns something random that must not be shown.
-func (rig *quietRig) secret(kind string) string {
+func (rig *discreetProgram) secret(kind string) string {
 	s := rand.Text() + rand.Text()
 	rig.o.add(kind, s)
 	return s
 }
 
-func (rig *quietRig) value() string { return rig.secret("stored value") }
+func (rig *discreetProgram) value() string { return rig.secret("stored value") }
 
 // ask makes a request and returns the cookie to go on with.
-func (rig *quietRig) ask(cookie string, h http.HandlerFunc) string {
+func (rig *discreetProgram) ask(cookie string, h http.HandlerFunc) string {
 	rig.handler = h
 	req, err := http.NewRequestWithContext(rig.t.Context(), http.MethodPost, rig.server.URL, nil)
 	if err != nil {
@@ -162,176 +151,176 @@ func (rig *quietRig) ask(cookie string, h http.HandlerFunc) string {
 }
 
 // use makes a request whose handler does f with its session.
-func (rig *quietRig) use(cookie string, f func(*session.Session)) string {
+func (rig *discreetProgram) use(cookie string, f func(*session.Session)) string {
 	return rig.ask(cookie, func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
 }
 
 // login returns the cookie of a session with a value, and the value.
-func (rig *quietRig) login() (cookie, value string) {
+func (rig *discreetProgram) login() (cookie, value string) {
 	value = rig.value()
-	return rig.use("", func(s *session.Session) { quietKey.Set(s, value) }), value
+	return rig.use("", func(s *session.Session) { privateKey.Set(s, value) }), value
 }
 
-func (rig *quietRig) exec(sql string, args ...any) { execSQL(rig.t, rig.admin, sql, args...) }
+func (rig *discreetProgram) exec(sql string, args ...any) { execSQL(rig.t, rig.admin, sql, args...) }
 
-func (rig *quietRig) set(cookie string) string {
+func (rig *discreetProgram) set(cookie string) string {
 	value := rig.value()
-	return rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
+	return rig.use(cookie, func(s *session.Session) { privateKey.Set(s, value) })
 }
 
-// sayings each make the library say something, want among it. Some need
+// faultsThatSpeak each make the library say something, want among it. Some need
 // a format or Encrypt.
-var sayings = []struct {
+var faultsThatSpeak = []struct {
 	name   string
 	format session.CookieFormat // of a rig that has it; -1: all
 	sealed int                  // 1: with Encrypt only, 0: without only, -1: both
-	fault  func(rig *quietRig, cookie string)
+	fault  func(rig *discreetProgram, cookie string)
 	want   string
 }{
-	{"forged cookies", -1, -1, func(rig *quietRig, cookie string) {
+	{"forged cookies", -1, -1, func(rig *discreetProgram, cookie string) {
 		forged := rig.secret("cookie")
 		for _, c := range []string{forged, "x" + cookie, cookie[:len(cookie)-1], "s:" + forged + "." + forged} {
-			rig.use(c, func(s *session.Session) { quietKey.Get(s) })
+			rig.use(c, func(s *session.Session) { privateKey.Get(s) })
 		}
 		rig.o.show(rig.m.Stats())
 	}, "BadCookies:4"},
-	{"an ID without a record", -1, -1, func(rig *quietRig, cookie string) {
+	{"an ID without a record", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.use(cookie, func(s *session.Session) { s.Destroy() })
-		rig.use(cookie, func(s *session.Session) { quietKey.Get(s); s.Destroy() })
+		rig.use(cookie, func(s *session.Session) { privateKey.Get(s); s.Destroy() })
 	}, ""},
-	{"a conflict", -1, -1, func(rig *quietRig, cookie string) {
+	{"a conflict", -1, -1, func(rig *discreetProgram, cookie string) {
 		mine, other := rig.value(), rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			quietKey.Get(s)
-			rig.beside(cookie, func(s *session.Session) { quietKey.Set(s, other) })
-			quietKey.Set(s, mine)
+			privateKey.Get(s)
+			rig.beside(cookie, func(s *session.Session) { privateKey.Set(s, other) })
+			privateKey.Set(s, mine)
 		})
 		rig.o.show(rig.m.Stats())
 	}, "Conflicts:1"},
-	{"ended meanwhile", -1, -1, func(rig *quietRig, cookie string) {
+	{"ended meanwhile", -1, -1, func(rig *discreetProgram, cookie string) {
 		value := rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			quietKey.Get(s)
+			privateKey.Get(s)
 			rig.beside(cookie, (*session.Session).Destroy)
 			rig.o.show(s.Reload(rig.t.Context()))
-			quietKey.Set(s, value)
+			privateKey.Set(s, value)
 		})
 	}, "session has ended meanwhile"},
-	{"another type", -1, -1, func(rig *quietRig, cookie string) {
+	{"another type", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Get(s) })
 		rig.use(cookie, func(s *session.Session) { session.Key[int]("note").Update(s, func(n int) int { return n }) })
 		rig.use(cookie, func(s *session.Session) { session.Key[time.Time]("note").Take(s) })
 	}, "another type than its key"},
-	{"does not encode", -1, -1, func(rig *quietRig, cookie string) {
+	{"does not encode", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[talkative]("note").Set(s, talkative(rig.value())) })
 		rig.use(cookie, func(s *session.Session) { session.Key[string]("note").Set(s, rig.value()+"\xff") })
 		rig.use(cookie, func(s *session.Session) { session.Key[any]("note").Set(s, []any{rig.value(), func() {}}) })
 	}, "does not encode as JSON"},
-	{"too large", -1, -1, func(rig *quietRig, cookie string) {
+	{"too large", -1, -1, func(rig *discreetProgram, cookie string) {
 		value := strings.Repeat(rig.value(), 5000)
-		rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Set(s, value) })
 	}, "Config.MaxBytes is"},
-	{"a reserved key", -1, -1, func(rig *quietRig, cookie string) {
+	{"a reserved key", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.use(cookie, func(s *session.Session) { session.Key[string]("cookie").Set(s, rig.value()) })
 	}, "reserved by Express"},
-	{"too late", -1, -1, func(rig *quietRig, cookie string) {
+	{"too late", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.ask(cookie, func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.WriteString(w, "page")
 			session.From(r.Context()).Renew()
 		})
 		var kept *session.Session
-		rig.use(cookie, func(s *session.Session) { kept = s; quietKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { kept = s; privateKey.Get(s) })
 		rig.set(cookie)
-		quietKey.Set(kept, rig.value())
+		privateKey.Set(kept, rig.value())
 		rig.o.show(kept, kept.Err())
 	}, "changed after its handler has returned"},
-	{"a panic", -1, -1, func(rig *quietRig, cookie string) {
+	{"a panic", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.use(cookie, func(s *session.Session) {
-			quietKey.Update(s, func(string) string { panic(s) })
+			privateKey.Update(s, func(string) string { panic(s) })
 		})
 	}, "http: panic serving"},
-	{"a row that is no session", -1, -1, func(rig *quietRig, cookie string) {
+	{"a row that is no session", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("UPDATE schema_system.session SET sess = to_json($1::text)", rig.value())
-		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Get(s) })
 	}, "a record cannot be read"},
-	{"bad attributes in the row", session.FormatExpress, -1, func(rig *quietRig, cookie string) {
+	{"bad attributes in the row", session.FormatExpress, -1, func(rig *discreetProgram, cookie string) {
 		for _, name := range []string{"domain", "path", "priority", "sameSite"} {
 			rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, ARRAY['cookie',$1], to_jsonb($2::text))::json`, name, rig.value()+";\n")
 			rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
-			rig.use(cookie, func(s *session.Session) { quietKey.Get(s) }) // touches
+			rig.use(cookie, func(s *session.Session) { privateKey.Get(s) }) // touches
 			cookie, _ = rig.login()
 		}
 	}, "cookie attributes in the record are not usable"},
-	{"an integer too large for Express", session.FormatExpress, -1, func(rig *quietRig, cookie string) {
+	{"an integer too large for Express", session.FormatExpress, -1, func(rig *discreetProgram, cookie string) {
 		rig.o.add("stored value", "9223372036854775807")
 		rig.use(cookie, func(s *session.Session) { session.Key[int64]("n").Set(s, 9223372036854775807) })
 	}, "integer over 2^53"},
-	{"data that does not open", -1, 1, func(rig *quietRig, cookie string) {
+	{"data that does not open", -1, 1, func(rig *discreetProgram, cookie string) {
 		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__sealed}', to_jsonb($1::text))::json`, rig.value())
-		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Get(s) })
 	}, "encrypted record does not open"},
-	{"a check refuses it", -1, -1, func(rig *quietRig, cookie string) {
+	{"a check refuses it", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (length(sess::text) < 5) NOT VALID")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 23514"},
-	{"a value that must be unique", -1, 0, func(rig *quietRig, cookie string) {
+	{"a value that must be unique", -1, 0, func(rig *discreetProgram, cookie string) {
 		rig.exec("CREATE UNIQUE INDEX one ON schema_system.session ((sess->>'note'))")
 		value := rig.value()
-		rig.use(cookie, func(s *session.Session) { quietKey.Set(s, value) })
-		rig.use("", func(s *session.Session) { quietKey.Set(s, value) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Set(s, value) })
+		rig.use("", func(s *session.Session) { privateKey.Set(s, value) })
 	}, "SQLSTATE 23505"},
-	{"a trigger refuses it, and says why", -1, -1, func(rig *quietRig, cookie string) {
+	{"a trigger refuses it, and says why", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = NEW; END $$;
 			CREATE TRIGGER f BEFORE INSERT OR UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
 		rig.set(cookie)
 		rig.set("")
 	}, "refused"},
-	{"a column of another type", -1, -1, func(rig *quietRig, cookie string) {
+	{"a column of another type", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 42"},
-	{"a locked row", -1, -1, func(rig *quietRig, cookie string) {
+	{"a locked row", -1, -1, func(rig *discreetProgram, cookie string) {
 		release := holdOpen(rig.t, rig.admin, "SELECT FROM schema_system.session FOR UPDATE")
 		defer release()
 		rig.set(cookie)
 	}, "no answer in time"},
-	{"a terminated connection", -1, -1, func(rig *quietRig, cookie string) {
+	{"a terminated connection", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'discreet'")
 		rig.set(cookie)
 	}, ""},
-	{"a failing source of IDs", -1, -1, func(rig *quietRig, cookie string) {
+	{"a failing source of IDs", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.m.SetRandom(strings.NewReader("short"))
 		defer rig.m.SetRandom(rand.Reader)
 		rig.use(cookie, (*session.Session).Renew)
 		rig.set("")
 	}, "no randomness"},
-	{"over its absolute timeout, and not to be deleted", -1, -1, func(rig *quietRig, cookie string) {
+	{"over its absolute timeout, and not to be deleted", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__created}', '1')::json;
 			CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
 			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
-		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Get(s) })
 	}, "absolute timeout could not be deleted"},
-	{"pruning fails", -1, -1, func(rig *quietRig, _ string) {
+	{"pruning fails", -1, -1, func(rig *discreetProgram, _ string) {
 		rig.exec("UPDATE schema_system.session SET expire = now() - interval '1 day'")
 		rig.exec(`CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'refused' USING DETAIL = OLD; END $$;
 			CREATE TRIGGER f BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.f()`)
 		_, err := rig.m.Prune(rig.t.Context())
 		rig.o.show(err)
 	}, "pruning failed"},
-	{"a touch fails", -1, -1, func(rig *quietRig, cookie string) {
+	{"a touch fails", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("UPDATE schema_system.session SET expire = now() + interval '1 hour'")
 		rig.exec("ALTER TABLE schema_system.session ADD CONSTRAINT c CHECK (expire < now() + interval '1 hour') NOT VALID")
-		rig.use(cookie, func(s *session.Session) { quietKey.Get(s) })
+		rig.use(cookie, func(s *session.Session) { privateKey.Get(s) })
 	}, "expiry not moved"},
-	{"finding, and not finding", -1, -1, func(rig *quietRig, cookie string) {
+	{"finding, and not finding", -1, -1, func(rig *discreetProgram, cookie string) {
 		value := rig.value()
 		rig.use(cookie, func(s *session.Session) {
-			quietKey.Set(s, value)
+			privateKey.Set(s, value)
 			rig.o.show(s.Save(rig.t.Context()))
 			for _, f := range []session.Filter{
-				quietKey.Is(value), quietKey.Is(strings.Repeat(value, 5)), session.Key[string]("other").Is(value),
+				privateKey.Is(value), privateKey.Is(strings.Repeat(value, 5)), session.Key[string]("other").Is(value),
 				session.Key[[]string]("note").Is([]string{value}), session.Everyone().Except(s), session.Everyone().Handle(value),
 				{},
 			} {
@@ -343,15 +332,15 @@ var sayings = []struct {
 			}
 		})
 		rig.exec("ALTER TABLE schema_system.session ALTER COLUMN sess TYPE bytea USING '\\x00'")
-		_, err := rig.m.Revoke(rig.t.Context(), quietKey.Is(value))
+		_, err := rig.m.Revoke(rig.t.Context(), privateKey.Is(value))
 		rig.o.show(err)
 	}, "names no sessions"},
-	{"no table", -1, -1, func(rig *quietRig, cookie string) {
+	{"no table", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.exec("DROP TABLE schema_system.session")
 		rig.set(cookie)
 		rig.set("")
 	}, "SQLSTATE 42P01"},
-	{"wrong configurations", -1, -1, func(rig *quietRig, _ string) {
+	{"wrong configurations", -1, -1, func(rig *discreetProgram, _ string) {
 		secret := rig.secret("secret")[:20]
 		for _, cfg := range []session.Config{
 			{Secret: secret, OldSecrets: []string{secret}, IdleTimeout: -1},
@@ -373,7 +362,7 @@ var sayings = []struct {
 		_, err = session.NewPostgresStore(rig.t.Context(), refused, session.PostgresOptions{Logger: slog.New(rig.o)})
 		rig.o.show(err)
 	}, "SESSION_TIMEOUT"},
-	{"a closed pool", -1, -1, func(rig *quietRig, cookie string) {
+	{"a closed pool", -1, -1, func(rig *discreetProgram, cookie string) {
 		rig.pool.Close()
 		rig.set(cookie)
 		rig.set("")
@@ -383,7 +372,7 @@ var sayings = []struct {
 
 // beside makes a request beside the one under way, whose handler it leaves in
 // its place.
-func (rig *quietRig) beside(cookie string, f func(*session.Session)) {
+func (rig *discreetProgram) beside(cookie string, f func(*session.Session)) {
 	useSession(rig.m, "s="+cookie, f)
 }
 

@@ -175,8 +175,8 @@ func TestNothingSecretIsShown(t *testing.T) {
 		{"Express", session.FormatExpress, false},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
-			rig := newQuietRig(t, kind.format, kind.encrypt)
-			for _, f := range sayings {
+			rig := newDiscreetProgram(t, kind.format, kind.encrypt)
+			for _, f := range faultsThatSpeak {
 				if f.format >= 0 && f.format != kind.format || f.sealed >= 0 && (f.sealed == 1) != kind.encrypt {
 					continue
 				}
@@ -212,7 +212,7 @@ func TestNothingSecretIsShown(t *testing.T) {
 
 // showTypes prints a value of every exported type, with as much in it as there
 // can be.
-func (rig *quietRig) showTypes() {
+func (rig *discreetProgram) showTypes() {
 	rig.t.Helper()
 	id, data := rig.secret("session ID"), []byte(`{"note":"`+rig.value()+`"}`)
 	rec := session.Record{Data: data, TTL: time.Hour}
@@ -223,15 +223,15 @@ func (rig *quietRig) showTypes() {
 	values := map[string]any{
 		"Config":          session.Config{Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}},
 		"CookieConfig":    session.CookieConfig{Name: "s"},
-		"Key":             quietKey,
+		"Key":             privateKey,
 		"Manager":         rig.m,
 		"MemoryStore":     memory,
-		"PostgresStore":   rig.store.PostgresStore,
+		"PostgresStore":   rig.store,
 		"PostgresOptions": session.PostgresOptions{},
 		"Record":          rec,
 		"Change":          session.Change{Old: data, New: data, NewID: id},
 		"Session":         nil, // shown in every request
-		"Filter":          quietKey.Is(rig.value()),
+		"Filter":          privateKey.Is(rig.value()),
 		"Info":            rig.info(id, data),
 		"Query":           session.Query{Key: "note", Values: []string{rig.value()}, Except: id},
 		"Found":           session.Found{Record: rec, ID: id},
@@ -253,7 +253,7 @@ func (rig *quietRig) showTypes() {
 }
 
 // info returns a listed session.
-func (rig *quietRig) info(id string, data []byte) session.Info {
+func (rig *discreetProgram) info(id string, data []byte) session.Info {
 	rig.t.Helper()
 	store := session.NewMemoryStore()
 	if err := store.Create(rig.t.Context(), id, session.Record{Data: data, TTL: time.Hour}); err != nil {
