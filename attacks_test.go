@@ -153,8 +153,8 @@ func TestDecryptionNeverFallsBack(t *testing.T) {
 func TestPostgresSwappedRows(t *testing.T) {
 	pool := pgtest.Pool(t)
 	m := patientManager(t, newStore(t, pool), func(cfg *session.Config) { cfg.Encrypt = true })
-	ada, adaID := loginCounting(t, m)
-	eve, eveID := loginCounting(t, m)
+	ada, adaID := loginCounter(t, m)
+	eve, eveID := loginCounter(t, m)
 	useSession(m, ada, func(s *session.Session) { userKey.Set(s, "ada") })
 	useSession(m, eve, func(s *session.Session) { userKey.Set(s, "eve") })
 	execSQL(t, pool, `UPDATE schema_system.session s SET sess = o.sess FROM schema_system.session o

@@ -14,9 +14,6 @@ import (
 	"github.com/pgsession/session"
 )
 
-// numberKey is set by handlers that ask for the session only late.
-const numberKey = session.Key[int]("late")
-
 // A session is made when it is asked for. What happened to the response before
 // counts all the same.
 func TestSessionAskedForLate(t *testing.T) {
@@ -31,16 +28,15 @@ func TestSessionAskedForLate(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
-			w := httptest.NewRecorder()
-			m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			resp := (&browser{m: m}).serve(func(w http.ResponseWriter, r *http.Request) {
 				tc.before(w)
 				s := session.From(r.Context())
-				numberKey.Set(s, 1)
+				countKey.Set(s, 1)
 				if !errors.Is(s.Err(), tc.want) {
 					t.Errorf("Set: got %v, want %v", s.Err(), tc.want)
 				}
-			})).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
-			if got := len(w.Result().Cookies()) == 1; got != (tc.want == nil) {
+			})
+			if got := resp.setCookie() != ""; got != (tc.want == nil) {
 				t.Errorf("cookie sent: got %t, want %t", got, tc.want == nil)
 			}
 			if got := m.Stats().Creates == 1; got != (tc.want == nil) {
@@ -51,31 +47,22 @@ func TestSessionAskedForLate(t *testing.T) {
 }
 
 func TestSessionAskedForAfterTheHandler(t *testing.T) {
-	good := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
-	login := httptest.NewRecorder()
-	good.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		numberKey.Set(session.From(r.Context()), 1)
-	})).ServeHTTP(login, httptest.NewRequest(http.MethodGet, "/", nil))
-
+	good := login(t, newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true}))
 	m := newManager(t, failingStore("Load"), session.Config{DisablePrune: true})
 	var ctx context.Context
-	r := httptest.NewRequest(http.MethodGet, "/", nil)
-	for _, c := range login.Result().Cookies() {
-		r.AddCookie(c)
-	}
-	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { ctx = r.Context() })).ServeHTTP(httptest.NewRecorder(), r)
+	good.with(m).serve(func(_ http.ResponseWriter, r *http.Request) { ctx = r.Context() })
 	s := session.From(ctx)
-	if v, ok := numberKey.Get(s); ok || s.Err() != nil {
+	if v, ok := countKey.Get(s); ok || s.Err() != nil {
 		t.Errorf("Get: got %d, %t, %v, want nothing and no use of the store", v, ok, s.Err())
 	}
-	if numberKey.Set(s, 2); !errors.Is(s.Err(), session.ErrFinished) {
+	if countKey.Set(s, 2); !errors.Is(s.Err(), session.ErrFinished) {
 		t.Errorf("Set: got %v, want ErrFinished", s.Err())
 	}
 }
 
 func TestFromIsTheSameForAllGoroutines(t *testing.T) {
 	m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
-	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	(&browser{m: m}).serve(func(_ http.ResponseWriter, r *http.Request) {
 		sessions := make([]*session.Session, 8)
 		var start, done sync.WaitGroup
 		start.Add(len(sessions))
@@ -92,7 +79,7 @@ func TestFromIsTheSameForAllGoroutines(t *testing.T) {
 				t.Errorf("session of goroutine %d: got another one, want the same", i)
 			}
 		}
-	})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+	})
 }
 
 func TestUnusedSessionAllocations(t *testing.T) {
@@ -111,7 +98,7 @@ func TestARefusedStreamIsAnsweredAtOnce(t *testing.T) {
 	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	release := make(chan struct{})
 	server := httptest.NewServer(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		numberKey.Set(session.From(r.Context()), 1)
+		countKey.Set(session.From(r.Context()), 1)
 		for range 3 {
 			_, _ = io.WriteString(w, "event")
 			_ = http.NewResponseController(w).Flush()
@@ -155,12 +142,12 @@ func TestStreamEndsAfterReload(t *testing.T) {
 		complete      bool
 	}{
 		{"nothing changed", func(*session.Session) {}, func(*session.Session) {}, true},
-		{"read afterwards", func(*session.Session) {}, func(s *session.Session) { numberKey.Get(s) }, true},
-		{"a change before", func(s *session.Session) { numberKey.Set(s, 2) }, func(*session.Session) {}, false},
+		{"read afterwards", func(*session.Session) {}, func(s *session.Session) { countKey.Get(s) }, true},
+		{"a change before", func(s *session.Session) { countKey.Set(s, 2) }, func(*session.Session) {}, false},
 		{"an idle timeout before", func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, func(*session.Session) {}, false},
-		{"a change afterwards", func(*session.Session) {}, func(s *session.Session) { numberKey.Set(s, 2) }, false},
+		{"a change afterwards", func(*session.Session) {}, func(s *session.Session) { countKey.Set(s, 2) }, false},
 		{"a failed save", func(s *session.Session) {
-			numberKey.Set(s, 2)
+			countKey.Set(s, 2)
 			if err := s.Save(context.Background()); !errors.Is(err, session.ErrDestroyed) {
 				t.Errorf("Save: got %v, want ErrDestroyed", err)
 			}
@@ -170,10 +157,10 @@ func TestStreamEndsAfterReload(t *testing.T) {
 			store := session.NewMemoryStore()
 			m := newManager(t, store, session.Config{DisablePrune: true})
 			mux := http.NewServeMux()
-			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { numberKey.Set(session.From(r.Context()), 1) })
+			mux.HandleFunc("/login", func(_ http.ResponseWriter, r *http.Request) { countKey.Set(session.From(r.Context()), 1) })
 			mux.HandleFunc("/stream", func(w http.ResponseWriter, r *http.Request) {
 				s := session.From(r.Context())
-				numberKey.Get(s)
+				countKey.Get(s)
 				_, _ = io.WriteString(w, "begun ")
 				_ = http.NewResponseController(w).Flush()
 				if err := store.Delete(r.Context(), s.ID()); err != nil {
@@ -214,7 +201,7 @@ func TestARefusedStreamHasNoHeaderOfTheHandlers(t *testing.T) {
 	m := newManager(t, failingStore("Create"), session.Config{DisablePrune: true})
 	w := httptest.NewRecorder()
 	m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		numberKey.Set(session.From(r.Context()), 1)
+		countKey.Set(session.From(r.Context()), 1)
 		_, _ = io.WriteString(w, "page")
 		w.Header().Set("Cache-Control", "public, max-age=3600")
 		w.Header().Set("X-Handler", "of the page")

@@ -365,7 +365,7 @@ func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	with := func(secret string, old ...string) *session.Manager {
 		return newManager(t, store, session.Config{Secret: secret, OldSecrets: old, Encrypt: true, UserKey: "userId", DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
 	}
-	m := with(sealSecretOld)
+	m := with(testSecretOld)
 	const name = "ada@example.com"
 	cookie := useSession(m, "", func(s *session.Session) { user.Set(s, name) }).newCookie()
 	plain := patientManager(t, store) // before Encrypt was set
@@ -379,7 +379,7 @@ func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	if n := queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess::text LIKE '%ada@%' AND sess->>'__sealed' IS NOT NULL"); n != 0 {
 		t.Error("an encrypted record shows the value")
 	}
-	rotated := with(sealSecret, sealSecretOld)
+	rotated := with(testSecret, testSecretOld)
 	if got := handlesOf(t, rotated, user.Is(name)); len(got) != 2 {
 		t.Errorf("under an old secret and in plain: got %d sessions, want 2", len(got))
 	}

@@ -106,7 +106,7 @@ func TestSessionsAreListed(t *testing.T) {
 		laptop, laptopHandle := loginAs(t, m, 1, "laptop")
 		_, phoneHandle := loginAs(t, m, 1, "phone")
 		_, otherHandle := loginAs(t, m, 11, "tablet")
-		loginCounting(t, m) // nobody's
+		loginCounter(t, m) // nobody's
 
 		if got, want := handlesOf(t, m, userIDKey.Is(1)), sorted(laptopHandle, phoneHandle); !slices.Equal(got, want) {
 			t.Errorf("user 1: got %d sessions, want exactly the %d of this user", len(got), len(want))
@@ -344,7 +344,7 @@ func TestMaxPerUser(t *testing.T) {
 	eachFindingStore(t, func(t *testing.T, store session.Store, cfg session.Config) {
 		cfg.MaxPerUser = 2
 		m := newManager(t, store, cfg)
-		anonymous, _ := loginCounting(t, m) // older than all, logs in last
+		anonymous, _ := loginCounter(t, m) // older than all, logs in last
 		a, _ := loginAs(t, m, 1, "a")
 		other, _ := loginAs(t, m, 2, "other")
 		awaitNextMillisecond()

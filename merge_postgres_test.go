@@ -61,7 +61,7 @@ func testOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOpti
 	m, admin := newPrograms(t, 2, opts)
 	a, b := session.Key[int]("a"), session.Key[int]("b")
 	eachTrial(postgresTrials, func(trial int) {
-		cookie, _ := loginCounting(t, m[0])
+		cookie, _ := loginCounter(t, m[0])
 		finish := startSlow(m[0], cookie, func(s *session.Session) { a.Set(s, 1); increment(s) })
 		useSession(m[1-trial%2], cookie, func(s *session.Session) { b.Set(s, 2); increment(s) })
 		if resp := finish(); resp.status != http.StatusOK {
@@ -127,7 +127,7 @@ func testGoneStaysGone(t *testing.T, opts session.PostgresOptions) {
 		} {
 			t.Run(tt.name+", "+request.name, func(t *testing.T) {
 				eachTrial(request.trials, func(trial int) {
-					cookie, id := loginCounting(t, m[0])
+					cookie, id := loginCounter(t, m[0])
 					// Make a touch due.
 					execSQL(t, admin, "UPDATE schema_system.session SET expire = now() + interval '1 hour' WHERE sid = $1", id)
 					finish := startSlow(m[0], cookie, request.use)
@@ -170,7 +170,7 @@ func testOverlappingIncrements(t *testing.T, opts session.PostgresOptions) {
 		{name: "and a renewal", renew: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			cookie, _ := loginCounting(t, m[0])
+			cookie, _ := loginCounter(t, m[0])
 			var at sync.WaitGroup
 			at.Add(requests)
 			responses := make([]*response, requests)

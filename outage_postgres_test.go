@@ -210,7 +210,7 @@ func TestPostgresRestarts(t *testing.T) {
 			}
 			var cookies [3 * each]string
 			for i := range cookies {
-				cookies[i], _ = loginCounting(t, managers[0])
+				cookies[i], _ = loginCounter(t, managers[0])
 			}
 			// All but the reads have loaded their sessions before and save them
 			// afterwards, so that it is the saves that meet dead connections.
@@ -277,7 +277,7 @@ func TestPostgresRestarts(t *testing.T) {
 
 	t.Run("stopped", func(t *testing.T) {
 		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)), storeTimeout(250*time.Millisecond))
-		cookie, _ := loginCounting(t, m)
+		cookie, _ := loginCounter(t, m)
 		if err := server.Stop(context.Background(), "fast"); err != nil {
 			t.Fatal(err)
 		}
@@ -322,7 +322,7 @@ func TestPostgresRestarts(t *testing.T) {
 		m := patientManager(t, newStore(t, openPool(t, server.URL(), victims)))
 		var cookies [clients]string
 		for i := range cookies {
-			cookies[i], _ = loginCounting(t, m)
+			cookies[i], _ = loginCounter(t, m)
 		}
 		var counts [clients]atomic.Int64
 		stop := make(chan struct{})
@@ -437,7 +437,7 @@ func TestPostgresReplyLost(t *testing.T) {
 				{name: "Create after Destroy", sql: "INSERT", use: func(s *session.Session) { s.Destroy(); increment(s) }, count: 1, renewed: true},
 			} {
 				t.Run(tt.name, func(t *testing.T) {
-					cookie, _ := loginCounting(t, plain)
+					cookie, _ := loginCounter(t, plain)
 					execSQL(t, direct, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
 					hit := proxy.cut(tt.sql, cut.forward)
 					resp := useSession(m, cookie, tt.use)

@@ -199,7 +199,7 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 		}
 		var moved atomic.Int64
 		together(users, func(user int) {
-			cookie, id := loginCounting(t, m[0])
+			cookie, id := loginCounter(t, m[0])
 			want := 0
 			for range rounds {
 				from := partitionOf(t, admin, id)

@@ -85,7 +85,7 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 			srv := startServer(t, proto, m.Handler(slowHandler(t, &stalled)))
 			var cookies [2*slow + 1]string
 			for i := range cookies {
-				cookies[i], _ = loginCounting(t, m)
+				cookies[i], _ = loginCounter(t, m)
 			}
 			nothing := func(io.Reader) {}
 			stalled.Add(2 * slow)
@@ -180,7 +180,7 @@ func newCutRig(t *testing.T) *cutRig {
 		}
 	})
 	rig.m = patientManager(t, newStore(t, pool), storeTimeout(time.Second))
-	rig.cookie, rig.id = loginCounting(t, rig.m)
+	rig.cookie, rig.id = loginCounter(t, rig.m)
 	return rig
 }
 
@@ -233,7 +233,7 @@ func TestPostgresRenewalIsOneStep(t *testing.T) {
 	url := pgtest.URL(t)
 	admin := openPool(t, url)
 	m := patientManager(t, newStore(t, openPool(t, url)))
-	cookie, _ := loginCounting(t, m)
+	cookie, _ := loginCounter(t, m)
 	stop, looked := make(chan struct{}), make(chan struct{})
 	var looks atomic.Int64
 	go func() {

@@ -37,11 +37,11 @@ const resealState = `SELECT string_agg(md5(sid || sess::text || expire::text), '
 func TestReseal(t *testing.T) {
 	pool := pgtest.Pool(t)
 	store := newStore(t, pool)
-	oldest, old := strings.Repeat("the oldest secret", 3), sealSecretOld
+	oldest, old := strings.Repeat("the oldest secret", 3), testSecretOld
 	login := func(m *session.Manager, user string) string {
 		return useSession(m, "", func(s *session.Session) {
 			session.Key[string]("userId").Set(s, user)
-			sealKey.Set(s, sealValue)
+			noteKey.Set(s, secretNote)
 		}).newCookie()
 	}
 	login(resealManager(t, store, "userId", old), "expired")
@@ -49,13 +49,13 @@ func TestReseal(t *testing.T) {
 	cookies := map[string]string{
 		"oldest":  login(resealManager(t, store, "userId", oldest), "ada"),
 		"old":     login(resealManager(t, store, "userId", old), "ada"),
-		"current": login(resealManager(t, store, "userId", sealSecret), "ada"),
+		"current": login(resealManager(t, store, "userId", testSecret), "ada"),
 		"plain":   login(patientManager(t, store), "ada"),
 		"lost":    login(resealManager(t, store, "userId", strings.Repeat("a secret that was lost", 2)), "ada"),
 	}
 
 	// Without UserKey, as a tool that does not know it: the searchable hash stays.
-	m := resealManager(t, store, "", sealSecret, old, oldest)
+	m := resealManager(t, store, "", testSecret, old, oldest)
 	before, expiries := queryOne[string](t, pool, resealState), queryOne[string](t, pool, "SELECT string_agg(expire::text, ' ' ORDER BY sid) FROM schema_system.session")
 	want := session.ResealCounts{Records: 5, Plain: 1, Current: 1, Old: 2, Unopened: 1}
 	if got := reseal(t, m, session.ResealOptions{DryRun: true}); got != want {
@@ -78,12 +78,12 @@ func TestReseal(t *testing.T) {
 
 	for _, name := range []string{"oldest", "old", "current"} {
 		useSession(m, cookies[name], func(s *session.Session) {
-			if note, _ := sealKey.Get(s); note != sealValue {
+			if note, _ := noteKey.Get(s); note != secretNote {
 				t.Errorf("%s: the value was lost", name)
 			}
 		})
 	}
-	alone := resealManager(t, store, "userId", sealSecret) // it cannot verify the old cookies
+	alone := resealManager(t, store, "userId", testSecret) // it cannot verify the old cookies
 	if got := handlesOf(t, alone, session.Key[string]("userId").Is("ada")); len(got) != 4 {
 		t.Errorf("found by the user, with the current secret alone: got %d sessions, want 3 sealed ones and the plain one", len(got))
 	}
@@ -112,15 +112,15 @@ func TestResealLosesNoRace(t *testing.T) {
 		want     int64 // resealed
 		wantLeft int   // the count in the session afterwards; -1: none is left
 	}{
-		{"a change, sealed with the current secret", []string{sealSecret, sealSecretOld}, increment, 0, 1},
-		{"a change, sealed with the old secret", []string{sealSecretOld}, increment, 1, 1},
-		{"a logout", []string{sealSecretOld}, (*session.Session).Destroy, 0, -1},
-		{"a renewal", []string{sealSecret, sealSecretOld}, (*session.Session).Renew, 0, 0},
+		{"a change, sealed with the current secret", []string{testSecret, testSecretOld}, increment, 0, 1},
+		{"a change, sealed with the old secret", []string{testSecretOld}, increment, 1, 1},
+		{"a logout", []string{testSecretOld}, (*session.Session).Destroy, 0, -1},
+		{"a renewal", []string{testSecret, testSecretOld}, (*session.Session).Renew, 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			url := pgtest.URL(t)
 			store := newStore(t, openPool(t, url))
-			cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
+			cookie, _ := loginCounter(t, resealManager(t, store, "", testSecretOld))
 			program := resealManager(t, store, "", tt.secrets...)
 			race := beforeUpdate(func() {
 				if c := useSession(program, cookie, tt.between).newCookie(); c != "" {
@@ -128,7 +128,7 @@ func TestResealLosesNoRace(t *testing.T) {
 				}
 			})
 			racing := newStore(t, openPool(t, url, race.use))
-			m := resealManager(t, racing, "", sealSecret, sealSecretOld)
+			m := resealManager(t, racing, "", testSecret, testSecretOld)
 			if got := reseal(t, m, session.ResealOptions{}); got.Resealed != tt.want || got.Old != 0 || got.Unopened != 0 || got.Records != got.Resealed+got.Current {
 				t.Errorf("got %+v, want %d resealed", got, tt.want)
 			}
@@ -145,8 +145,8 @@ func TestResealLosesNoRace(t *testing.T) {
 // A request has read the record, then Reseal writes it, then the request saves.
 func TestResealDuringARequest(t *testing.T) {
 	store := newStore(t, pgtest.Pool(t))
-	m := resealManager(t, store, "", sealSecret, sealSecretOld)
-	cookie, _ := loginCounting(t, resealManager(t, store, "", sealSecretOld))
+	m := resealManager(t, store, "", testSecret, testSecretOld)
+	cookie, _ := loginCounter(t, resealManager(t, store, "", testSecretOld))
 	resp := useSession(m, cookie, func(s *session.Session) {
 		increment(s)
 		if got := reseal(t, m, session.ResealOptions{}); got.Resealed != 1 {
@@ -161,11 +161,11 @@ func TestResealDuringARequest(t *testing.T) {
 func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 	const records = 120
 	store := newStore(t, pgtest.Pool(t))
-	old := resealManager(t, store, "", sealSecretOld)
+	old := resealManager(t, store, "", testSecretOld)
 	for range records {
-		loginCounting(t, old)
+		loginCounter(t, old)
 	}
-	m := resealManager(t, store, "", sealSecret, sealSecretOld)
+	m := resealManager(t, store, "", testSecret, testSecretOld)
 	ctx, stop := context.WithCancel(t.Context())
 	var seen []int64
 	n, err := m.Reseal(ctx, session.ResealOptions{Progress: func(n session.ResealCounts) {
@@ -179,7 +179,7 @@ func TestResealGoesOnWhereItWasStopped(t *testing.T) {
 	if n2 := reseal(t, m, session.ResealOptions{}); n2.Current != n.Resealed || n2.Resealed != records-n.Resealed || n2.Records != records {
 		t.Errorf("again: got %+v, want %d more of %d", n2, records-n.Resealed, records)
 	}
-	if got := reseal(t, resealManager(t, store, "", sealSecret), session.ResealOptions{DryRun: true}); got != (session.ResealCounts{Records: records, Current: records}) {
+	if got := reseal(t, resealManager(t, store, "", testSecret), session.ResealOptions{DryRun: true}); got != (session.ResealCounts{Records: records, Current: records}) {
 		t.Errorf("with the current secret alone: got %+v, want all %d to open", got, records)
 	}
 }
@@ -198,7 +198,7 @@ func TestResealRefusals(t *testing.T) {
 		{"hashed IDs", hashed, "session: Reseal: the table holds hashes"},
 		{"no table", dropped, "session: Reseal: "},
 	} {
-		n, err := resealManager(t, tt.store, "", sealSecret).Reseal(t.Context(), session.ResealOptions{})
+		n, err := resealManager(t, tt.store, "", testSecret).Reseal(t.Context(), session.ResealOptions{})
 		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || n != (session.ResealCounts{}) {
 			t.Errorf("%s: got %+v, %v, want %q", tt.name, n, err, tt.want)
 		}

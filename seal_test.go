@@ -16,13 +16,9 @@ import (
 	"github.com/pgsession/session"
 )
 
-const (
-	sealSecret    = "seal-test-secret-0123456789abcdef-current"
-	sealSecretOld = "seal-test-secret-0123456789abcdef-earlier"
-	sealValue     = "a value nobody else may see"
-)
+const secretNote = "a value nobody else may see"
 
-const sealKey = session.Key[string]("note")
+const noteKey = session.Key[string]("note")
 
 // sealRig is a browser of a manager whose store and log can be looked into.
 type sealRig struct {
@@ -62,29 +58,29 @@ func (rig *sealRig) stored(id string) string {
 
 func (rig *sealRig) note() (status int, v string) {
 	rig.t.Helper()
-	status, _ = rig.do(func(s *session.Session) { v, _ = sealKey.Get(s) })
+	status, _ = rig.do(func(s *session.Session) { v, _ = noteKey.Get(s) })
 	return status, v
 }
 
 func TestEncryptHidesDataAndKeepsTheCookieReadable(t *testing.T) {
-	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true})
-	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: testSecret, Encrypt: true})
+	_, id := rig.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 	stored := rig.stored(id)
-	if strings.Contains(stored, sealValue) || strings.Contains(stored, "note") {
+	if strings.Contains(stored, secretNote) || strings.Contains(stored, "note") {
 		t.Error("the record shows the data")
 	}
 	if !strings.HasPrefix(stored, `{"cookie":{"originalMaxAge":86400000,`) {
 		t.Error("the record does not begin with a readable cookie object")
 	}
-	if status, v := rig.note(); status != 200 || v != sealValue {
-		t.Errorf("got %d and the value read back: %v, want 200 and true", status, v == sealValue)
+	if status, v := rig.note(); status != 200 || v != secretNote {
+		t.Errorf("got %d and the value read back: %v, want 200 and true", status, v == secretNote)
 	}
 }
 
 func TestEncryptSurvivesChangeRenewalAndMerge(t *testing.T) {
-	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true})
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: testSecret, Encrypt: true})
 	count := session.Key[int]("count")
-	rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	rig.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 	_, before := rig.do(func(s *session.Session) { count.Set(s, 1) })
 	_, after := rig.do(func(s *session.Session) { s.Renew() })
 	if before == after {
@@ -97,17 +93,17 @@ func TestEncryptSurvivesChangeRenewalAndMerge(t *testing.T) {
 	})
 	var n int
 	rig.do(func(s *session.Session) { n, _ = count.Get(s) })
-	if _, v := rig.note(); v != sealValue || n != 111 {
-		t.Errorf("got count %d, value kept: %v; want 111, true", n, v == sealValue)
+	if _, v := rig.note(); v != secretNote || n != 111 {
+		t.Errorf("got count %d, value kept: %v; want 111, true", n, v == secretNote)
 	}
 }
 
 func TestEncryptRefusesDataOfAnotherRow(t *testing.T) {
 	store := session.NewMemoryStore()
-	cfg := session.Config{Secret: sealSecret, Encrypt: true}
+	cfg := session.Config{Secret: testSecret, Encrypt: true}
 	ada, eve := newSealRig(t, store, cfg), newSealRig(t, store, cfg)
-	_, adaID := ada.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
-	_, eveID := eve.do(func(s *session.Session) { sealKey.Set(s, "eve's own") })
+	_, adaID := ada.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
+	_, eveID := eve.do(func(s *session.Session) { noteKey.Set(s, "eve's own") })
 	err := store.Update(t.Context(), eveID, session.Change{Old: []byte(eve.stored(eveID)), New: []byte(ada.stored(adaID))})
 	if err != nil {
 		t.Fatal(err)
@@ -117,21 +113,21 @@ func TestEncryptRefusesDataOfAnotherRow(t *testing.T) {
 	if status != http.StatusServiceUnavailable || v != "" {
 		t.Errorf("got %d, a value: %v; want 503 and none", status, v != "")
 	}
-	if status, _ := eve.do(func(s *session.Session) { sealKey.Set(s, "overwritten") }); status != http.StatusServiceUnavailable {
+	if status, _ := eve.do(func(s *session.Session) { noteKey.Set(s, "overwritten") }); status != http.StatusServiceUnavailable {
 		t.Errorf("write: got %d, want 503", status)
 	}
 	if eve.stored(eveID) != pasted {
 		t.Error("the record was overwritten")
 	}
-	if log := eve.log.String(); !strings.Contains(log, "does not open") || strings.Contains(log, eveID) || strings.Contains(log, sealValue) {
+	if log := eve.log.String(); !strings.Contains(log, "does not open") || strings.Contains(log, eveID) || strings.Contains(log, secretNote) {
 		t.Error("the log should say that the record does not open, and neither ID nor data")
 	}
 }
 
 func TestEncryptRefusesTamperedData(t *testing.T) {
 	store := session.NewMemoryStore()
-	rig := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
-	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	rig := newSealRig(t, store, session.Config{Secret: testSecret, Encrypt: true})
+	_, id := rig.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 	good := rig.stored(id)
 	at := strings.Index(good, `"__sealed":"`) + len(`"__sealed":"`)
 	for _, bad := range []string{
@@ -153,53 +149,53 @@ func TestEncryptRefusesTamperedData(t *testing.T) {
 
 func TestEncryptRotation(t *testing.T) {
 	store := session.NewMemoryStore()
-	old := newSealRig(t, store, session.Config{Secret: sealSecretOld, Encrypt: true})
-	_, id := old.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	old := newSealRig(t, store, session.Config{Secret: testSecretOld, Encrypt: true})
+	_, id := old.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 	before := old.stored(id)
 
-	both := newSealRig(t, store, session.Config{Secret: sealSecret, OldSecrets: []string{sealSecretOld}, Encrypt: true})
+	both := newSealRig(t, store, session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld}, Encrypt: true})
 	both.cookie = old.cookie
-	if status, v := both.note(); status != 200 || v != sealValue {
-		t.Errorf("old secret: got %d, value read: %v; want 200, true", status, v == sealValue)
+	if status, v := both.note(); status != 200 || v != secretNote {
+		t.Errorf("old secret: got %d, value read: %v; want 200, true", status, v == secretNote)
 	}
 	if old.stored(id) != before {
 		t.Error("a mere read rewrote the record")
 	}
 	both.do(func(s *session.Session) { session.Key[int]("n").Set(s, 1) })
 
-	current := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	current := newSealRig(t, store, session.Config{Secret: testSecret, Encrypt: true})
 	current.cookie = both.cookie // signed anew with the current secret
-	if status, v := current.note(); status != 200 || v != sealValue {
-		t.Errorf("after the next save: got %d, value read: %v; want 200, true", status, v == sealValue)
+	if status, v := current.note(); status != 200 || v != secretNote {
+		t.Errorf("after the next save: got %d, value read: %v; want 200, true", status, v == secretNote)
 	}
 }
 
 func TestEncryptReadsPlainRecordsAndSealsThemAtTheNextSave(t *testing.T) {
 	store := session.NewMemoryStore()
-	plain := newSealRig(t, store, session.Config{Secret: sealSecret})
-	_, id := plain.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
-	sealed := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	plain := newSealRig(t, store, session.Config{Secret: testSecret})
+	_, id := plain.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
+	sealed := newSealRig(t, store, session.Config{Secret: testSecret, Encrypt: true})
 	sealed.cookie = plain.cookie
-	if _, v := sealed.note(); v != sealValue {
+	if _, v := sealed.note(); v != secretNote {
 		t.Error("a plain record was not read")
 	}
-	if !strings.Contains(sealed.stored(id), sealValue) {
+	if !strings.Contains(sealed.stored(id), secretNote) {
 		t.Error("a mere read rewrote the record")
 	}
 	sealed.do(func(s *session.Session) { session.Key[int]("n").Set(s, 1) })
-	if strings.Contains(sealed.stored(id), sealValue) {
+	if strings.Contains(sealed.stored(id), secretNote) {
 		t.Error("the save left the data readable")
 	}
 	// And back: whoever turns it off still reads what was sealed.
 	plain.do(func(s *session.Session) { session.Key[int]("n").Set(s, 2) })
-	if !strings.Contains(plain.stored(id), sealValue) {
+	if !strings.Contains(plain.stored(id), secretNote) {
 		t.Error("without Encrypt the save sealed the data")
 	}
 }
 
 func TestEncryptResolvesAWriteWithoutAnswer(t *testing.T) {
 	store := newHookedStore()
-	rig := newSealRig(t, store, session.Config{Secret: sealSecret, Encrypt: true})
+	rig := newSealRig(t, store, session.Config{Secret: testSecret, Encrypt: true})
 	count := session.Key[int]("count")
 	rig.do(func(s *session.Session) { count.Set(s, 1) })
 	lost := 0 // answers
@@ -221,7 +217,7 @@ func TestEncryptResolvesAWriteWithoutAnswer(t *testing.T) {
 }
 
 func TestEncryptFromEnvironment(t *testing.T) {
-	t.Setenv("SESSION_SECRET", sealSecret)
+	t.Setenv("SESSION_SECRET", testSecret)
 	for _, c := range []struct {
 		value string
 		want  bool
@@ -239,12 +235,12 @@ func TestEncryptFromEnvironment(t *testing.T) {
 }
 
 func TestEncryptedRecordKeepsItsAbsoluteTimeout(t *testing.T) {
-	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, Encrypt: true, AbsoluteTimeout: time.Hour})
-	_, id := rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+	rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: testSecret, Encrypt: true, AbsoluteTimeout: time.Hour})
+	_, id := rig.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 	if !strings.Contains(rig.stored(id), `"__created":`) {
 		t.Error("the creation time is not readable beside the sealed data")
 	}
-	if _, v := rig.note(); v != sealValue {
+	if _, v := rig.note(); v != secretNote {
 		t.Error("not read back")
 	}
 }
@@ -256,13 +252,13 @@ func TestEncryptInFIPSMode(t *testing.T) {
 		if !fips140.Enabled() {
 			t.Fatal("not in FIPS mode")
 		}
-		rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: sealSecret, OldSecrets: []string{sealSecretOld}, Encrypt: true, UserKey: "note", MaxPerUser: 2})
-		rig.do(func(s *session.Session) { sealKey.Set(s, sealValue) })
+		rig := newSealRig(t, session.NewMemoryStore(), session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld}, Encrypt: true, UserKey: "note", MaxPerUser: 2})
+		rig.do(func(s *session.Session) { noteKey.Set(s, secretNote) })
 		rig.do(func(s *session.Session) { s.Renew() })
-		if status, v := rig.note(); status != http.StatusOK || v != sealValue {
+		if status, v := rig.note(); status != http.StatusOK || v != secretNote {
 			t.Errorf("got status %d, want 200 and the value", status)
 		}
-		if n, err := rig.m.Revoke(t.Context(), sealKey.Is(sealValue)); n != 1 || err != nil {
+		if n, err := rig.m.Revoke(t.Context(), noteKey.Is(secretNote)); n != 1 || err != nil {
 			t.Errorf("Revoke: got %d, %v, want 1, no error", n, err)
 		}
 		return

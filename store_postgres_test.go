@@ -151,7 +151,7 @@ func TestPostgresInfiniteExpiry(t *testing.T) {
 	pool := pgtest.Pool(t)
 	store := newStore(t, pool)
 	m := patientManager(t, store)
-	cookie, id := loginCounting(t, m)
+	cookie, id := loginCounter(t, m)
 	execSQL(t, pool, "UPDATE schema_system.session SET expire = 'infinity' WHERE sid = $1", id)
 	r, err := store.Load(t.Context(), id)
 	if err != nil || r.TTL < 50*365*24*time.Hour {
@@ -172,8 +172,8 @@ func TestPostgresStatements(t *testing.T) {
 	traced := &tracer{}
 	pool := pgtest.Pool(t, traced.use)
 	m := patientManager(t, newStore(t, pool))
-	cookie, _ := loginCounting(t, m)
-	other, _ := loginCounting(t, m)
+	cookie, _ := loginCounter(t, m)
+	other, _ := loginCounter(t, m)
 	forged := strings.Replace(cookie, "=", "=x", 1)
 	age := func() {
 		execSQL(t, pool, "UPDATE schema_system.session SET expire = now() + interval '23 hours'")
@@ -232,7 +232,7 @@ func TestPostgresSavesAreHeapOnly(t *testing.T) {
 	admin := openPool(t, url)
 	pool := openPool(t, url, maxConns(2))
 	m := patientManager(t, newStore(t, pool))
-	cookie, id := loginCounting(t, m)
+	cookie, id := loginCounter(t, m)
 	expire := func() string {
 		return queryOne[string](t, admin, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id)
 	}
@@ -459,7 +459,7 @@ func TestPostgresDisconnectingClients(t *testing.T) {
 			var cookies [sessions]string
 			var ids []string
 			for i := range cookies {
-				cookie, id := loginCounting(t, m)
+				cookie, id := loginCounter(t, m)
 				cookies[i], ids = cookie, append(ids, id)
 			}
 			unlock := func() {}
@@ -587,7 +587,7 @@ func TestPostgresDDLUnderLoad(t *testing.T) {
 	m := patientManager(t, store)
 	var cookies [sessions]string
 	for i := range cookies {
-		cookies[i], _ = loginCounting(t, m)
+		cookies[i], _ = loginCounter(t, m)
 	}
 	stop := make(chan struct{})
 	var rounds [sessions]atomic.Int64
@@ -713,7 +713,7 @@ func TestPostgresErrorsAreDiscreet(t *testing.T) {
 				id := createRecord(t, store, `{"a":1}`)
 				log := &logRecorder{}
 				m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
-				cookie, sid := loginCounting(t, m)
+				cookie, sid := loginCounter(t, m)
 				execSQL(t, pool, tt.ddl)
 				pool.Reset() // so that the statements are prepared anew
 				var text strings.Builder
@@ -778,7 +778,7 @@ func TestPostgresDataRefused(t *testing.T) {
 func TestPostgresLargeRecords(t *testing.T) {
 	pool := pgtest.Pool(t)
 	m := patientManager(t, newStore(t, pool), func(cfg *session.Config) { cfg.MaxBytes = 1 << 20 })
-	cookie, id := loginCounting(t, m)
+	cookie, id := loginCounter(t, m)
 	large := session.Key[string]("large")
 	value := strings.Repeat("€", 100_000)
 	if resp := useSession(m, cookie, func(s *session.Session) { large.Set(s, value) }); resp.status != http.StatusOK {

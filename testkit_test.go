@@ -262,8 +262,8 @@ func useSession(m *session.Manager, cookie string, f func(*session.Session)) *re
 	return ask(m.Handler(h), request("GET", cookie))
 }
 
-// loginCounting makes a session and returns its cookie and ID.
-func loginCounting(t testing.TB, m *session.Manager) (cookie, id string) {
+// loginCounter makes a session and returns its cookie and ID.
+func loginCounter(t testing.TB, m *session.Manager) (cookie, id string) {
 	t.Helper()
 	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
 	if cookie = resp.newCookie(); cookie == "" {
