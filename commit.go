@@ -41,8 +41,8 @@ func (s *Session) commit(final bool) error {
 		}
 	}()
 	out, err := s.m.engine.apply(ctx, &p)
-	if err == nil && s.m.cfg.MaxPerUser > 0 && out.id != "" {
-		s.m.limit(ctx, &p.rec.Row, &out)
+	if err == nil {
+		s.m.engine.limitUser(ctx, &p.rec.Row, &out)
 	}
 	returned = true
 

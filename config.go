@@ -30,6 +30,10 @@ const (
 
 	// maxFound is how many sessions Manager.Sessions returns at most.
 	maxFound = 1000
+
+	// maxFindBytes bounds a value that sessions are found by. Longer ones are
+	// cut off in the index, at more than this.
+	maxFindBytes = 200
 )
 
 // Config says how a [Manager] works. The zero value plus a Secret is complete.
@@ -220,6 +224,7 @@ func (cfg *Config) limits() limits {
 		idleTimeout: cfg.IdleTimeout, absoluteTimeout: cfg.AbsoluteTimeout,
 		touchInterval: cfg.TouchInterval, storeTimeout: cfg.StoreTimeout,
 		maxBytes: cfg.MaxBytes, browserSession: cfg.Cookie.BrowserSession, encrypt: cfg.Encrypt,
+		userKey: cfg.UserKey, maxPerUser: cfg.MaxPerUser,
 	}
 }
 

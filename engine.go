@@ -42,6 +42,8 @@ type limits struct {
 	maxBytes                     int
 	browserSession               bool // a new record has no idle timeout of its own
 	encrypt                      bool
+	userKey                      string
+	maxPerUser                   int // 0: no limit
 }
 
 // init makes e ready; it is called once.

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,10 +16,6 @@ import (
 )
 
 const (
-	// maxFindBytes bounds a value that sessions are found by. Longer ones are
-	// cut off in the index, at more than this.
-	maxFindBytes = 200
-
 	// unfindable are characters that encoding/json writes as escapes which not
 	// every database can read.
 	unfindable = "\x00\u2028\u2029"
@@ -226,61 +221,4 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 		i.row = d
 	}
 	return i
-}
-
-// limit destroys a user's oldest sessions once a commit has given the user one
-// more than Config.MaxPerUser. It runs after the commit, so of two logins at
-// once the later sees both.
-func (m *Manager) limit(ctx context.Context, before *row.Row, out *outcome) {
-	user := out.rec.Get(m.cfg.UserKey)
-	text, ok := jsonobj.Text(user)
-	if !ok || len(text) > maxFindBytes || string(user) == string(before.Get(m.cfg.UserKey)) {
-		return
-	}
-	if err := m.removeOldest(ctx, text, out.id); err != nil {
-		m.cfg.Logger.LogAttrs(ctx, slog.LevelError, "session: the user's sessions over Config.MaxPerUser could not be destroyed, the next login tries again", slog.Any("error", err))
-	}
-}
-
-func (m *Manager) removeOldest(ctx context.Context, user, own string) error {
-	finder := m.store.(Finder) // New has checked
-	values, err := m.engine.sealer.FindValues(m.cfg.UserKey, user)
-	if err != nil {
-		return err
-	}
-	q := Query{Key: m.cfg.UserKey, Values: values, Limit: maxFound}
-	found, err := finder.Find(ctx, q)
-	if err != nil {
-		return m.engine.countError(err)
-	}
-	// Newest login first. All logins at the same time must see the same order, or
-	// they would destroy each other: one that comes late may be over the limit
-	// itself. Only a wrong clock, or a session that was anonymous for long and not
-	// renewed, is off by more than a commit takes.
-	now, ownHandle := time.Now(), finder.Handle(own)
-	login := func(i Info) int64 {
-		switch age := now.Sub(i.RenewedAt); {
-		case i.Handle == ownHandle && age > m.cfg.StoreTimeout:
-			return now.UnixMilli()
-		case age < -m.cfg.StoreTimeout:
-			return now.Add(-m.cfg.StoreTimeout).UnixMilli()
-		}
-		return i.RenewedAt.UnixMilli()
-	}
-	all := make([]Info, 0, len(found))
-	for _, r := range found {
-		all = append(all, m.info(&r, now))
-	}
-	slices.SortFunc(all, func(a, b Info) int {
-		return cmp.Or(cmp.Compare(login(b), login(a)), cmp.Compare(a.Handle, b.Handle))
-	})
-	for _, i := range all[min(len(all), m.cfg.MaxPerUser):] {
-		q.Handle = i.Handle
-		n, err := finder.DeleteFound(ctx, q)
-		m.engine.stats.destroys.Add(uint64(max(n, 0)))
-		if err != nil {
-			return m.engine.countError(err)
-		}
-	}
-	return nil
 }

@@ -2,12 +2,10 @@ module github.com/pgsession/session/otelsession
 
 go 1.25.0
 
-replace github.com/pgsession/session => ..
-
 require (
 	github.com/exaring/otelpgx v0.13.0
 	github.com/jackc/pgx/v5 v5.12.0
-	github.com/pgsession/session v0.0.0
+	github.com/pgsession/session v0.1.0
 	github.com/prometheus/client_golang v1.24.1
 	go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp v0.71.0
 	go.opentelemetry.io/otel v1.46.0

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,8 @@ func Main(m interface{ Run() int }, setup ...func(dir string) error) {
 	pgtest.Main(cleaning{m, dir})
 }
 
-// cleaning removes what Main has made when the tests have run.
+// cleaning removes what Main has made when the tests have run, and shows what the
+// example's code has logged in this process if one of them failed.
 type cleaning struct {
 	m   interface{ Run() int }
 	dir string
@@ -55,7 +57,13 @@ type cleaning struct {
 
 func (c cleaning) Run() int {
 	defer os.RemoveAll(c.dir)
-	return c.m.Run()
+	said := &log{}
+	slog.SetDefault(slog.New(slog.NewTextHandler(said, nil)))
+	code := c.m.Run()
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "what was logged in this process:\n%s", said.text())
+	}
+	return code
 }
 
 // CacheDir is a directory of the test's own that the account which runs servers in

@@ -123,11 +123,7 @@ func (p *Program) WantFailure(texts ...string) string {
 }
 
 // Log is what the program has said so far.
-func (p *Program) Log() string {
-	p.log.mu.Lock()
-	defer p.log.mu.Unlock()
-	return p.log.b.String()
-}
+func (p *Program) Log() string { return p.log.text() }
 
 // WaitLog waits until the log has text in it.
 func (p *Program) WaitLog(text string) {
@@ -187,4 +183,10 @@ func (l *log) Write(b []byte) (int, error) {
 	default:
 	}
 	return l.b.Write(b)
+}
+
+func (l *log) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }

@@ -22,7 +22,8 @@ import (
 //     the statement does. Its connection is brought home behind its back, which
 //     may take homeTimeout longer;
 //   - cancelTurns statements are cancelled at once, the others wait for their turn.
-//     One that ends meanwhile is not cancelled;
+//     One that ends meanwhile is not cancelled, and one that goes on is cancelled
+//     again: it had not quite begun, and PostgreSQL ignores what comes before;
 //   - the margin follows what cancelling costs here, so that the next time most
 //     callers still hear what has become of their statement.
 //
@@ -40,6 +41,10 @@ const (
 	homeTimeout = 2 * time.Second
 
 	cancelTurns = 2
+
+	// askAgain is how long a statement may go on after it was cancelled, before
+	// it is again; twice as long after each time.
+	askAgain = 200 * time.Millisecond
 )
 
 var errNoAnswer = errors.New("the statement ended without an answer")
@@ -128,33 +133,59 @@ func (c *canceller) late(s *statement, patience time.Duration) bool {
 	}
 }
 
+// bringHome cancels a statement, again where it goes on: a request that comes
+// before the statement, or between its parts, hits nothing. The connection is
+// kept if the statement has ended by that, or before it was asked for.
 func (c *canceller) bringHome(s *statement, patience time.Duration) {
 	begin := time.Now()
 	hard, cancel := context.WithTimeout(context.Background(), patience+homeTimeout)
 	defer cancel()
-	asked, err := c.request(hard, s)
-	if err != nil { // nobody is there to cancel it
-		hard, cancel = context.WithDeadline(hard, begin.Add(patience))
-		defer cancel()
-	}
-	select {
-	case <-s.ended:
-		if cancelled := SQLState(s.err) == "57014"; asked && cancelled { // query_canceled
-			c.paid(time.Since(begin))
-			asked = false // no more
+	asked := false
+	for again := askAgain; ; again *= 2 {
+		sent, err := c.request(hard, s)
+		asked = asked || sent
+		if err != nil { // nobody is there to cancel it
+			again = max(patience-time.Since(begin), 0)
 		}
-	case <-hard.Done():
-		// pgx closes the connection now, and tries to cancel once more.
-		_ = s.conn.Conn().PgConn().Conn().SetDeadline(time.Unix(1, 0))
-		<-s.ended
-		asked = true
+		if s.endsWithin(hard, again) {
+			break
+		}
+		if err != nil || hard.Err() != nil {
+			// pgx closes the connection now, and tries to cancel once more.
+			_ = s.conn.Conn().PgConn().Conn().SetDeadline(time.Unix(1, 0))
+			<-s.ended
+			s.release(true)
+			return
+		}
 	}
-	s.release(asked)
+	cancelled := SQLState(s.err) == "57014" // query_canceled
+	if asked && cancelled {
+		c.paid(time.Since(begin))
+	}
+	s.release(asked && !cancelled)
 }
 
-// request asks the server to cancel a statement, when its turn has come. asked
-// is false if the statement has ended before that.
-func (c *canceller) request(ctx context.Context, s *statement) (asked bool, err error) {
+// endsWithin waits for the end of a statement, of ctx, or of a time.
+func (s *statement) endsWithin(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-s.ended:
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	select { // whichever came first: it may have ended as well
+	case <-s.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// request asks the server to cancel a statement, when its turn has come, and waits
+// until the server has done so: from then on nothing else is hit by it. sent is
+// false if the statement has ended before its turn.
+func (c *canceller) request(ctx context.Context, s *statement) (sent bool, err error) {
 	select {
 	case <-s.ended:
 		return false, nil

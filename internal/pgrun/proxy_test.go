@@ -24,7 +24,7 @@ type proxy struct {
 	cost atomic.Int64 // of each, in nanoseconds
 
 	swallow atomic.Bool   // cancel requests get no further
-	arrived chan struct{} // gets one for each cancel request, as it comes
+	passed  chan struct{} // gets one for each cancel request that the server has answered
 
 	cancels, now, most atomic.Int64 // all, under way, and the most at once
 	logins             atomic.Int64
@@ -40,7 +40,7 @@ func newProxy(t *testing.T, dbURL string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: u.Host, arrived: make(chan struct{}, 1000)}
+	p := &proxy{target: u.Host, passed: make(chan struct{}, 1000)}
 	u.Host = l.Addr().String()
 	p.url = u.String()
 	var served sync.WaitGroup
@@ -78,11 +78,11 @@ func (p *proxy) serve(client net.Conn, ended <-chan struct{}) {
 		for most := p.most.Load(); now > most && !p.most.CompareAndSwap(most, now); {
 			most = p.most.Load()
 		}
-		p.arrived <- struct{}{}
 		if p.swallow.Load() {
 			_, _ = io.Copy(io.Discard, client)
 			return
 		}
+		defer func() { p.passed <- struct{}{} }()
 	} else {
 		p.logins.Add(1)
 	}

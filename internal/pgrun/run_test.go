@@ -171,8 +171,8 @@ func TestAStormOfLateStatementsLosesNoConnection(t *testing.T) {
 	if !slices.Equal(before, after) || r.proxy.logins.Load() != logins {
 		t.Errorf("connections: got %v after %v, and %d new ones, want the same and none", after, before, r.proxy.logins.Load()-logins)
 	}
-	if got := r.proxy.cancels.Load(); got > callers*rounds {
-		t.Errorf("cancel requests: got %d, want %d at most, one for each statement", got, callers*rounds)
+	if got := r.proxy.cancels.Load(); got > 2*callers*rounds {
+		t.Errorf("cancel requests: got %d, want %d at most, two for each statement", got, 2*callers*rounds)
 	}
 	if got := r.proxy.most.Load(); got > 2 {
 		t.Errorf("cancel requests at once: got %d, want 2 at most", got)
@@ -284,6 +284,37 @@ func TestNobodyCancels(t *testing.T) {
 	unlock()
 	if got, err := r.wait(t.Context(), pgrun.Once); got != "answer" || err != nil {
 		t.Errorf("afterwards: got %q, %v, want an answer", got, err)
+	}
+}
+
+// A cancel request that comes before the statement hits nothing, so there is
+// another: the statement begins when the first has come and gone.
+func TestACancelRequestThatComesTooEarly(t *testing.T) {
+	r := newRig(t, 1)
+	before := r.pids()
+	unlock := r.lock()
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	ended := make(chan error, 1)
+	_, err := pgrun.Run(ctx, r.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
+		<-r.proxy.passed
+		_, err := c.Exec(ctx, "SELECT pg_advisory_lock(1)")
+		ended <- err
+		return struct{}{}, err
+	})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want a deadline exceeded", err)
+	}
+	if err := <-ended; pgrun.SQLState(err) != "57014" {
+		t.Errorf("the statement: got %v, want that it was cancelled", err)
+	}
+	after := r.pids()
+	unlock()
+	if !slices.Equal(before, after) {
+		t.Errorf("connections: got %v, want %v", after, before)
+	}
+	if got := r.proxy.cancels.Load(); got < 2 {
+		t.Errorf("cancel requests: got %d, want 2 at least", got)
 	}
 }
 

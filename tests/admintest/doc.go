@@ -2,7 +2,4 @@
 // and takes the pictures of them in docs/images:
 //
 //	cd tests/admintest && SESSION_PICTURES=1 go test -run TestPictures
-//
-// It is a module of its own, so that its dependencies do not reach those who
-// import the library.
 package admintest

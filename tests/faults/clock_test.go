@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // Two programs share sessions, and one has a clock that is decades late. The

@@ -3,8 +3,8 @@ package faults_test
 import (
 	"testing"
 
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // Columns change their types while prepared statements and rows are in use.

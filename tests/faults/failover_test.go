@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // A primary that turns read-only, as when its disk is nearly full: reads go on,

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // broken is a store that does what its functions say, and else what the store

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(withTable{m}) }

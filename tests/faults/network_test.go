@@ -11,8 +11,8 @@ import (
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
 	"github.com/rs/zerolog"
 
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // network is a TCP proxy before a server, which can be made to misbehave.

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
-	"github.com/pgsession/session/tests/faults"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 const (

@@ -29,8 +29,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/pgsession/session"
-	"github.com/pgsession/session/tests/interop"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/interop"
 )
 
 const (

@@ -2,6 +2,6 @@
 // PgBouncer, which hands the statements of one connection to several of the
 // server.
 //
-// It is a module of its own because not everybody who tests the library has a
-// PgBouncer.
+// It is not among the tests of the root module because not everybody who tests the
+// library has a PgBouncer.
 package pooler

@@ -61,7 +61,7 @@ func Save(where Place, r Reporter) error {
 			return err
 		}
 	}
-	fmt.Print(out.Text)
+	Print(out.Text)
 	Log("written to %s", where.Out)
 	if where.Docs == "" {
 		return nil

@@ -16,7 +16,7 @@ import (
 )
 
 // Log prints a line about what is being done, to standard error.
-func Log(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func Log(format string, args ...any) { fmt.Fprintf(progress, format+"\n", args...) }
 
 // ModuleDir returns the directory of the benchmark's module.
 func ModuleDir(ctx context.Context) (string, error) {

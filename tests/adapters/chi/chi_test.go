@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"testing"
+	"time"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
@@ -21,10 +22,23 @@ func TestMain(m *testing.M) {
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
 
+// quiet keeps Recoverer from printing the panics that these tests make.
+func quiet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, middleware.WithLogEntry(r, noEntry{}))
+	})
+}
+
+// noEntry is an entry of chi's log that is not written.
+type noEntry struct{}
+
+func (noEntry) Write(int, int, http.Header, time.Duration, any) {}
+func (noEntry) Panic(any, []byte)                               {}
+
 // app answers in the ways that chi adds to net/http's.
 func app(sessions *session.Manager) http.Handler {
 	r := chi.NewRouter()
-	r.Use(middleware.Recoverer, sessions.Handler, middleware.Compress(5))
+	r.Use(quiet, middleware.Recoverer, sessions.Handler, middleware.Compress(5))
 	change := func(answer http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			check.Change(w, session.From(r.Context()))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 
@@ -16,7 +17,23 @@ import (
 	web "github.com/pgsession/session/tests/adapters/echo"
 )
 
-func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
+func TestLogin(t *testing.T) {
+	check.Login(t, func(sessions *session.Manager) http.Handler { return quiet(t, sessions) })
+}
+
+// quiet is the application without the log lines of Echo, whose logger keeps the
+// standard output that it finds when it is made.
+func quiet(t *testing.T, sessions *session.Manager) http.Handler {
+	t.Helper()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = null.Close() })
+	defer func(out *os.File) { os.Stdout = out }(os.Stdout)
+	os.Stdout = null
+	return web.Routes(sessions)
+}
 
 var errHandler = errors.New("the handler's")
 

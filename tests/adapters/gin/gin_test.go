@@ -14,9 +14,9 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessiontest"
 	"github.com/pgsession/session/tests/adapters/check"
 	web "github.com/pgsession/session/tests/adapters/gin"
-	"github.com/pgsession/session/sessiontest"
 )
 
 func TestMain(m *testing.M) {

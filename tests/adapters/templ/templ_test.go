@@ -16,9 +16,9 @@ import (
 	"github.com/a-h/templ/parser/v2"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessiontest"
 	"github.com/pgsession/session/tests/adapters/check"
 	web "github.com/pgsession/session/tests/adapters/templ"
-	"github.com/pgsession/session/sessiontest"
 )
 
 // What is compiled is what page.templ says.

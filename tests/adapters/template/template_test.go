@@ -7,9 +7,9 @@ import (
 	"testing"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessiontest"
 	"github.com/pgsession/session/tests/adapters/check"
 	web "github.com/pgsession/session/tests/adapters/template"
-	"github.com/pgsession/session/sessiontest"
 )
 
 func TestPage(t *testing.T) {

@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/tests/faults"
 	soak "github.com/pgsession/session/tests/faults/soak"
-	"github.com/pgsession/session/internal/pgtest"
 )
 
 // Ways in which a store breaks promises.

@@ -2,9 +2,9 @@
 // one database for a long time, while processes, backends and the database are killed
 // and restarted at random, and accounts for every answer. Two of these run side
 // by side: one with session IDs in the table as they are, where half of the
-// processes encrypt, and one with hashed IDs. From the directory tests/faults:
+// processes encrypt, and one with hashed IDs. From the directory tests:
 //
-//	go run ./soak -for 10m
+//	go run ./faults/soak -for 10m
 //
 // It prints two tables: what was done and found, and whether memory, goroutines
 // and connections stayed as they were. It exits with 1 if a promise was broken.

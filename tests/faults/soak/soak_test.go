@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	soak "github.com/pgsession/session/tests/faults/soak"
 	"github.com/pgsession/session/internal/pgtest"
+	soak "github.com/pgsession/session/tests/faults/soak"
 )
 
 var (

@@ -10,7 +10,7 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/pgsession/session"
-	app "github.com/pgsession/session/examples/websocket"
+	app "github.com/pgsession/session/examples/more/websocket"
 	"github.com/pgsession/session/internal/exampletest"
 )
 

@@ -1,7 +1,7 @@
 // Command websocket is a button that everybody taps, over websockets: connections
 // that go on for hours, with a session that changes and ends meanwhile.
 //
-//	cd examples/websocket && go run .
+//	cd examples/more && go run ./websocket
 //
 // It listens on PORT (default 8080). Its database is the one that DATABASE_URL or
 // the DB_* variables name; else it starts a PostgreSQL of its own and keeps the

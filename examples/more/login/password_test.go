@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	login "github.com/pgsession/session/examples/login"
+	login "github.com/pgsession/session/examples/more/login"
 )
 
 func TestPasswordHash(t *testing.T) {

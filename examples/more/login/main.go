@@ -2,7 +2,7 @@
 // logout, "remember me", "your devices", a change of password that logs out
 // everywhere else, a password asked for again before what matters.
 //
-//	cd examples/login && go run .
+//	cd examples/more && go run ./login
 //
 // It listens on HOST (default 127.0.0.1) and PORT (default 8080), by HTTPS where
 // TLS_CERT and TLS_KEY name files. Behind a proxy that sets X-Forwarded-Proto and

@@ -1,4 +1,4 @@
-module github.com/pgsession/session/examples/login
+module github.com/pgsession/session/examples/more
 
 go 1.25.0
 
@@ -7,6 +7,7 @@ replace github.com/pgsession/session => ../..
 require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
+	github.com/coder/websocket v1.8.15
 	github.com/go-chi/chi/v5 v5.5.0
 	github.com/jackc/pgx/v5 v5.12.0
 	github.com/pgsession/session v0.0.0
