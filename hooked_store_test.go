@@ -84,6 +84,20 @@ func failingStore(ops ...string) *hookedStore {
 	return s
 }
 
+// gate holds the one call of the named operations that is to come: reached says
+// that it is there, and closing release lets it go on.
+func (s *hookedStore) gate(ops ...string) (reached, release chan bool) {
+	reached, release = make(chan bool), make(chan bool)
+	for _, op := range ops {
+		s.on(op, func(_ context.Context, _ *storeCall, do func() error) error {
+			close(reached)
+			<-release
+			return do()
+		})
+	}
+	return reached, release
+}
+
 // during runs f while op is under way, once, and lets op end after f.
 func (s *hookedStore) during(op string, f func()) {
 	var once sync.Once

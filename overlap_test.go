@@ -273,12 +273,7 @@ func TestGoroutinesShareOneLoad(t *testing.T) {
 	store := newHookedStore()
 	b := login(t, newManager(t, store, session.Config{}))
 	store.took()
-	reached, release := make(chan bool), make(chan bool)
-	store.on("Load", func(_ context.Context, _ *storeCall, do func() error) error {
-		close(reached)
-		<-release
-		return do()
-	})
+	reached, release := store.gate("Load")
 	b.visit(func(s *session.Session) {
 		var done sync.WaitGroup
 		for range 8 {

@@ -140,12 +140,7 @@ func TestDestroyWithoutCookie(t *testing.T) {
 func TestDestroyDuringLoad(t *testing.T) {
 	store := newHookedStore()
 	b := login(t, newManager(t, store, session.Config{}))
-	reached, release := make(chan bool), make(chan bool)
-	store.on("Load", func(_ context.Context, _ *storeCall, do func() error) error {
-		close(reached)
-		<-release
-		return do()
-	})
+	reached, release := store.gate("Load")
 	resp := b.visit(func(s *session.Session) {
 		got := make(chan bool)
 		go func() {
@@ -183,14 +178,7 @@ func TestDestroyDuringCommit(t *testing.T) {
 		if !c.fresh {
 			b = login(t, m)
 		}
-		reached, release := make(chan bool), make(chan bool)
-		gate := func(_ context.Context, _ *storeCall, do func() error) error {
-			close(reached)
-			<-release
-			return do()
-		}
-		store.on("Create", gate)
-		store.on("Update", gate)
+		reached, release := store.gate("Create", "Update")
 		b.visit(func(s *session.Session) {
 			c.do(s)
 			saved := make(chan error)

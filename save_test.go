@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"sync"
 	"testing"
 
 	"github.com/pgsession/session"
@@ -93,11 +92,7 @@ func TestUpdateDuringOwnCommit(t *testing.T) {
 	b := login(t, m)
 	other := b.with(newManager(t, store.Store, session.Config{}))
 	reached, release := make(chan bool), make(chan bool)
-	var once sync.Once
-	store.on("Update", func(_ context.Context, _ *storeCall, do func() error) error {
-		once.Do(func() { close(reached); <-release })
-		return do()
-	})
+	store.during("Update", func() { close(reached); <-release })
 	inc := func(n int) int { return n + 1 }
 	resp := b.visit(func(s *session.Session) {
 		countKey.Update(s, inc)

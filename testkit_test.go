@@ -13,6 +13,9 @@ import (
 	"github.com/pgsession/session"
 )
 
+// What all tests share is here and in hooked_store_test.go, server_testkit_test.go
+// and postgres_testkit_test.go.
+
 const (
 	testSecret    = "semantics-test-secret-0123456789-current"
 	testSecretOld = "semantics-test-secret-0123456789-earlier"
@@ -25,7 +28,8 @@ const (
 	keyB     = session.Key[string]("b")
 )
 
-// newManager fills in what every test needs.
+// newManager returns a manager that ends with its test. A secret and a silent
+// logger are filled in.
 func newManager(t testing.TB, store session.Store, cfg session.Config) *session.Manager {
 	t.Helper()
 	if cfg.Secret == "" {
@@ -42,7 +46,7 @@ func newManager(t testing.TB, store session.Store, cfg session.Config) *session.
 	return m
 }
 
-// browser keeps a cookie and sends it.
+// browser keeps the cookie that a manager's handler sends, and sends it back.
 type browser struct {
 	m      *session.Manager
 	cookie string // name=value; "" for none
@@ -53,10 +57,12 @@ func (b *browser) visit(h func(*session.Session)) *response {
 	return b.serve(func(_ http.ResponseWriter, r *http.Request) { h(session.From(r.Context())) })
 }
 
+// serve is visit for a handler that wants more than the session.
 func (b *browser) serve(h http.HandlerFunc) *response {
 	return b.send(request("GET", b.cookie), h)
 }
 
+// send is serve for a request that has more than the cookie.
 func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
 	resp := ask(b.m.Handler(h), r)
 	if line := resp.setCookie(); line != "" {
@@ -67,25 +73,6 @@ func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
 	}
 	return resp
 }
-
-// ask makes a request without a server.
-func ask(h http.Handler, r *http.Request) *response {
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	res := w.Result()
-	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: w.Body.String()}
-}
-
-// request has nothing but a cookie, "" for none.
-func request(method, cookie string) *http.Request {
-	r := httptest.NewRequest(method, "/", nil)
-	if cookie != "" {
-		r.Header.Set("Cookie", cookie)
-	}
-	return r
-}
-
-func post(h http.Handler, cookie string) *response { return ask(h, request("POST", cookie)) }
 
 // with returns another browser that has got hold of the same cookie.
 func (b *browser) with(m *session.Manager) *browser {
@@ -102,19 +89,74 @@ func (b *browser) id() (id string) {
 	return id
 }
 
-// maxAge returns the Max-Age of a response's cookie, -1 without one.
-func (r *response) maxAge(t testing.TB) int {
+// login returns a browser with a session whose user is ada.
+func login(t testing.TB, m *session.Manager) *browser {
 	t.Helper()
-	if r.setCookie() == "" {
-		return -1
+	b := &browser{m: m}
+	if resp := b.visit(func(s *session.Session) { userKey.Set(s, "ada") }); resp.status != 200 || b.cookie == "" {
+		t.Fatalf("login: got status %d, cookie %s, want 200, set", resp.status, resp.sent())
 	}
-	c, err := http.ParseSetCookie(r.setCookie())
-	if err != nil {
-		t.Fatal("got a Set-Cookie header that does not parse")
-	}
-	return c.MaxAge
+	return b
 }
 
+// useSession is visit with whatever cookie, which stays as it is.
+func useSession(m *session.Manager, cookie string, f func(*session.Session)) *response {
+	return (&browser{m: m, cookie: cookie}).visit(f)
+}
+
+// loginCounter makes a session and returns its cookie and ID.
+func loginCounter(t testing.TB, m *session.Manager) (cookie, id string) {
+	t.Helper()
+	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
+	if cookie = resp.newCookie(); cookie == "" {
+		t.Fatalf("login: got status %d and no cookie", resp.status)
+	}
+	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
+	if id == "" {
+		t.Fatal("login: got no session ID")
+	}
+	return cookie, id
+}
+
+// counted returns the count of the cookie's session, -1 without one.
+func counted(t testing.TB, m *session.Manager, cookie string) int {
+	t.Helper()
+	n := -1
+	resp := useSession(m, cookie, func(s *session.Session) {
+		if got, ok := countKey.Get(s); ok {
+			n = got
+		}
+	})
+	if resp.status != http.StatusOK {
+		t.Errorf("reading the count: got status %d, want 200", resp.status)
+	}
+	return n
+}
+
+func increment(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }
+
+// ask makes a request without a server. The response is what was sent: header
+// fields that were set too late are not in it.
+func ask(h http.Handler, r *http.Request) *response {
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	res := w.Result()
+	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: w.Body.String()}
+}
+
+// request returns one that has nothing but a cookie, "" for none.
+func request(method, cookie string) *http.Request {
+	r := httptest.NewRequest(method, "/", nil)
+	if cookie != "" {
+		r.Header.Set("Cookie", cookie)
+	}
+	return r
+}
+
+// post is for handlers that are not one manager's.
+func post(h http.Handler, cookie string) *response { return ask(h, request("POST", cookie)) }
+
+// response is what a browser sees.
 type response struct {
 	status  int
 	header  http.Header
@@ -169,14 +211,17 @@ func (r *response) attributes() string {
 	return a
 }
 
-// login returns a browser with a session whose user is ada.
-func login(t testing.TB, m *session.Manager) *browser {
+// maxAge returns the Max-Age of a response's cookie, -1 without one.
+func (r *response) maxAge(t testing.TB) int {
 	t.Helper()
-	b := &browser{m: m}
-	if resp := b.visit(func(s *session.Session) { userKey.Set(s, "ada") }); resp.status != 200 || b.cookie == "" {
-		t.Fatalf("login: got status %d, cookie %s, want 200, set", resp.status, resp.sent())
+	if r.setCookie() == "" {
+		return -1
 	}
-	return b
+	c, err := http.ParseSetCookie(r.setCookie())
+	if err != nil {
+		t.Fatal("got a Set-Cookie header that does not parse")
+	}
+	return c.MaxAge
 }
 
 // logRecorder is a log that tests look into: as text, as slog prints it by
@@ -188,8 +233,10 @@ type logRecorder struct {
 }
 
 func (l *logRecorder) Enabled(context.Context, slog.Level) bool { return true }
-func (l *logRecorder) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *logRecorder) WithGroup(string) slog.Handler            { return l }
+
+func (l *logRecorder) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *logRecorder) WithGroup(string) slog.Handler { return l }
 
 func (l *logRecorder) Handle(ctx context.Context, r slog.Record) error {
 	l.mu.Lock()
@@ -240,8 +287,7 @@ func (l *logRecorder) reset() {
 
 func (l *logRecorder) logger() *slog.Logger { return slog.New(l) }
 
-func increment(s *session.Session) { countKey.Update(s, func(n int) int { return n + 1 }) }
-
+// wantCalls compares the calls since the last look.
 func wantCalls(t testing.TB, what string, s *hookedStore, want string) {
 	t.Helper()
 	if got := s.took(); got != want {
@@ -249,44 +295,11 @@ func wantCalls(t testing.TB, what string, s *hookedStore, want string) {
 	}
 }
 
+// wantResponse compares the status and what the response makes of the cookie:
+// set, expired or nothing.
 func wantResponse(t testing.TB, what string, r *response, status int, cookie string) {
 	t.Helper()
 	if r.status != status || r.sent() != cookie {
 		t.Errorf("%s: got status %d, cookie %s, want %d, %s", what, r.status, r.sent(), status, cookie)
 	}
-}
-
-// useSession answers one request that does f with its session.
-func useSession(m *session.Manager, cookie string, f func(*session.Session)) *response {
-	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) })
-	return ask(m.Handler(h), request("GET", cookie))
-}
-
-// loginCounter makes a session and returns its cookie and ID.
-func loginCounter(t testing.TB, m *session.Manager) (cookie, id string) {
-	t.Helper()
-	resp := useSession(m, "", func(s *session.Session) { countKey.Set(s, 0) })
-	if cookie = resp.newCookie(); cookie == "" {
-		t.Fatalf("login: got status %d and no cookie", resp.status)
-	}
-	useSession(m, cookie, func(s *session.Session) { id = s.ID() })
-	if id == "" {
-		t.Fatal("login: got no session ID")
-	}
-	return cookie, id
-}
-
-// counted returns the count of the cookie's session, -1 without one.
-func counted(t testing.TB, m *session.Manager, cookie string) int {
-	t.Helper()
-	n := -1
-	resp := useSession(m, cookie, func(s *session.Session) {
-		if got, ok := countKey.Get(s); ok {
-			n = got
-		}
-	})
-	if resp.status != http.StatusOK {
-		t.Errorf("reading the count: got status %d, want 200", resp.status)
-	}
-	return n
 }
