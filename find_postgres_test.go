@@ -363,7 +363,7 @@ func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	store := newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}})
 	user := session.Key[string]("userId")
 	with := func(secret string, old ...string) *session.Manager {
-		return newManager(t, store, session.Config{Secret: secret, OldSecrets: old, Encrypt: true, UserKey: "userId", DisablePrune: true, Logger: slog.New(slog.DiscardHandler)})
+		return newManager(t, store, session.Config{Secret: secret, OldSecrets: old, Encrypt: true, UserKey: "userId", DisablePrune: true})
 	}
 	m := with(testSecretOld)
 	const name = "ada@example.com"

@@ -28,7 +28,7 @@ func eachFindingStore(t *testing.T, test func(t *testing.T, store session.Store,
 	pool := pgtest.Pool(t)
 	postgres := func(schema string, opts session.PostgresOptions) func(*testing.T) session.Store {
 		return func(t *testing.T) session.Store {
-			opts.Schema, opts.Logger = schema, slog.New(slog.DiscardHandler)
+			opts.Schema = schema
 			store := newStore(t, pool, opts)
 			return store
 		}
@@ -51,7 +51,6 @@ func eachFindingStore(t *testing.T, test func(t *testing.T, store session.Store,
 		t.Run(c.name, func(t *testing.T) {
 			test(t, c.store(t), session.Config{
 				Secret: postgresSecret, Encrypt: c.encrypt, UserKey: "userId", DisablePrune: true, StoreTimeout: patience,
-				Logger: slog.New(slog.DiscardHandler),
 			})
 		})
 	}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -321,7 +320,7 @@ func TestHandlerStatements(t *testing.T) {
 	var statements atomic.Int64
 	pool := pgtest.Pool(t, (&tracer{start: func(string) { statements.Add(1) }}).use)
 	store := newStore(t, pool)
-	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: slog.New(slog.DiscardHandler)}
+	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true}
 	m := newManager(t, store, cfg)
 	use := func(f func(s *session.Session)) http.Handler {
 		return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

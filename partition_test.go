@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -94,7 +93,6 @@ func TestPartitionedStore(t *testing.T) {
 		if got := partitionOf(t, pool, id); !strings.Contains(got, "session_") {
 			t.Errorf("a record from before: got it in %q, want it in a partition", got)
 		}
-		opts.Logger = slog.New(slog.DiscardHandler)
 		store := newStore(t, pool, opts)
 		sessiontest.TestStore(t, func(*testing.T) session.Store { return store })
 	})
@@ -190,7 +188,6 @@ func TestPartitionedRenewalsUnderLoad(t *testing.T) {
 		admin := openPool(t, url)
 		newStore(t, admin)
 		partition(t, admin)
-		opts.Logger = slog.New(slog.DiscardHandler)
 		var failures atomic.Int64
 		var m []*session.Manager
 		for range programs {

@@ -237,7 +237,6 @@ func backendPIDs(t testing.TB, pool *pgxpool.Pool) []uint32 {
 func newPrograms(t *testing.T, n int, opts session.PostgresOptions) ([]*session.Manager, *pgxpool.Pool) {
 	t.Helper()
 	url := pgtest.URL(t)
-	opts.Logger = slog.New(slog.DiscardHandler)
 	var managers []*session.Manager
 	for range n {
 		store := newStore(t, openPool(t, url, maxConns(8)), opts)

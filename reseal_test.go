@@ -3,7 +3,6 @@ package session_test
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/http"
 	"strings"
 	"sync"
@@ -18,7 +17,7 @@ func resealManager(t testing.TB, store session.Store, userKey string, secrets ..
 	t.Helper()
 	return newManager(t, store, session.Config{
 		Secret: secrets[0], OldSecrets: secrets[1:], Encrypt: true, UserKey: userKey,
-		StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+		StoreTimeout: patience, DisablePrune: true,
 	})
 }
 

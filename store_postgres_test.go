@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"net"
 	"net/http"
@@ -44,7 +43,7 @@ func TestPostgresStore(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			opts := session.PostgresOptions{Schema: tt.name, Logger: slog.New(slog.DiscardHandler)}
+			opts := session.PostgresOptions{Schema: tt.name}
 			if tt.sid != "" {
 				schema := pgx.Identifier{tt.name}.Sanitize()
 				table := pgx.Identifier{tt.name, "session"}.Sanitize()
