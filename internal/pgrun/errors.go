@@ -44,14 +44,6 @@ func SQLState(err error) string {
 	return ""
 }
 
-// shutDown reports whether PostgreSQL itself has ended the connection and said
-// so: then it has rolled back, for what it commits it confirms first. A pooler
-// in between, whose errors name no source file, cannot know.
-func shutDown(err error) bool {
-	var pe *pgconn.PgError
-	return errors.As(err, &pe) && pe.Code == "57P01" && pe.File != "" // admin_shutdown
-}
-
 // Describe marks data that PostgreSQL refuses with [Errors.Invalid], says what
 // to do where the pool is set up wrongly, and leaves other errors alone.
 func (r *Runner) Describe(err error) error {

@@ -103,7 +103,8 @@ func TestRunTriesAgainWhereThatIsSafe(t *testing.T) {
 		{"a deadlock of a shared statement", pgrun.Once.Shared(), raised("40P01"), 1, nil, "40P01"},
 		{"a cached plan", pgrun.Once, raised("0A000"), 2, nil, ""},
 		{"a refusal", pgrun.Repeatable, raised("42501"), 1, nil, "42501"},
-		{"a terminated connection, which PostgreSQL confirms", pgrun.Once, died, 2, nil, ""},
+		{"a terminated connection, once", pgrun.Once, died, 1, errUncertain, "57P01"},
+		{"a terminated connection, repeatable", pgrun.Repeatable, died, 2, nil, ""},
 		{"a dead connection, repeatable", pgrun.Repeatable, broken, 2, nil, ""},
 		{"a dead connection, once", pgrun.Once, broken, 1, errUncertain, ""},
 	} {

@@ -100,7 +100,7 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 		case final:
 			return v, r.Describe(err)
 		case broken:
-			if sent && !repeat.again && !shutDown(err) {
+			if sent && !repeat.again { // also after a shutdown that is said: it may come between the commit and its answer
 				return v, fmt.Errorf("%w: %w", r.errs.Uncertain, err)
 			}
 			last = err

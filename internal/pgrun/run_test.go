@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/pgrun"
@@ -371,5 +372,33 @@ func TestAPanicIsTheCallers(t *testing.T) {
 				t.Error("got no error, want one")
 			}
 		})
+	}
+}
+
+// A server that is shut down may say so between a commit and its answer: what was
+// sent once is then uncertain, and is not run again.
+func TestAShutdownAfterTheCommitIsUncertain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		repeat pgrun.Repetition
+		runs   int32
+		want   error
+	}{
+		{"once", pgrun.Once, 1, errUncertain},
+		{"repeatable", pgrun.Repeatable, 2, nil},
+	} {
+		r := newRig(t, 1)
+		var runs atomic.Int32
+		_, err := pgrun.Run(t.Context(), r.runner, tt.repeat, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
+			if runs.Add(1) > 1 {
+				return struct{}{}, nil
+			}
+			_, err := c.Exec(ctx, "SELECT 1") // which commits
+			_ = c.Close(ctx)
+			return struct{}{}, errors.Join(err, &pgconn.PgError{Severity: "FATAL", Code: "57P01", File: "postgres.c"})
+		})
+		if !errors.Is(err, tt.want) || runs.Load() != tt.runs {
+			t.Errorf("%s: got %v after %d runs, want %v after %d", tt.name, err, runs.Load(), tt.want, tt.runs)
+		}
 	}
 }
