@@ -13,6 +13,13 @@ var (
 	// deleted or renewed, or has expired.
 	ErrNotFound = errors.New("session: no such session")
 
+	// ErrRenewed says that the session of this ID was renewed, a quarter of an
+	// hour ago at most: it has another ID now. It is an [ErrNotFound] of a store,
+	// and to an application an [ErrDestroyed], with more known: what was to be
+	// changed came with a cookie from before a login in another tab, say. Nothing
+	// was written; a browser that has the new ID's cookie by now can come again.
+	ErrRenewed error = renewedError{}
+
 	// ErrExists says that a record of this ID is there already; it was not
 	// overwritten.
 	ErrExists = errors.New("session: session ID exists already")
@@ -34,23 +41,33 @@ var (
 var (
 	// ErrDestroyed says that the session was destroyed, renewed or expired
 	// while the request ran. Nothing was written and no cookie was sent: the
-	// session stays dead. By default it is answered with 409 Conflict.
+	// session stays dead. [ErrRenewed] is one: there it lives on under another
+	// ID. By default it is answered with 409 Conflict.
 	ErrDestroyed = errors.New("session: session has ended meanwhile")
 
 	// ErrInvalid says that the handler asked for something that cannot be
 	// stored: a value that does not encode as JSON, a reserved key, too much
-	// data. Nothing was saved. By default it is answered with 500.
+	// data, a function of [Key.Update] that changes its own key, saves or
+	// reloads. Nothing was saved. By default it is answered with 500.
 	ErrInvalid = errors.New("session: cannot be stored")
 
 	// ErrHeaderSent says that a new session or a renewal came after the first
-	// byte of the response, when its cookie could no longer be sent. Nothing
-	// of it was saved.
+	// byte of the response, or at a Hijack, when its cookie could no longer be
+	// sent. Nothing that was still to be saved was, and a response that has
+	// begun is cut off. At a Hijack it is answered with 500.
 	ErrHeaderSent = errors.New("session: response header already sent")
 
-	// ErrFinished says that a session was changed after its handler had
-	// returned. The change was dropped.
+	// ErrFinished says that a session was changed, or first used, after its
+	// handler had returned. The change was dropped; nothing was loaded.
 	ErrFinished = errors.New("session: request already finished")
 )
+
+// renewedError is ErrRenewed.
+type renewedError struct{}
+
+func (renewedError) Error() string { return "session: session was renewed meanwhile" }
+
+func (renewedError) Is(target error) bool { return target == ErrNotFound || target == ErrDestroyed }
 
 // opError says in which operation an error came up. Its text has the package's
 // name once, however often what it wraps says it.

@@ -269,15 +269,12 @@ func TestPartitionedPrune(t *testing.T) {
 	user.Go(func() {
 		for i := 0; ctx.Err() == nil; i++ {
 			id := fmt.Sprintf("live%d", 1+i%live)
-			if i/live%2 == 1 {
-				id = "renewed " + id
+			newID := fmt.Sprintf("%s renewed %d", id, i/live)
+			if i >= live {
+				id = fmt.Sprintf("%s renewed %d", id, i/live-1)
 			}
 			r, err := stores[2].Load(t.Context(), id)
 			if err == nil {
-				newID := "renewed " + id
-				if i/live%2 == 1 {
-					newID = strings.TrimPrefix(id, "renewed ")
-				}
 				err = stores[2].Update(t.Context(), id, session.Change{Old: r.Data, New: r.Data, TTL: 2 * time.Hour, NewID: newID})
 			}
 			if err != nil {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/row"
 )
@@ -14,7 +15,7 @@ import (
 // sqlWalk finds the next live records after the ID $1. Only sealed data is
 // sent: a table of large plain records is not read over the network.
 const sqlWalk = `SELECT sid::text, CASE WHEN strpos(sess::text, '"` + row.MemberSealed + `"') > 0 THEN sess::text ELSE '' END
-	FROM %[1]s WHERE expire >= now() AND sid > $1::text ORDER BY sid LIMIT %[7]s`
+	FROM %[1]s WHERE expire >= now() AND sid > $1::text AND NOT ` + mark.SQL + ` ORDER BY sid LIMIT %[7]s`
 
 const (
 	walkBatch = "50"

@@ -22,28 +22,37 @@ import (
 // The context carries the deadline of the whole operation. A store must come
 // back by then.
 type Store interface {
-	// Load returns the live record of id, or [ErrNotFound].
+	// Load returns the live record of id, or [ErrNotFound]. If id has a mark, it
+	// returns [ErrRenewed] and a Record of nothing but the mark's time left.
 	Load(ctx context.Context, id string) (Record, error)
 
 	// Create stores a new record. It returns [ErrExists], and leaves what is
-	// there alone, if id has a record, even an expired one. It may return
-	// [ErrUncertain].
+	// there alone, if id has a record or a mark, even an expired one. It may
+	// return [ErrUncertain].
 	Create(ctx context.Context, id string, r Record) error
 
 	// Update replaces the data of the live record of id by c.New if it is
 	// still exactly c.Old, and applies c.TTL and c.NewID in the same step.
 	// It returns [ErrConflict] if the data differs or the record is gone,
 	// [ErrNotFound] if the store knows that the record is gone, [ErrExists]
-	// if c.NewID has a record already, and [ErrUncertain] if no answer came.
-	// In the first three cases nothing was written.
+	// if c.NewID has a record or a mark already, and [ErrUncertain] if no answer
+	// came. In the first three cases nothing was written.
+	//
+	// With c.NewID it leaves, in the same step, a mark under id for 15 minutes,
+	// which says where the record went. A mark is no record: to Update it is
+	// gone.
 	Update(ctx context.Context, id string, c Change) error
 
 	// Touch moves the expiry of the live record of id to ttl from now and
 	// leaves its data alone. It never moves an expiry backwards. It returns
-	// [ErrNotFound] if the record is gone.
+	// [ErrNotFound] if the record is gone, also where a mark is, which it never
+	// moves.
 	Touch(ctx context.Context, id string, ttl time.Duration) error
 
-	// Delete removes the record of id. An absent record is no error.
+	// Delete removes the record of id, wherever it went: it follows marks, over
+	// any number of renewals and also into one that happens in the same moment.
+	// It leaves the marks, so that one that was cut off can be repeated. An
+	// absent record is no error.
 	Delete(ctx context.Context, id string) error
 }
 
@@ -80,10 +89,12 @@ type Change struct {
 	TTL time.Duration
 
 	// Shorten lets TTL move the expiry backwards as well. It is set when the
-	// session's idle timeout was changed.
+	// session's idle timeout was changed, and when the record has more time left
+	// than that allows.
 	Shorten bool
 
-	// NewID, unless empty, becomes the record's ID in the same step: a renewal.
+	// NewID, unless empty, becomes the record's ID in the same step: a renewal,
+	// which leaves a mark under the old ID.
 	NewID string
 }
 
@@ -95,10 +106,14 @@ func (c Change) Format(f fmt.State, _ rune) {
 // LogValue shows neither session ID nor data.
 func (c Change) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
 
+// markLife is how long a renewal's mark says where the record went: longer than
+// any request that began before it can be expected to take.
+const markLife = 15 * time.Minute
+
 // Pruner is implemented by stores that can delete expired records. The manager
 // calls it every [Config.PruneInterval].
 type Pruner interface {
-	// Prune deletes records that have expired, in batches small enough to
+	// Prune deletes records and marks that have expired, in batches small enough to
 	// leave other statements alone, and returns how many it deleted, also
 	// beside an error. It hurries when it would need longer than within. When
 	// ctx ends it finishes the batch under way and returns what it has done
@@ -107,6 +122,7 @@ type Pruner interface {
 }
 
 // Finder is implemented by stores that can find sessions by the value of a key.
+// No method of it finds, counts or deletes a mark ([Store]).
 // Without it [Manager.Sessions], [Manager.Revoke] and [Config.MaxPerUser] do not
 // work.
 type Finder interface {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 )
 
@@ -82,7 +83,7 @@ func (s *PostgresStore) sid(id string) string {
 
 // where completes a statement with the conditions of q.
 func (s *PostgresStore) where(sql string, q *Query) (string, []any) {
-	conditions := []string{"true"}
+	conditions := []string{"NOT " + mark.SQL}
 	var args []any
 	condition := func(format string, arg any) {
 		args = append(args, arg)

@@ -41,6 +41,7 @@ var (
 type memoryRecord struct {
 	data      []byte
 	expiresAt time.Time
+	renewedTo string // of a mark, which has no data: the ID it points to
 }
 
 // NewMemoryStore returns an empty store.
@@ -57,9 +58,12 @@ func (s *MemoryStore) Load(ctx context.Context, id string) (Record, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	r, ok := s.live(id, now)
-	if !ok {
+	r, ok := s.records[id]
+	switch {
+	case !ok || r.expiresAt.Before(now):
 		return Record{}, ErrNotFound
+	case r.renewedTo != "":
+		return Record{TTL: r.expiresAt.Sub(now)}, ErrRenewed
 	}
 	return Record{Data: r.data, TTL: r.expiresAt.Sub(now)}, nil
 }
@@ -102,7 +106,7 @@ func (s *MemoryStore) Update(ctx context.Context, id string, c Change) error {
 		if _, taken := s.records[c.NewID]; taken {
 			return ErrExists
 		}
-		delete(s.records, id)
+		s.records[id] = memoryRecord{expiresAt: now.Add(markLife), renewedTo: c.NewID}
 		id = c.NewID
 	}
 	r.data = data
@@ -139,11 +143,16 @@ func (s *MemoryStore) Delete(ctx context.Context, id string) error {
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r := s.records[id]
+	for r.renewedTo != "" { // no circle: a mark keeps its ID from being taken
+		id = r.renewedTo
+		r = s.records[id]
+	}
 	delete(s.records, id)
 	return nil
 }
 
-// Prune implements [Pruner]. It deletes every expired record in a single
+// Prune implements [Pruner]. It deletes everything that has expired in a single
 // batch, whatever within says, and nothing once ctx has ended. The store
 // answers no other call meanwhile.
 func (s *MemoryStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
@@ -208,7 +217,7 @@ func (s *MemoryStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 func (s *MemoryStore) Handle(id string) string { return handleOf(id) }
 
 func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
-	if id == q.Except && id != "" || q.Handle != "" && q.Handle != s.Handle(id) {
+	if r.renewedTo != "" || id == q.Except && id != "" || q.Handle != "" && q.Handle != s.Handle(id) {
 		return false
 	}
 	if q.Key == "" {
@@ -234,10 +243,11 @@ func (s *MemoryStore) LogValue() slog.Value {
 // Format shows neither session IDs nor data, whatever the verb.
 func (*MemoryStore) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.MemoryStore") }
 
-// live returns the record of id if it has not expired. The caller holds s.mu.
+// live returns the record of id if it has not expired; a mark is none. The
+// caller holds s.mu.
 func (s *MemoryStore) live(id string, now time.Time) (memoryRecord, bool) {
 	r, ok := s.records[id]
-	if !ok || r.expiresAt.Before(now) {
+	if !ok || r.renewedTo != "" || r.expiresAt.Before(now) {
 		return memoryRecord{}, false
 	}
 	return r, true

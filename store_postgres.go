@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/cookie"
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/pgtable"
 	"github.com/pgsession/session/internal/row"
@@ -44,17 +45,24 @@ const (
 		WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text`
 
 	// A statement of its own: one that may change a key locks the row harder.
-	sqlRenew = `UPDATE %[1]s SET sid = $6::text, sess = $3::text::%[2]s, ` + sqlExpire + `
-		WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text`
+	// In this order, the row moved and then the mark inserted: one who waits for
+	// the row to delete it by a value follows it.
+	sqlRenew = `WITH moved AS (UPDATE %[1]s SET sid = $6::text, sess = $3::text::%[2]s, ` + sqlExpire + `
+			WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text RETURNING 1)
+		INSERT INTO %[1]s (sid, sess, expire) SELECT $1::text, $7::text::%[2]s, now() + make_interval(secs => $8) FROM moved`
 
 	sqlExpire = `expire = CASE $4::int WHEN 0 THEN expire
 		WHEN 1 THEN GREATEST(expire, (now() + make_interval(secs => $5))::%[3]s)
 		ELSE (now() + make_interval(secs => $5))::%[3]s END`
 
 	sqlTouch = `UPDATE %[1]s SET expire = GREATEST(expire, (now() + make_interval(secs => $2))::%[3]s)
-		WHERE sid = $1::text AND expire >= now()`
+		WHERE sid = $1::text AND expire >= now() AND NOT ` + mark.SQL
 
-	sqlDelete = `DELETE FROM %[1]s WHERE sid = $1::text`
+	// What the row was before, if it was not deleted: the text of a mark, or ''
+	// if somebody has changed it while this waited for them; null for none. A
+	// mark stays, or who deletes would lose the way when cut off in the middle.
+	sqlDelete = `WITH gone AS (DELETE FROM %[1]s WHERE sid = $1::text AND NOT ` + mark.SQL + ` RETURNING 1)
+		SELECT EXISTS (SELECT FROM gone), (SELECT CASE WHEN ` + mark.SQL + ` THEN sess::text ELSE '' END FROM %[1]s WHERE sid = $1::text)`
 
 	// $1 is the expiry that the last batch ended at, in seconds since 1970 as
 	// the column counts them; null for the first. A row that was extended after
@@ -271,11 +279,13 @@ func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 }
 
 func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) {
-	rec, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (rec Record, err error) {
+	rec, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (Record, error) {
+		var data []byte
 		var left float64
-		err = c.QueryRow(ctx, s.sql.load, id).Scan(&rec.Data, &left)
-		rec.TTL = fromSeconds(left)
-		return rec, err
+		if err := c.QueryRow(ctx, s.sql.load, id).Scan(&data, &left); err != nil {
+			return Record{}, err
+		}
+		return loadedRow(data, left)
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, ErrNotFound
@@ -318,7 +328,8 @@ func (s *PostgresStore) updateOne(ctx context.Context, id string, c Change) erro
 	if c.NewID == "" {
 		return s.exec(ctx, pgrun.Once, ErrConflict, s.sql.update, id, c.Old, c.New, mode, c.TTL.Seconds())
 	}
-	err := s.exec(ctx, pgrun.Once, ErrConflict, s.sql.renew, id, c.Old, c.New, mode, c.TTL.Seconds(), c.NewID)
+	err := s.exec(ctx, pgrun.Once, ErrConflict, s.sql.renew, id, c.Old, c.New, mode, c.TTL.Seconds(), c.NewID,
+		mark.Of(c.NewID), markLife.Seconds())
 	if pgrun.SQLState(err) == "23505" { // unique_violation
 		return ErrExists
 	}
@@ -344,7 +355,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 // Delete implements [Store].
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 	id = s.sid(id)
-	one := func() error { return s.exec(ctx, pgrun.Repeatable, nil, s.sql.delete, id) }
+	one := func() error { return s.deleteOne(ctx, id) }
 	if s.shared == nil {
 		return one()
 	}
@@ -416,6 +427,15 @@ func (s *PostgresStore) pruneBatch(ctx context.Context, after *float64) (pruned,
 	defer cancel()
 	return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (p pruned, err error) {
 		return p, c.QueryRow(ctx, s.sql.prune, after).Scan(&p.found, &p.deleted, &p.last)
+	})
+}
+
+// now returns the database's time.
+func (s *PostgresStore) now(ctx context.Context) (time.Time, error) {
+	return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (time.Time, error) {
+		var seconds float64
+		err := c.QueryRow(ctx, "SELECT extract(epoch FROM now())::float8").Scan(&seconds)
+		return time.UnixMilli(int64(seconds * 1000)), err
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session/internal/batch"
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/turn"
 )
@@ -44,13 +45,13 @@ const (
 			SELECT v.n, v.ttl, t.sid
 			FROM unnest((SELECT $1::text[]), (SELECT $2::float8[])) WITH ORDINALITY v(sid, ttl, n),
 			LATERAL (SELECT s.sid FROM %[1]s s
-				WHERE s.sid = v.sid AND s.expire >= now() LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t)
+				WHERE s.sid = v.sid AND s.expire >= now() AND NOT ` + mark.SQL + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t)
 		UPDATE %[1]s s SET expire = GREATEST(s.expire, (now() + make_interval(secs => l.ttl))::%[3]s)
 		FROM l WHERE s.sid = l.sid RETURNING l.n::int`
 
 	sqlDeleteMany = `WITH l AS MATERIALIZED (
 			SELECT v.n, t.sid FROM unnest((SELECT $1::text[])) WITH ORDINALITY v(sid, n),
-			LATERAL (SELECT s.sid FROM %[1]s s WHERE s.sid = v.sid LIMIT 1 FOR UPDATE SKIP LOCKED) t)
+			LATERAL (SELECT s.sid FROM %[1]s s WHERE s.sid = v.sid AND NOT ` + mark.SQL + ` LIMIT 1 FOR UPDATE SKIP LOCKED) t)
 		DELETE FROM %[1]s s USING l WHERE s.sid = l.sid RETURNING l.n::int`
 )
 
@@ -141,7 +142,7 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 				answers[n-1].Err = errAlone
 				continue
 			}
-			answers[n-1] = batch.Answer[Record]{Value: Record{Data: data, TTL: fromSeconds(left)}}
+			answers[n-1].Value, answers[n-1].Err = loadedRow(data, left)
 		}
 		return answers, rows.Err()
 	})

@@ -171,7 +171,7 @@ func TestStatementsRunInTheTraceOfTheirRequest(t *testing.T) {
 		{"/unused", nil},
 		{"/read", []string{"SELECT", "WITH"}},
 		{"/change", []string{"SELECT", "WITH"}},
-		{"/renew", []string{"SELECT", "UPDATE"}},
+		{"/renew", []string{"SELECT", "WITH"}},
 		{"/logout", []string{"WITH"}},
 	} {
 		f := got[tt.path]

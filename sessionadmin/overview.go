@@ -86,9 +86,10 @@ type overview struct {
 
 	Stats     *tablestats.Stats // of the table; nil: no answer
 	Counted   bool              // its rows, too
-	Rows      int64
-	PerRecord int64     // bytes
-	Over      time.Time // the oldest expiry, if that has passed
+	Records   int64             // sessions, expired ones too
+	Rows      int64             // marks of renewed IDs, too
+	PerRecord int64             // bytes
+	Over      time.Time         // the oldest expiry, if that has passed
 	HeapShare float64
 	HeapKnown bool
 	Storage   []part
@@ -157,7 +158,7 @@ func (v *overview) database(m *measurement) bool {
 	v.HeapShare, v.HeapKnown = s.HeapOnlyShare()
 	v.Storage = storage(&s)
 	if v.Counted {
-		v.Rows = s.Live + s.Expired
+		v.Records, v.Rows = s.Live+s.Expired, s.Rows()
 		v.PerRecord = s.Bytes() / max(v.Rows, 1)
 		if s.Expired > 0 {
 			v.Over = s.OldestExpiry

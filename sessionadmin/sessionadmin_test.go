@@ -129,6 +129,15 @@ func TestMounted(t *testing.T) {
 	}
 }
 
+// The mark that a renewal leaves is no session, neither counted nor listed.
+func TestOverviewBesideMarks(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	r.login(1)
+	r.exec(`INSERT INTO schema_system.session SELECT 'mark' || n, '"0e066"', now() + n * interval '1 min' FROM generate_series(-1, 4) n`)
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, `<p class="big">0</p><p class="quiet">nothing to prune`,
+		"1 of the live sessions began in the last 24 hours", "1 records, 6 marks of renewed IDs")
+}
+
 func TestOverview(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
 	for i := range 3 {

@@ -33,6 +33,10 @@ type broken struct {
 	// whether it has expired or not.
 	mu     sync.Mutex
 	stored map[string][]byte
+
+	// renewed says where a renewed ID went, and aside under what other ID
+	// the MemoryStore keeps what belongs to one: it never gives up a mark.
+	renewed, aside map[string]string
 }
 
 func newBroken() *broken {
@@ -41,14 +45,16 @@ func newBroken() *broken {
 		MemoryStore: s,
 		load:        s.Load, create: s.Create, update: s.Update, touch: s.Touch, delete: s.Delete, prune: s.Prune,
 		find: s.Find, remove: s.DeleteFound, handle: s.Handle,
-		stored: make(map[string][]byte),
+		stored: make(map[string][]byte), renewed: make(map[string]string), aside: make(map[string]string),
 	}
 }
 
-func (s *broken) Load(ctx context.Context, id string) (session.Record, error) { return s.load(ctx, id) }
+func (s *broken) Load(ctx context.Context, id string) (session.Record, error) {
+	return s.load(ctx, s.name(id))
+}
 
 func (s *broken) Create(ctx context.Context, id string, r session.Record) error {
-	err := s.create(ctx, id, r)
+	err := s.create(ctx, s.name(id), r)
 	if err == nil {
 		s.note(id, bytes.Clone(r.Data))
 	}
@@ -56,10 +62,11 @@ func (s *broken) Create(ctx context.Context, id string, r session.Record) error 
 }
 
 func (s *broken) Update(ctx context.Context, id string, c session.Change) error {
-	err := s.update(ctx, id, c)
+	err := s.update(ctx, s.name(id), c)
 	if err == nil {
 		if c.NewID != "" {
 			s.note(id, nil)
+			s.noteRenewed(id, c.NewID)
 			id = c.NewID
 		}
 		s.note(id, bytes.Clone(c.New))
@@ -68,11 +75,11 @@ func (s *broken) Update(ctx context.Context, id string, c session.Change) error 
 }
 
 func (s *broken) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	return s.touch(ctx, id, ttl)
+	return s.touch(ctx, s.name(id), ttl)
 }
 
 func (s *broken) Delete(ctx context.Context, id string) error {
-	err := s.delete(ctx, id)
+	err := s.delete(ctx, s.name(id))
 	if err == nil {
 		s.note(id, nil)
 	}
@@ -107,6 +114,56 @@ func (s *broken) noted(id string) []byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.stored[id]
+}
+
+func (s *broken) noteRenewed(id, newID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.renewed[id] = newID
+}
+
+// renewedTo returns where a renewed ID went, or nothing.
+func (s *broken) renewedTo(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renewed[id]
+}
+
+// end returns the ID that the record of id has now.
+func (s *broken) end(id string) string {
+	for to := s.renewedTo(id); to != ""; to = s.renewedTo(to) {
+		id = to
+	}
+	return id
+}
+
+// name returns under what ID the MemoryStore keeps what belongs to id.
+func (s *broken) name(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if aside := s.aside[id]; aside != "" {
+		return aside
+	}
+	return id
+}
+
+// unmark lets a mark be forgotten. It tells whether there was one.
+func (s *broken) unmark(ctx context.Context, id string) bool {
+	if _, err := s.MemoryStore.Load(ctx, id); !errors.Is(err, session.ErrRenewed) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aside[id] = id + " without its mark"
+	return true
+}
+
+// revive creates a record also where a mark is.
+func (s *broken) revive(ctx context.Context, id string, data []byte, ttl time.Duration) error {
+	if s.unmark(ctx, id) {
+		id = s.name(id)
+	}
+	return s.MemoryStore.Create(ctx, id, session.Record{Data: data, TTL: ttl})
 }
 
 func (s *broken) notedIDs() []string {
@@ -296,7 +353,7 @@ var faults = []struct {
 		name: "Create overwrites expired records", inject: func(s *broken) {
 			s.create = func(ctx context.Context, id string, r session.Record) error {
 				err := s.MemoryStore.Create(ctx, id, r)
-				if errors.Is(err, session.ErrExists) && !s.live(ctx, id) {
+				if errors.Is(err, session.ErrExists) && !s.live(ctx, id) && s.renewedTo(id) == "" {
 					return s.force(ctx, id, r.Data, r.TTL)
 				}
 				return err
@@ -336,6 +393,7 @@ var faults = []struct {
 			"Of Updates from the same data exactly one wins",
 			"Increments by Load and Update all land",
 			"A Touch undoes no Update",
+			"A renewal leaves a mark for a quarter of an hour",
 		},
 	},
 	{
@@ -436,7 +494,7 @@ var faults = []struct {
 				if c.NewID != "" {
 					id = c.NewID
 				}
-				if s.MemoryStore.Create(ctx, id, session.Record{Data: c.New, TTL: time.Hour}) != nil {
+				if s.revive(ctx, id, c.New, time.Hour) != nil {
 					return err
 				}
 				return nil
@@ -449,6 +507,8 @@ var faults = []struct {
 			"Expiry/A renewal does not find an expired record",
 			"Of renewals of one record exactly one wins",
 			"A Delete beats Updates and Touches under way",
+			"A renewal leaves a mark for a quarter of an hour",
+			"Update of a mark writes nothing",
 		},
 	},
 	{
@@ -491,6 +551,15 @@ var faults = []struct {
 			"A renewed session ID stays gone",
 			"Of renewals of one record exactly one wins",
 			"Of renewals onto one session ID exactly one wins",
+			"A renewal leaves a mark for a quarter of an hour",
+			"Touch never moves a mark",
+			"Update of a mark writes nothing",
+			"Create and renewals never overwrite a mark",
+			"Delete follows marks to the record",
+			"Delete leaves marks",
+			"A Delete beats renewals under way",
+			"Prune/Prune keeps marks that have not expired",
+			"Find/Find and DeleteFound know no marks",
 		},
 	},
 	{
@@ -527,7 +596,10 @@ var faults = []struct {
 				return s.MemoryStore.Update(ctx, id, c)
 			}
 		},
-		fails: []string{"A renewal of changed data returns ErrConflict and writes nothing"},
+		fails: []string{
+			"A renewal of changed data returns ErrConflict and writes nothing",
+			"A renewal leaves a mark for a quarter of an hour",
+		},
 	},
 	{
 		name: "a renewal of expired records works", inject: func(s *broken) {
@@ -582,6 +654,7 @@ var faults = []struct {
 		fails: []string{
 			"A renewal never overwrites a record",
 			"Expiry/A renewal does not overwrite an expired record",
+			"Create and renewals never overwrite a mark",
 		},
 	},
 	{
@@ -631,8 +704,7 @@ var faults = []struct {
 		name: "Touch resurrects", inject: func(s *broken) {
 			s.touch = func(ctx context.Context, id string, ttl time.Duration) error {
 				err := s.MemoryStore.Touch(ctx, id, ttl)
-				if errors.Is(err, session.ErrNotFound) &&
-					s.MemoryStore.Create(ctx, id, session.Record{Data: []byte(`{}`), TTL: ttl}) == nil {
+				if errors.Is(err, session.ErrNotFound) && s.revive(ctx, id, []byte(`{}`), ttl) == nil {
 					return nil
 				}
 				return err
@@ -643,6 +715,7 @@ var faults = []struct {
 			"A renewed session ID stays gone",
 			"A deleted record stays gone",
 			"A Delete beats Updates and Touches under way",
+			"Touch never moves a mark",
 		},
 	},
 	{
@@ -667,6 +740,9 @@ var faults = []struct {
 			"A deleted record stays gone",
 			"Expiry/Delete removes an expired record",
 			"A Delete beats Updates and Touches under way",
+			"Delete follows marks to the record",
+			"Delete leaves marks",
+			"A Delete beats renewals under way",
 		},
 	},
 	{
@@ -689,7 +765,12 @@ var faults = []struct {
 				return s.MemoryStore.Delete(ctx, id)
 			}
 		},
-		fails: []string{"Delete of an absent record is no error"},
+		fails: []string{
+			"Delete of an absent record is no error",
+			"Delete follows marks to the record",
+			"Delete leaves marks",
+			"A Delete beats renewals under way",
+		},
 	},
 	{
 		name: "Load finds expired records", inject: func(s *broken) {
@@ -715,7 +796,7 @@ var faults = []struct {
 		name: "takes an outage for a logout", inject: func(s *broken) {
 			s.load = func(ctx context.Context, id string) (session.Record, error) {
 				r, err := s.MemoryStore.Load(ctx, id)
-				if err != nil {
+				if err != nil && !errors.Is(err, session.ErrRenewed) {
 					return session.Record{}, session.ErrNotFound
 				}
 				return r, err
@@ -892,7 +973,10 @@ var faults = []struct {
 				return n, nil
 			}
 		},
-		fails: []string{"Prune/Prune keeps live records"},
+		fails: []string{
+			"Prune/Prune keeps live records",
+			"Prune/Prune keeps marks that have not expired",
+		},
 	},
 	{
 		name: "Prune deletes nothing", inject: func(s *broken) {
@@ -963,7 +1047,10 @@ var faults = []struct {
 	},
 	{
 		name: "ignores handles", inject: findsWith(func(q *session.Query) { q.Handle = "" }, asFound),
-		fails: []string{"Find/A handle names one record and tells nothing of its session ID"},
+		fails: []string{
+			"Find/A handle names one record and tells nothing of its session ID",
+			"Find/Find and DeleteFound know no marks",
+		},
 	},
 	{
 		name: "shows the ID as the handle", inject: func(s *broken) {
@@ -1010,7 +1097,10 @@ var faults = []struct {
 	},
 	{
 		name: "DeleteFound ignores the handle", inject: deletesWith(func(q *session.Query) { q.Handle = "" }),
-		fails: []string{"Find/DeleteFound deletes what it was asked to and counts the live ones"},
+		fails: []string{
+			"Find/DeleteFound deletes what it was asked to and counts the live ones",
+			"Find/Find and DeleteFound know no marks",
+		},
 	},
 	{
 		name: "DeleteFound counts expired records", inject: func(s *broken) {
@@ -1023,6 +1113,299 @@ var faults = []struct {
 			}
 		},
 		fails: []string{"Find/DeleteFound deletes what it was asked to and counts the live ones"},
+	},
+	{
+		name: "a renewal leaves no mark", inject: func(s *broken) {
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				err := s.MemoryStore.Update(ctx, id, c)
+				if err == nil && c.NewID != "" {
+					s.unmark(ctx, id)
+				}
+				return err
+			}
+		},
+		fails: []string{
+			"A renewal leaves a mark for a quarter of an hour",
+			"Create and renewals never overwrite a mark",
+			"Delete follows marks to the record",
+		}, andMore: true,
+	},
+	{
+		name: "marks are what absent records are", inject: func(s *broken) {
+			s.load = func(ctx context.Context, id string) (session.Record, error) {
+				r, err := s.MemoryStore.Load(ctx, id)
+				if errors.Is(err, session.ErrRenewed) {
+					err = session.ErrNotFound
+				}
+				return r, err
+			}
+		},
+		fails: []string{"A renewal leaves a mark for a quarter of an hour"}, andMore: true,
+	},
+	{
+		name: "marks live as long as records", inject: func(s *broken) {
+			s.load = func(ctx context.Context, id string) (session.Record, error) {
+				r, err := s.MemoryStore.Load(ctx, id)
+				if errors.Is(err, session.ErrRenewed) {
+					r.TTL = time.Hour
+				}
+				return r, err
+			}
+		},
+		fails: []string{"A renewal leaves a mark for a quarter of an hour"}, andMore: true,
+	},
+	{
+		name: "a failed renewal leaves a mark", inject: func(s *broken) {
+			var failed sync.Map
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				err := s.MemoryStore.Update(ctx, id, c)
+				if err != nil && c.NewID != "" {
+					failed.Store(id, true)
+				}
+				return err
+			}
+			s.load = func(ctx context.Context, id string) (session.Record, error) {
+				r, err := s.MemoryStore.Load(ctx, id)
+				if _, ok := failed.Load(id); ok && errors.Is(err, session.ErrNotFound) {
+					err = session.ErrRenewed
+				}
+				return r, err
+			}
+		},
+		fails: []string{"A renewal leaves a mark for a quarter of an hour"},
+	},
+	{
+		name: "Touch extends marks", inject: func(s *broken) {
+			var left sync.Map
+			s.touch = func(ctx context.Context, id string, ttl time.Duration) error {
+				err := s.MemoryStore.Touch(ctx, id, ttl)
+				if errors.Is(err, session.ErrNotFound) && ttl > 15*time.Minute {
+					left.Store(id, ttl)
+				}
+				return err
+			}
+			s.load = func(ctx context.Context, id string) (session.Record, error) {
+				r, err := s.MemoryStore.Load(ctx, id)
+				if ttl, ok := left.Load(id); ok && errors.Is(err, session.ErrRenewed) {
+					r.TTL = ttl.(time.Duration)
+				}
+				return r, err
+			}
+		},
+		fails: []string{"Touch never moves a mark"},
+	},
+	{
+		name: "Touch takes a mark for a record", inject: func(s *broken) {
+			s.touch = func(ctx context.Context, id string, ttl time.Duration) error {
+				if _, err := s.MemoryStore.Load(ctx, id); errors.Is(err, session.ErrRenewed) {
+					return nil
+				}
+				return s.MemoryStore.Touch(ctx, id, ttl)
+			}
+		},
+		fails: []string{"Touch never moves a mark", "A renewed session ID stays gone"},
+	},
+	{
+		name: "Touch follows marks", inject: func(s *broken) {
+			s.touch = func(ctx context.Context, id string, ttl time.Duration) error {
+				err := s.MemoryStore.Touch(ctx, id, ttl)
+				for to := s.renewedTo(id); to != ""; to = s.renewedTo(to) {
+					_ = s.MemoryStore.Touch(ctx, to, ttl)
+				}
+				return err
+			}
+		},
+		fails: []string{"Touch never moves a mark"},
+	},
+	{
+		name: "Update takes a mark for an empty record", inject: func(s *broken) {
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				if _, err := s.MemoryStore.Load(ctx, id); errors.Is(err, session.ErrRenewed) && len(c.Old) <= 2 {
+					return nil
+				}
+				return s.MemoryStore.Update(ctx, id, c)
+			}
+		},
+		fails: []string{"Update of a mark writes nothing"},
+	},
+	{
+		name: "Update follows marks", inject: func(s *broken) {
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				err := s.MemoryStore.Update(ctx, id, c)
+				if errors.Is(err, session.ErrNotFound) && c.NewID == "" && s.renewedTo(id) != "" {
+					_ = s.MemoryStore.Update(ctx, s.renewedTo(id), c)
+				}
+				return err
+			}
+		},
+		fails: []string{"A renewed session ID stays gone", "Update of a mark writes nothing"},
+	},
+	{
+		name: "Create overwrites marks", inject: func(s *broken) {
+			s.create = func(ctx context.Context, id string, r session.Record) error {
+				err := s.MemoryStore.Create(ctx, id, r)
+				if errors.Is(err, session.ErrExists) && s.unmark(ctx, id) {
+					return s.revive(ctx, id, r.Data, r.TTL)
+				}
+				return err
+			}
+		},
+		fails: []string{"Create and renewals never overwrite a mark"},
+	},
+	{
+		name: "a renewal overwrites marks", inject: func(s *broken) {
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				err := s.MemoryStore.Update(ctx, id, c)
+				if errors.Is(err, session.ErrExists) && s.unmark(ctx, c.NewID) {
+					c.NewID = s.name(c.NewID)
+					return s.MemoryStore.Update(ctx, id, c)
+				}
+				return err
+			}
+		},
+		fails: []string{"Create and renewals never overwrite a mark"},
+	},
+	{
+		name: "Delete follows no marks", inject: func(s *broken) {
+			s.delete = func(ctx context.Context, id string) error {
+				if s.renewedTo(id) != "" {
+					return ctx.Err()
+				}
+				return s.MemoryStore.Delete(ctx, id)
+			}
+		},
+		fails: []string{"Delete follows marks to the record", "A Delete beats renewals under way"}, andMore: true,
+	},
+	{
+		name: "Delete follows one mark", inject: func(s *broken) {
+			s.delete = func(ctx context.Context, id string) error {
+				if to := s.renewedTo(id); to != "" {
+					id = to
+				}
+				if s.renewedTo(id) != "" {
+					return ctx.Err()
+				}
+				return s.MemoryStore.Delete(ctx, id)
+			}
+		},
+		fails: []string{"Delete follows marks to the record", "A Delete beats renewals under way"}, andMore: true,
+	},
+	{
+		name: "Delete removes marks", inject: func(s *broken) {
+			s.delete = func(ctx context.Context, id string) error {
+				err := s.MemoryStore.Delete(ctx, id)
+				s.unmark(ctx, id)
+				return err
+			}
+		},
+		fails: []string{"Delete leaves marks"},
+	},
+	{
+		name: "Delete extends marks", inject: func(s *broken) {
+			var deleted sync.Map
+			s.delete = func(ctx context.Context, id string) error {
+				deleted.Store(id, true)
+				return s.MemoryStore.Delete(ctx, id)
+			}
+			s.load = func(ctx context.Context, id string) (session.Record, error) {
+				r, err := s.MemoryStore.Load(ctx, id)
+				if _, ok := deleted.Load(id); ok && errors.Is(err, session.ErrRenewed) {
+					r.TTL = time.Hour
+				}
+				return r, err
+			}
+		},
+		fails: []string{"Delete leaves marks"},
+	},
+	{
+		// A renewal comes between, and the Delete finds no record.
+		name: "Delete looks where the record is and then deletes", inject: func(s *broken) {
+			looked, renewed := make(chan struct{}), make(chan struct{})
+			var look, renewal sync.Once
+			s.update = func(ctx context.Context, id string, c session.Change) error {
+				if !has(c.New, `"chain":0}`) {
+					return s.MemoryStore.Update(ctx, id, c)
+				}
+				await(looked)
+				defer renewal.Do(func() { close(renewed) })
+				return s.MemoryStore.Update(ctx, id, c)
+			}
+			s.delete = func(ctx context.Context, id string) error {
+				end := s.end(id)
+				if !has(s.noted(end), `"chain":0}`) {
+					return s.MemoryStore.Delete(ctx, id)
+				}
+				look.Do(func() { close(looked) })
+				await(renewed)
+				if _, err := s.MemoryStore.Load(ctx, end); errors.Is(err, session.ErrRenewed) {
+					return nil
+				}
+				return s.MemoryStore.Delete(ctx, end)
+			}
+		},
+		fails: []string{"A Delete beats renewals under way"},
+	},
+	{
+		name: "Prune deletes marks", inject: func(s *broken) {
+			s.prune = func(ctx context.Context, within time.Duration) (int64, error) {
+				s.mu.Lock()
+				renewed := slices.Collect(maps.Keys(s.renewed))
+				s.mu.Unlock()
+				for _, id := range renewed {
+					s.unmark(ctx, id)
+				}
+				return s.MemoryStore.Prune(ctx, within)
+			}
+		},
+		fails: []string{"Prune/Prune keeps marks that have not expired"},
+	},
+	{
+		name: "finds marks", inject: func(s *broken) {
+			s.find = func(ctx context.Context, q session.Query) ([]session.Found, error) {
+				found, err := s.MemoryStore.Find(ctx, q)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for id := range s.renewed {
+					if q.Key == "" && q.Handle == s.MemoryStore.Handle(id) {
+						found = append(found, session.Found{ID: id, Handle: q.Handle})
+					}
+				}
+				return found, err
+			}
+		},
+		fails: []string{"Find/Find and DeleteFound know no marks"},
+	},
+	{
+		name: "DeleteFound deletes marks", inject: func(s *broken) {
+			s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+				s.mu.Lock()
+				renewed := slices.Collect(maps.Keys(s.renewed))
+				s.mu.Unlock()
+				for _, id := range renewed {
+					if q.Handle == s.MemoryStore.Handle(id) {
+						s.unmark(ctx, id)
+					}
+				}
+				return s.MemoryStore.DeleteFound(ctx, q)
+			}
+		},
+		fails: []string{"Find/Find and DeleteFound know no marks"},
+	},
+	{
+		name: "DeleteFound counts marks", inject: func(s *broken) {
+			s.remove = func(ctx context.Context, q session.Query) (int64, error) {
+				n, err := s.MemoryStore.DeleteFound(ctx, q)
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				for id := range s.renewed {
+					if q.Handle == s.MemoryStore.Handle(id) {
+						n++
+					}
+				}
+				return n, err
+			}
+		},
+		fails: []string{"Find/Find and DeleteFound know no marks"},
 	},
 }
 

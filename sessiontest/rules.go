@@ -39,6 +39,11 @@ var rules = []struct {
 	{"A renewal never overwrites a record", renewalTaken},
 	{"A renewed session ID stays gone", renewedStaysGone},
 
+	{"A renewal leaves a mark for a quarter of an hour", markLeft},
+	{"Touch never moves a mark", markTouched},
+	{"Update of a mark writes nothing", markUpdated},
+	{"Create and renewals never overwrite a mark", markKeepsID},
+
 	{"Touch moves the expiry forward", touchForward},
 	{"Touch never moves the expiry backwards", touchNeverBackwards},
 	{"Touch leaves the data alone", touchKeepsData},
@@ -47,6 +52,8 @@ var rules = []struct {
 	{"Delete removes the record and no other", deleteRemoves},
 	{"Delete of an absent record is no error", deleteAbsent},
 	{"A deleted record stays gone", deletedStaysGone},
+	{"Delete follows marks to the record", deleteFollows},
+	{"Delete leaves marks", deleteLeavesMarks},
 
 	{"Expiry", expiry},
 
@@ -60,6 +67,7 @@ var rules = []struct {
 	{"Increments by Load and Update all land", incrementsRace},
 	{"A Touch undoes no Update", touchesRace},
 	{"A Delete beats Updates and Touches under way", deleteRace},
+	{"A Delete beats renewals under way", chainRace},
 
 	{"Prune", prune},
 	{"Find", find},

@@ -105,6 +105,7 @@ func prune(f *fixture) {
 	f.update(shortened, c)
 	expired = append(expired, shortened)
 	live, touched := f.create(data, time.Hour), f.createTouched(data)
+	chain := f.chain(data, 2)
 	f.awaitExpiry(expired...)
 
 	var n atomic.Int64
@@ -135,5 +136,10 @@ func prune(f *fixture) {
 	f.sub("Prune keeps live records", func(f *fixture) {
 		f.wantRecord(live, data, time.Hour)
 		f.wantRecord(touched, data, time.Hour)
+	})
+	f.sub("Prune keeps marks that have not expired", func(f *fixture) {
+		f.wantMark(chain[0])
+		f.wantMark(chain[1])
+		f.wantRecord(chain[2], data, time.Hour)
 	})
 }

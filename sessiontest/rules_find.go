@@ -33,6 +33,7 @@ func find(f *fixture) {
 	f.sub("A handle names one record and tells nothing of its session ID", g.findHandle)
 	f.sub("Find and DeleteFound leave out the excepted record", g.findExcept)
 	f.sub("An odd record keeps no other from being found", g.findOdd)
+	f.sub("Find and DeleteFound know no marks", g.findMarks)
 	f.sub("DeleteFound deletes what it was asked to and counts the live ones", g.deleteFound)
 }
 
@@ -150,6 +151,27 @@ func (g *findFixture) findOdd(f *fixture) {
 		ids = append(ids, f.create(fmt.Sprintf(`{"a":"\u0000\ud800",%q:"odd"}`, g.key), time.Hour))
 	}
 	g.want(f, "beside odd records", g.query("odd"), ids...)
+}
+
+func (g *findFixture) findMarks(f *fixture) {
+	chain := f.chain(fmt.Sprintf(`{%q:"renewed"}`, g.key), 2)
+	g.want(f, "by value", g.query("renewed"), chain[2])
+	for _, id := range chain[:2] {
+		for _, q := range []session.Query{g.query("renewed"), {Limit: 100}} {
+			q.Handle = g.finder.Handle(id)
+			g.want(f, "by the handle of a renewed ID", q)
+			if n, err := g.finder.DeleteFound(f.ctx, q); n != 0 || err != nil {
+				f.Errorf("DeleteFound by the handle of a renewed ID: got %d, %v, want 0, no error", n, err)
+			}
+			f.wantMark(id)
+		}
+	}
+	f.load(chain[2])
+	if n, err := g.finder.DeleteFound(f.ctx, g.query("renewed")); n != 1 || err != nil {
+		f.Errorf("DeleteFound by value: got %d, %v, want 1, no error", n, err)
+	}
+	f.wantGone(chain[2])
+	f.wantMark(chain[0])
 }
 
 func (g *findFixture) deleteFound(f *fixture) {

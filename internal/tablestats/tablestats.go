@@ -14,6 +14,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/internal/mark"
 )
 
 // ErrNoTable says that there is no table of that name, or that the role may not
@@ -23,7 +25,8 @@ var ErrNoTable = errors.New("no such table")
 // Stats describes a table of sessions. Times are the database's; a zero time
 // means never, or none.
 type Stats struct {
-	Live, Expired int64 // rows, counted
+	Live, Expired int64 // sessions, counted
+	Marks         int64 // rows that only say where a renewed session has gone
 
 	TableBytes int64 // the rows, without what is stored out of line
 	IndexBytes int64 // all indexes of the table
@@ -36,10 +39,13 @@ type Stats struct {
 	LastVacuum      time.Time
 	LastAutovacuum  time.Time
 
-	OldestExpiry, NewestExpiry time.Time
+	OldestExpiry, NewestExpiry time.Time // of all rows, marks too
 
 	Expiries []Expiry // all of them, in their order
 }
+
+// Rows is how many rows there are.
+func (s *Stats) Rows() int64 { return s.Live + s.Expired + s.Marks }
 
 // Bytes is what the table takes in all.
 func (s *Stats) Bytes() int64 { return s.TableBytes + s.IndexBytes + s.ToastBytes }
@@ -53,7 +59,7 @@ func (s *Stats) HeapOnlyShare() (share float64, ok bool) {
 	return float64(s.HeapOnlyUpdates) / float64(s.Updates), true
 }
 
-// Expiry counts the rows that expire in at least From and in less than Until.
+// Expiry counts the sessions that expire in at least From and in less than Until.
 // The first has no From and Until 0: the expired. The last has no Until.
 type Expiry struct {
 	Label       string
@@ -90,13 +96,18 @@ const (
 		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid = oid`
 
 	// A range each, of nothing but expire, so that its index can answer: a
-	// third of the time of one pass that sorts the rows into buckets.
+	// third of the time of one pass that sorts the rows into buckets. Then the
+	// marks among them, in one statement, so that they are among them.
 	sqlExpiries = `SELECT extract(epoch FROM (SELECT min(expire) FROM %[1]s)::timestamptz)::float8,
-		extract(epoch FROM (SELECT max(expire) FROM %[1]s)::timestamptz)::float8, ARRAY[%[2]s]`
+		extract(epoch FROM (SELECT max(expire) FROM %[1]s)::timestamptz)::float8, ARRAY[%[2]s], ARRAY[%[3]s]`
 )
 
+// markLife is how long marks live: what expires later is none.
+const markLife = 15 * time.Minute
+
 // Read measures a table. It counts the rows by their expiry alone, which its
-// index answers without the rows where vacuum has been by lately. ctx bounds it:
+// index answers without the rows where vacuum has been by lately; of those that
+// have expired or will within a quarter of an hour it looks which are marks. ctx bounds it:
 // a statement that is late is cancelled in the server, and its connection
 // survives. The sizes and statistics are there even where there was no time to
 // count.
@@ -131,19 +142,32 @@ func (s *Stats) expiries(ctx context.Context, tx pgx.Tx, name string) error {
 	after := func(d time.Duration) string {
 		return fmt.Sprintf("now() + make_interval(secs => %d)", int(d.Seconds()))
 	}
-	counts := []string{"(SELECT count(*) FROM %[1]s WHERE expire < now())"}
+	const expired = "SELECT count(*) FROM %[1]s WHERE expire < now()"
+	counts, marks := []string{"(" + expired + ")"}, []string{"(" + expired + " AND " + mark.SQL + ")"}
 	for _, e := range expiries[1:] {
 		count := "SELECT count(*) FROM %[1]s WHERE expire >= " + after(e.From)
+		until := ""
 		if e.Until > 0 {
-			count += " AND expire < " + after(e.Until)
+			until = " AND expire < " + after(e.Until)
 		}
-		counts = append(counts, "("+count+")")
+		counts = append(counts, "("+count+until+")")
+		if e.From > markLife {
+			continue
+		}
+		if e.Until > markLife {
+			until = " AND expire <= " + after(markLife)
+		}
+		marks = append(marks, "("+count+until+" AND "+mark.SQL+")")
 	}
-	sql := strings.ReplaceAll(sqlExpiries, "%[2]s", strings.Join(counts, ", "))
+	sql := strings.NewReplacer("%[2]s", strings.Join(counts, ", "), "%[3]s", strings.Join(marks, ", ")).Replace(sqlExpiries)
 	var oldest, newest *float64
-	var rows []int64
-	if err := tx.QueryRow(ctx, strings.ReplaceAll(sql, "%[1]s", name)).Scan(&oldest, &newest, &rows); err != nil {
+	var rows, marked []int64
+	if err := tx.QueryRow(ctx, strings.ReplaceAll(sql, "%[1]s", name)).Scan(&oldest, &newest, &rows, &marked); err != nil {
 		return err
+	}
+	for i, n := range marked {
+		rows[i] -= n
+		s.Marks += n
 	}
 	s.OldestExpiry, s.NewestExpiry = fromEpoch(oldest), fromEpoch(newest)
 	s.Expiries = slices.Clone(expiries)
@@ -213,7 +237,7 @@ const sampleBytes = 64 << 20
 // one such row must not hide all others.
 const sqlAges = `WITH live AS (SELECT (CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::json
 			ELSE regexp_replace(sess::text, E'\\\\u(0000|[dD][89a-fA-F]..)', E'\\\\u0020', 'g')::json END)->>'__created' AS created
-		FROM %[1]s %[2]s WHERE expire >= now())
+		FROM %[1]s %[2]s WHERE expire >= now() AND NOT ` + mark.SQL + `)
 	SELECT CASE WHEN created ~ '^[0-9]{1,15}$' THEN floor((extract(epoch FROM now())::float8 - created::float8 / 1000) / 3600)::int ELSE NULL END, count(*)
 	FROM live GROUP BY 1`
 

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/internal/tablestats"
 )
@@ -129,6 +130,42 @@ func TestReadStatistics(t *testing.T) {
 	}
 	if s.DeadRows == 0 {
 		t.Error("dead rows: got none, want some after 20 updates")
+	}
+}
+
+// Marks of renewed IDs are rows, but no sessions.
+func TestReadMarks(t *testing.T) {
+	for _, c := range tables {
+		t.Run(c.name, func(t *testing.T) {
+			pool := makeTable(t, c.columns)
+			for n, left := range []string{"-1 s", "50 s", "9 min", "14 min"} {
+				insert(t, pool, n+1, left, "0")
+				exec(t, pool, "INSERT INTO "+quoted+` SELECT 'mark' || $1 || n, $2, now() + $1::interval FROM generate_series(1, 5) n`, left, mark.Of("elsewhere"))
+			}
+			insert(t, pool, 1, "50 min", "0")
+			exec(t, pool, "INSERT INTO "+quoted+` VALUES ('text', '"text"', now() + interval '50 s')`)
+			s, err := tablestats.Read(t.Context(), pool, schema, table)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s.Live != 11 || s.Expired != 1 || s.Marks != 20 || s.Rows() != 32 {
+				t.Errorf("got %d live, %d expired, %d marks and %d rows, want 11, 1, 20 and 32", s.Live, s.Expired, s.Marks, s.Rows())
+			}
+			var rows []int64
+			for _, e := range s.Expiries {
+				rows = append(rows, e.Rows)
+			}
+			if want := []int64{1, 3, 3, 5, 0, 0, 0, 0, 0}; !slices.Equal(rows, want) {
+				t.Errorf("expiries: got %v, want %v", rows, want)
+			}
+			ages, err := tablestats.ReadAges(t.Context(), pool, schema, table)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ages.Hours[0] != 10 || ages.Unknown != 1 {
+				t.Errorf("ages: got %d of the last hour and %d unknown, want 10 and the one without a time", ages.Hours[0], ages.Unknown)
+			}
+		})
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 )
 
 // statements are the texts by which the cutter knows what a message asks for.
-var statements = []string{"SELECT sess", "INSERT INTO", "SET sess", "SET sid", "SET expire", "DELETE FROM"}
+// A renewal inserts as well: the first that fits counts.
+var statements = []string{"SELECT sess", "SET sid", "INSERT INTO", "SET sess", "SET expire", "DELETE FROM"}
 
 // cutEvery is how many statements of a kind pass before one is cut off.
 const cutEvery = 8

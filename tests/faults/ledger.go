@@ -291,9 +291,9 @@ func (e *entry) audit(rows []Row) {
 }
 
 // ReadRows returns the rows of the table schema_system.session, without the
-// members that are not the application's.
+// members that are not the application's and without marks of renewed IDs.
 func ReadRows(ctx context.Context, pool *pgxpool.Pool) ([]Row, error) {
-	found, err := pool.Query(ctx, "SELECT sess::text FROM schema_system.session")
+	found, err := pool.Query(ctx, `SELECT sess::text FROM schema_system.session WHERE left(sess::text, 3) <> '"0e'`)
 	if err != nil {
 		return nil, err
 	}

@@ -192,9 +192,8 @@ func TestLedgerFindsBrokenPromises(t *testing.T) {
 		{
 			name: "the old ID of a renewed session lives on", before: []faults.Kind{login}, after: []faults.Kind{renew, replay},
 			fault: func(s *broken) {
-				s.update = func(id string, c session.Change) error {
-					r, err := s.Store.Load(ctx, id)
-					return errors.Join(err, s.Store.Update(ctx, id, c), restore(s, id, r))
+				s.update = func(_ string, c session.Change) error {
+					return s.Store.Create(ctx, c.NewID, session.Record{Data: c.New, TTL: time.Hour})
 				}
 			},
 			want: faults.Findings{Resurrected: 2},

@@ -102,8 +102,8 @@ var crossings = []crossing{
 		old, oldID := w.cookie, w.mustState(t, a).ID
 		w.must(t, b, "/login", object{"user": "ada"})
 		wantNone(t, old, a, b)
-		if _, err := db.row(t, oldID); err == nil {
-			t.Error("row of the old ID: got one, want none")
+		if _, err := db.session(t, oldID); err == nil {
+			t.Error("session of the old ID: got one, want none")
 		}
 		w.wantData(t, a, `{"user":"ada"}`)
 		w.wantData(t, b, `{"user":"ada"}`)
@@ -114,8 +114,8 @@ var crossings = []crossing{
 		old, oldID := w.cookie, w.mustState(t, a).ID
 		w.must(t, b, "/renew", object{})
 		wantNone(t, old, a, b)
-		if _, err := db.row(t, oldID); err == nil {
-			t.Error("row of the old ID: got one, want none")
+		if _, err := db.session(t, oldID); err == nil {
+			t.Error("session of the old ID: got one, want none")
 		}
 		w.wantData(t, a, `{"cart":1}`)
 		w.wantData(t, b, `{"cart":1}`)

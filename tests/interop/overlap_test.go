@@ -67,7 +67,7 @@ func (o overlap) trial(t *testing.T, db *database, slow, quick *side) (result, e
 	if err != nil {
 		return result{}, err
 	}
-	_, rowErr := db.row(t, id)
+	_, rowErr := db.session(t, id)
 	if o.gone {
 		return result{resurrected: rowErr == nil}, nil
 	}

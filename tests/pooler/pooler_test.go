@@ -206,7 +206,7 @@ func TestLoadOverHTTP(t *testing.T) {
 			ada.want(i, "/is", http.StatusOK+1+requests)
 		}
 		direct := open(t, b.direct, pgx.QueryExecModeExec)
-		if got := get[int](t, direct, "SELECT count(*) FROM schema_system.session"); got != 1 {
+		if got := get[int](t, direct, `SELECT count(*) FROM schema_system.session WHERE left(sess::text, 3) <> '"0e'`); got != 1 {
 			t.Errorf("records: got %d, want ada's alone", got)
 		}
 	})

@@ -234,7 +234,8 @@ func TestRememberMe(t *testing.T) {
 		{"", 24 * time.Hour},
 	} {
 		ada.logIn("ada", "remember", tt.remember)
-		left := time.Duration(row(t, dsn, "SELECT extract(epoch FROM expire - now())::bigint FROM schema_system.session")) * time.Second
+		left := time.Duration(row(t, dsn, `SELECT extract(epoch FROM expire - now())::bigint FROM schema_system.session
+			WHERE left(sess::text, 3) <> '"0e'`)) * time.Second
 		if left > tt.want || left < tt.want-time.Hour {
 			t.Errorf("remember %q: got %v left, want about %v", tt.remember, left, tt.want)
 		}

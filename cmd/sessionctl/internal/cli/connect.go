@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/mark"
 )
 
 const (
@@ -124,7 +125,11 @@ func (d *database) count(ctx context.Context, where string) (n int64, err error)
 	return n, d.pool.QueryRow(ctx, "SELECT count(*) FROM "+d.a.quoted()+" WHERE "+where).Scan(&n)
 }
 
-const live, expired = "expire >= now()", "expire < now()"
+// Conditions of rows: a mark of a renewed ID is no session, and is pruned like one.
+const (
+	live    = "expire >= now() AND NOT " + mark.SQL
+	expired = "expire < now()"
+)
 
 // open connects and returns the store and a manager on the table.
 func (a *app) open(ctx context.Context) (*database, *session.PostgresStore, *session.Manager, error) {

@@ -15,6 +15,7 @@ type measured struct {
 	Table           string       `json:"table"`
 	Live            int64        `json:"live"`
 	Expired         int64        `json:"expired"`
+	Marks           int64        `json:"marks"` // of renewed IDs, expired ones too
 	TableBytes      int64        `json:"tableBytes"`
 	IndexBytes      int64        `json:"indexBytes"`
 	ToastBytes      int64        `json:"toastBytes"`
@@ -29,7 +30,7 @@ type measured struct {
 	Created         *creationAge `json:"created"`
 }
 
-// bucket counts the rows that expire in FromSeconds or more and less than
+// bucket counts the sessions that expire in FromSeconds or more and less than
 // UntilSeconds; the expired have neither, the last no UntilSeconds.
 type bucket struct {
 	Label        string `json:"label"`
@@ -81,7 +82,7 @@ and measure the table. A million rows take some seconds.`,
 
 func (a *app) measured(s *tablestats.Stats, ages *tablestats.Ages) measured {
 	m := measured{
-		Table: a.name(), Live: s.Live, Expired: s.Expired,
+		Table: a.name(), Live: s.Live, Expired: s.Expired, Marks: s.Marks,
 		TableBytes: s.TableBytes, IndexBytes: s.IndexBytes, ToastBytes: s.ToastBytes,
 		DeadRows: s.DeadRows, Updates: s.Updates, HeapOnlyUpdates: s.HeapOnlyUpdates,
 		LastVacuum: moment(s.LastVacuum), LastAutovacuum: moment(s.LastAutovacuum),
@@ -103,13 +104,14 @@ func (a *app) printStats(s *tablestats.Stats, ages *tablestats.Ages) error {
 		{"table", a.name()},
 		{"live sessions", number(s.Live)},
 		{"expired, not pruned yet", number(s.Expired)},
+		{"marks of renewed IDs", number(s.Marks)},
 		{"oldest, newest expiry", instant(s.OldestExpiry) + ", " + instant(s.NewestExpiry)},
 		{"rows, indexes, out of line", bytes(s.TableBytes) + ", " + bytes(s.IndexBytes) + ", " + bytes(s.ToastBytes)},
 		{"dead row versions", number(s.DeadRows)},
 		{"updates that left the indexes alone", heapOnly},
 		{"last vacuum, autovacuum", instant(s.LastVacuum) + ", " + instant(s.LastAutovacuum)},
 		{""},
-		{"EXPIRE IN", "ROWS"},
+		{"EXPIRE IN", "SESSIONS"},
 	}
 	var most int64 = 1
 	for _, e := range s.Expiries {

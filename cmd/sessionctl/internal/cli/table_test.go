@@ -63,6 +63,7 @@ func TestSchemaApply(t *testing.T) {
 type measured struct {
 	Table                                                                                 string
 	Live, Expired, TableBytes, IndexBytes, ToastBytes, DeadRows, Updates, HeapOnlyUpdates int64
+	Marks                                                                                 int64
 	LastVacuum, LastAutovacuum, OldestExpiry, NewestExpiry                                *time.Time
 	Expiries                                                                              []struct {
 		Label                           string
@@ -92,7 +93,12 @@ func TestStats(t *testing.T) {
 	if got.OldestExpiry == nil || time.Since(*got.OldestExpiry).Round(time.Hour) != 21*time.Hour || got.TableBytes == 0 || got.IndexBytes == 0 {
 		t.Errorf("got oldest expiry %v, %d and %d bytes, want 20.6 h ago and more than nothing", got.OldestExpiry, got.TableBytes, got.IndexBytes)
 	}
-	human := r.run("stats").want(cli.ExitOK, "live sessions", "1,234", "EXPIRE IN", "▇")
+	r.exec(`INSERT INTO schema_system.session SELECT 'mark' || n, '"0e066"', now() + n * interval '1 minute' FROM generate_series(-2, 4) n`)
+	marked := parse[measured](r.run("stats", "--json").want(cli.ExitOK))
+	if marked.Live != 2 || marked.Expired != 1234 || marked.Marks != 7 || marked.Created.Unknown != 1 {
+		t.Errorf("with 7 marks of renewed IDs: got %+v, want no other session", marked)
+	}
+	human := r.run("stats").want(cli.ExitOK, "live sessions", "marks of renewed IDs", "1,234", "EXPIRE IN", "▇")
 	at := -1
 	for line := range strings.Lines(human.out) {
 		if i := strings.Index(line, "1,234"); i >= 0 && strings.HasPrefix(line, "expired, not") {

@@ -195,6 +195,7 @@ func TestRows(t *testing.T) {
 	}{
 		{"of Express and ours", `'{"cookie":{"originalMaxAge":null},"a":"\u0000 \ud800"}'`, doctor.OK, "all readable"},
 		{"an object in a string", `'"{\"cookie\":{}}"'`, doctor.OK, "all readable"},
+		{"marks of renewed IDs", `('"0e' || repeat('065', 32) || '"')::json`, doctor.OK, "all readable"},
 		{"an array", `'["cookie"]'`, doctor.Warning, "3 rows are no JSON object"},
 		{"no cookie", `'{"userId":1}'`, doctor.Hint, "3 rows have no cookie object"},
 		{"large", `json_build_object('cookie', (SELECT string_agg(md5(random()::text), '') FROM generate_series(1, 4000)))`, doctor.Hint, "3 rows have over 64 KiB"},
@@ -205,6 +206,18 @@ func TestRows(t *testing.T) {
 			p.exec(fmt.Sprintf(insert, tt.data, 3))
 			want(t, p.examine(), "rows", tt.level, tt.words)
 		})
+	}
+}
+
+// The SQL that deletes what cannot be read leaves marks of renewed IDs alone.
+func TestRowsMendedBesideMarks(t *testing.T) {
+	p := healthy(t)
+	p.exec(`INSERT INTO schema_system.session VALUES ('a', '"0e066"', now() + interval '15 minutes'), ('b', '"text"', now() + interval '1 hour'), ('c', '5', now() + interval '1 hour')`)
+	want(t, p.examine(), "rows", doctor.Warning, "2 rows are no JSON object")
+	p.mend("rows")
+	var left string
+	if err := p.pool.QueryRow(t.Context(), "SELECT string_agg(sid, ' ') FROM schema_system.session").Scan(&left); err != nil || left != "a" {
+		t.Errorf("rows left: got %q, %v, want the mark alone", left, err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/tablestats"
 )
 
@@ -44,11 +45,12 @@ func (e *exam) statistics(ctx context.Context) (err error) {
 	if e.stats, err = tablestats.Read(ctx, e.Pool, e.Schema, e.Table); err != nil {
 		return err
 	}
-	// A record may be a JSON string that holds an object.
+	// A record may be a JSON string that holds an object. The mark of a renewed
+	// ID is none, and is as it should be.
 	sql := strings.NewReplacer("%t", e.table, "%n", fmt.Sprint(sampledRows), "%s", sealedMember, "%l", fmt.Sprint(loadedAlone)).Replace(
 		`SELECT count(*), count(*) FILTER (WHERE sess !~ '^[ \t\r\n]*("[ \t\r\n]*)?\{'), count(*) FILTER (WHERE strpos(sess, 'cookie') = 0),
 			count(*) FILTER (WHERE strpos(sess, '%s') > 0), count(*) FILTER (WHERE bytes > %l), COALESCE(avg(bytes), 0)::float8
-		FROM (SELECT sess::text AS sess, pg_column_size(sess) AS bytes FROM %t LIMIT %n) s`)
+		FROM (SELECT sess::text AS sess, pg_column_size(sess) AS bytes FROM %t WHERE NOT ` + mark.SQL + ` LIMIT %n) s`)
 	s := &e.sample
 	return e.scan(ctx, sql, nil, &s.rows, &s.unreadable, &s.cookieless, &s.sealed, &s.large, &s.bytes)
 }
@@ -100,7 +102,7 @@ func (e *exam) autovacuum(ctx context.Context) error {
 		}
 		return nil
 	})
-	size := (e.stats.Live + e.stats.Expired) / int64(max(count, 1))
+	size := e.stats.Rows() / int64(max(count, 1))
 	switch {
 	case err != nil:
 		return err
@@ -125,7 +127,7 @@ func since(t time.Time) string {
 }
 
 func (e *exam) deadRows(context.Context) error {
-	rows, dead := e.stats.Live+e.stats.Expired, e.stats.DeadRows
+	rows, dead := e.stats.Rows(), e.stats.DeadRows
 	what := fmt.Sprintf("%d dead row versions beside %d rows", dead, rows)
 	if dead <= deadRowsWarning || dead <= rows/2 {
 		e.ok("dead-rows", what)
@@ -142,7 +144,7 @@ func (e *exam) deadRows(context.Context) error {
 
 // bloat compares what indexes and table take with what they need.
 func (e *exam) bloat(ctx context.Context) error {
-	count := e.stats.Live + e.stats.Expired
+	count := e.stats.Rows()
 	rows, err := e.Pool.Query(ctx, parts+`SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid)
 		FROM pg_catalog.pg_index i WHERE i.indrelid IN (SELECT oid FROM parts) ORDER BY 1`, e.table)
 	if err != nil {
@@ -199,7 +201,7 @@ func (e *exam) rows(context.Context) error {
 	}
 	if s.unreadable > 0 {
 		e.find("rows", Warning, fmt.Sprintf("%d rows%s are no JSON object: their sessions are treated as absent", s.unreadable, of)).
-			advise("find what writes such rows, and delete them", fmt.Sprintf(`DELETE FROM %s WHERE sess::text !~ '^\s*("\s*)?\{';`, e.table))
+			advise("find what writes such rows, and delete them", fmt.Sprintf(`DELETE FROM %s WHERE sess::text !~ '^\s*("\s*)?\{' AND left(sess::text, 3) <> '"0e';`, e.table))
 	}
 	if s.cookieless > s.unreadable && !e.HashIDs {
 		e.find("rows", Hint, fmt.Sprintf("%d rows%s have no cookie object: Express fails on them", s.cookieless-s.unreadable, of)).
