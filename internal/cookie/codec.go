@@ -39,12 +39,19 @@ const (
 	labelSecureCookie = "pgsession cookie securecookie hmac-sha256 v1"
 )
 
+// Signed is a session ID that came with a signature that verified.
+type Signed struct {
+	ID  string
+	Old bool // signed with an old secret
+}
+
 // Codec signs session IDs and verifies them. It is safe for concurrent use.
 type Codec interface {
-	// Find returns the first session ID in the Cookie header lines that
-	// verifies, by the format's own rule of what is first. old says that it
-	// was signed with an old secret; bad counts cookies that did not verify.
-	Find(lines []string, name string) (id string, old bool, bad int)
+	// Find appends to found the session IDs in the Cookie header lines that
+	// verify, each once, the first first; in Express's format, as there, the first
+	// cookie alone counts. bad counts cookies that did not verify. A browser sends
+	// several cookies of one name where they were set for several domains or paths.
+	Find(lines []string, name string, found []Signed) (all []Signed, bad int)
 
 	// Sign returns the value of the cookie name that stands for id.
 	Sign(name, id string) (string, error)
@@ -97,21 +104,30 @@ func eachCookie(lines []string, name string, yield func(value string) bool) {
 // secureCodec is gorilla/securecookie, one for each secret, the current first.
 type secureCodec []*securecookie.SecureCookie
 
-// Find takes the first cookie that verifies, of maxCandidates at most.
-func (c secureCodec) Find(lines []string, name string) (id string, old bool, bad int) {
+// Find looks at maxCandidates cookies at most.
+func (c secureCodec) Find(lines []string, name string, found []Signed) (all []Signed, bad int) {
+	seen := 0
 	eachCookie(lines, name, func(value string) bool {
-		for i, sc := range c {
-			var b []byte
-			// 1. The signature, in constant time. 2. Length and alphabet.
-			if sc.Decode(name, value, &b) == nil && validID(b) {
-				id, old = string(b), i > 0
-				return false
-			}
+		seen++
+		if s, ok := c.verify(name, value); !ok {
+			bad++
+		} else if !slices.ContainsFunc(found, func(f Signed) bool { return f.ID == s.ID }) {
+			found = append(found, s)
 		}
-		bad++
-		return bad < maxCandidates
+		return seen < maxCandidates
 	})
-	return id, old, bad
+	return found, bad
+}
+
+func (c secureCodec) verify(name, value string) (s Signed, ok bool) {
+	for i, sc := range c {
+		var b []byte
+		// 1. The signature, in constant time. 2. Length and alphabet.
+		if sc.Decode(name, value, &b) == nil && validID(b) {
+			return Signed{ID: string(b), Old: i > 0}, true
+		}
+	}
+	return Signed{}, false
 }
 
 func (c secureCodec) Sign(name, id string) (string, error) {
@@ -136,15 +152,16 @@ type expressCodec []string
 
 // Find follows express-session and its cookie and cookie-signature packages:
 // the first cookie of the name decides, even a bad one.
-func (c expressCodec) Find(lines []string, name string) (id string, old bool, bad int) {
+func (c expressCodec) Find(lines []string, name string, found []Signed) (all []Signed, bad int) {
 	eachCookie(lines, name, func(value string) bool {
-		var ok bool
-		if id, old, ok = c.verify(value); !ok && value != "" {
+		if id, old, ok := c.verify(value); ok {
+			found = append(found, Signed{ID: id, Old: old})
+		} else if value != "" {
 			bad = 1
 		}
 		return false
 	})
-	return id, old, bad
+	return found, bad
 }
 
 func (c expressCodec) verify(value string) (id string, old, ok bool) {

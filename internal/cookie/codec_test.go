@@ -100,10 +100,46 @@ func TestCodecRoundTrip(t *testing.T) {
 			{"a bit changed", current, "x" + signed, false, false, 1},
 			{"the other format", other, signed, false, false, 1},
 		} {
-			got, isOld, bad := c.codec.Find([]string{"a=b; s=" + c.value}, "s")
+			got, isOld, bad := first(c.codec, []string{"a=b; s=" + c.value})
 			if (got == id) != c.found || !c.found && got != "" || isOld != c.old || bad != c.bad {
 				t.Errorf("express %t, %s: got found %t, old %t, bad %d, want %t, %t, %d", express, c.name, got == id, isOld, bad, c.found, c.old, c.bad)
 			}
+		}
+	}
+}
+
+// first returns what verifies first.
+func first(c cookie.Codec, lines []string) (id string, old bool, bad int) {
+	found, bad := c.Find(lines, "s", nil)
+	if len(found) == 0 {
+		return "", false, bad
+	}
+	return found[0].ID, found[0].Old, bad
+}
+
+// Every cookie that verifies is found, each once, in the order in which the
+// browser sent them; in Express's format the first alone.
+func TestCodecFindsAllThatVerify(t *testing.T) {
+	for _, c := range []struct {
+		express bool
+		want    string
+	}{{false, "ab"}, {true, "a"}} {
+		cc := codec(t, c.express, secret)
+		var lines []string
+		for _, id := range []string{"a", "b", "a"} {
+			signed, err := cc.Sign("s", strings.Repeat(id, cookie.IDLen))
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines = append(lines, "s="+signed+"; s=bad")
+		}
+		found, _ := cc.Find(lines, "s", nil)
+		got := ""
+		for _, f := range found {
+			got += f.ID[:1]
+		}
+		if got != c.want {
+			t.Errorf("express %t: got %q, want %q", c.express, got, c.want)
 		}
 	}
 }
@@ -133,7 +169,7 @@ func TestCodecCandidates(t *testing.T) {
 		for i := range c.before {
 			lines = append(lines, fmt.Sprintf("s=bad%d", i))
 		}
-		got, _, bad := cc.Find(append(lines, "s="+signed), "s")
+		got, _, bad := first(cc, append(lines, "s="+signed))
 		if (got == id) != c.found || bad != c.bad {
 			t.Errorf("express %t, %d before: got found %t, bad %d, want %t, %d", c.express, c.before, got == id, bad, c.found, c.bad)
 		}
@@ -153,13 +189,13 @@ func FuzzCookieHeader(f *testing.F) {
 	f.Add("a=b; s=bad; s=\""+secure+"\"", "s")
 	f.Add("s="+url.PathEscape(expressSigned(secret, id)), "x=%")
 	f.Add("s = "+expressSigned(secretOld, "\xe9")+" ;s=%ff", "s=s:.")
-	f.Fuzz(func(t *testing.T, first, second string) {
+	f.Fuzz(func(t *testing.T, one, two string) {
 		for i, c := range codecs {
-			id, _, bad := c.Find([]string{first, second}, "s")
+			id, _, bad := first(c, []string{one, two})
 			if bad > 8 || i == 1 && bad > 1 {
 				t.Fatalf("format %d: got %d bad cookies verified, want at most 8", i, bad)
 			}
-			if more, _, _ := c.Find([]string{"a=b;" + first, "; ;" + second}, "s"); more != id {
+			if more, _, _ := first(c, []string{"a=b;" + one, "; ;" + two}); more != id {
 				t.Fatalf("format %d: an unrelated cookie before changed the result", i)
 			}
 			if id == "" {
@@ -169,13 +205,13 @@ func FuzzCookieHeader(f *testing.F) {
 				t.Fatalf("format %d: got an ID that no store takes", i)
 			}
 			if i == 0 {
-				if value, _ := c.Sign("s", id); len(value) == 0 || !strings.Contains(first+second, "s") {
+				if value, _ := c.Sign("s", id); len(value) == 0 || !strings.Contains(one+two, "s") {
 					t.Fatal("got an ID from nowhere")
 				}
 				continue
 			}
 			// Whatever the escapes, the signature's letters stand there.
-			plain, header := expressSigned(secret, id), first+";"+second
+			plain, header := expressSigned(secret, id), one+";"+two
 			old := expressSigned(secretOld, id)
 			if !containsSigned(header, plain) && !containsSigned(header, old) {
 				t.Fatal("got an ID without a signature over it")
