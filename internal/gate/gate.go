@@ -37,6 +37,10 @@ type Hooks interface {
 	// Settle saves what came after the first byte, when the handler has
 	// returned. An error aborts the response.
 	Settle() error
+
+	// Panicked may add headers to w when the handler has panicked before its
+	// header left: for whoever recovers and answers in its place.
+	Panicked(w http.ResponseWriter)
 }
 
 // Gate is one response. It is used once, by [Gate.Serve]; keep it as a value in
@@ -51,6 +55,8 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, next http.Handler, 
 		switch {
 		case returned:
 			g.writer.end()
+		case g.writer.failed == nil && !g.writer.committed:
+			hooks.Panicked(w)
 		case g.writer.answered:
 			g.writer.restoreHeader()
 			// A reverse proxy aborts when its writes are refused; here the
@@ -227,17 +233,17 @@ func (w *writer) end() {
 func (w *writer) fail(err error) {
 	w.failed = err
 	w.restoreHeader()
-	a := &answer{ResponseWriter: w.raw}
+	a := &hijackAnswer{answer{ResponseWriter: w.raw}}
 	defer func() {
 		if !a.wrote {
-			w.hooks.AnswerPlainly(a, w.r, err)
+			w.hooks.AnswerPlainly(a.outer(), w.r, err)
 		}
 		// A writer outside may read the map only later, as
 		// http.TimeoutHandler's does.
 		w.entry, w.shown = w.raw.Header().Clone(), true
 	}()
 	a.Header().Set("Cache-Control", "no-store")
-	w.hooks.Answer(a, w.r, err)
+	w.hooks.Answer(a.outer(), w.r, err)
 	w.answered = true
 }
 
@@ -264,12 +270,31 @@ type answer struct {
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 func (a *answer) WriteHeader(code int) {
-	if code >= 200 && !a.wrote {
-		a.wrote = true
+	final := code >= 200 && !a.wrote
+	if final {
 		ForbidCaching(a.Header())
 		a.Header().Set("Cache-Control", "no-store")
 	}
-	a.ResponseWriter.WriteHeader(code)
+	a.ResponseWriter.WriteHeader(code) // which panics if there is no such status
+	a.wrote = a.wrote || final
+}
+
+// hijackAnswer is an answer over a writer that can be hijacked.
+type hijackAnswer struct{ answer }
+
+// outer returns the writer with a Hijack method where the chain below has one.
+func (a *hijackAnswer) outer() http.ResponseWriter {
+	if supports[http.Hijacker](a.ResponseWriter) {
+		return a
+	}
+	return &a.answer
+}
+
+// Hijack leaves the answer to whoever takes the connection.
+func (a *hijackAnswer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(a.ResponseWriter).Hijack()
+	a.wrote = a.wrote || err == nil
+	return conn, buf, err
 }
 
 func (a *answer) Flush() { _ = a.FlushError() }
@@ -289,23 +314,34 @@ func (a *answer) Write(b []byte) (int, error) {
 }
 
 // ForbidCaching drops what overrides Cache-Control in a shared cache: targeted
-// fields, whose names end alike (RFC 9213, section 2), and what they replace.
+// fields, whose names end alike (RFC 9213, section 2), and what they replace. A
+// name that a handler has put into the map by itself, in any case, leaves as it
+// stands there, and caches do not look at case (RFC 9110, section 5.1).
 func ForbidCaching(h http.Header) {
 	for name := range h {
-		if strings.HasSuffix(name, "-Cache-Control") {
+		switch canonical := http.CanonicalHeaderKey(name); {
+		case strings.HasSuffix(canonical, "-Cache-Control"), canonical == "Surrogate-Control", canonical == "X-Accel-Expires",
+			canonical == "Cache-Control" && name != canonical:
 			delete(h, name)
 		}
 	}
-	h.Del("Surrogate-Control")
-	h.Del("X-Accel-Expires")
 }
 
-// HeaderHas reports whether the list-valued header name has a member token,
-// whatever its case. A token that ends in = stands for any argument; without,
-// it does not: private="X" (RFC 9111, section 5.2.2.7) protects only that field,
-// and private="X, private" no more.
+// HeaderHas reports whether the list-valued header name, in any case, has a
+// member token, whatever its case. A token that ends in = stands for any
+// argument; without, it does not: private="X" (RFC 9111, section 5.2.2.7)
+// protects only that field, and private="X, private" no more.
 func HeaderHas(h http.Header, name, token string) bool {
-	for _, line := range h[name] {
+	for key, lines := range h {
+		if len(key) == len(name) && strings.EqualFold(key, name) && listHas(lines, token) {
+			return true
+		}
+	}
+	return false
+}
+
+func listHas(lines []string, token string) bool {
+	for _, line := range lines {
 		quoted := false
 		for member := range strings.SplitSeq(line, ",") {
 			inside := quoted

@@ -50,6 +50,11 @@ func (h *hooks) AnswerPlainly(w http.ResponseWriter, _ *http.Request, _ error) {
 	w.WriteHeader(http.StatusServiceUnavailable)
 }
 
+func (h *hooks) Panicked(w http.ResponseWriter) {
+	h.calls = append(h.calls, "panicked")
+	w.Header().Set("X-Panicked", "yes")
+}
+
 func (h *hooks) Settle() error {
 	h.calls = append(h.calls, "settle")
 	return h.later
