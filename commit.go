@@ -1,34 +1,79 @@
 package session
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
+
+	"github.com/pgsession/session/internal/cookie"
 )
 
-// commit saves what has changed since the last one. final is the one before
-// the header leaves, or any after it.
-func (s *Session) commit(final bool) error {
-	s.saving.Lock()
-	defer s.saving.Unlock()
+// moment is when a commit is made.
+type moment struct {
+	final  bool // before the header leaves, or after it: no cookie can be sent later
+	early  bool // by Save: whether a cookie will be sent is not known yet
+	public bool // caches may keep the response, which is not spoilt for the sake of a touch
+}
+
+// commit saves what has changed since the last one.
+func (s *Session) commit(at moment) error {
+	if err := s.lockSaving(); err != nil {
+		return err
+	}
+	defer s.unlockSaving()
 	s.mu.Lock()
-	late, failed := s.headerSent, s.err != nil
-	s.headerSent = late || final
-	if !s.used || s.detached || s.offline || failed && len(s.doomed) == 0 || s.nothingDueLocked() {
+	late := s.response >= headerSent
+	if at.final {
+		s.response = max(s.response, headerSent)
+	}
+	s.alive = false
+	if !s.used || s.response >= refused || s.nothingDueLocked(late || at.early || at.public) {
 		defer s.mu.Unlock()
-		if s.detached {
-			return nil
-		}
-		return s.err
+		return s.verdictLocked()
 	}
-	p := snapshot{
-		attributes: s.m.configured(s.r), id: s.id, changes: s.changes[:len(s.changes):len(s.changes)], idle: s.idle,
-		rec:   loaded{Row: s.base, left: s.left - time.Since(s.asOf), asOf: time.Now(), newborn: s.newborn},
-		renew: s.renew, doomed: s.doomed, epoch: s.epoch, late: late, failed: failed,
+	p := &snapshot{
+		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
+		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
+		attributes: s.m.configured(s.r),
 	}
-	s.taken = len(p.changes)
+	if !s.roomUsed {
+		p.room, s.roomUsed = &s.room.committed, true
+	}
+	s.inflight, s.next = p.asked, nil
 	s.mu.Unlock()
 
+	out, err := s.apply(p)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil {
+		return s.failedLocked(p, err)
+	}
+	s.publishLocked(p, &out)
+	if s.next.creates() {
+		// Made meanwhile, from data that a merge may have replaced.
+		_ = s.replayLocked() // which keeps its error
+	}
+	if at.final && !p.deleteOnly && errors.Is(s.err, ErrHeaderSent) {
+		return nil // another goroutine came too late; what was committed stands
+	}
+	return s.verdictLocked()
+}
+
+// verdictLocked returns what a commit that went well has to say.
+func (s *Session) verdictLocked() error {
+	if s.detached {
+		return nil
+	}
+	return s.err
+}
+
+// apply carries out p in the store. A panic of the store's or of an application's
+// function passes on.
+func (s *Session) apply(p *snapshot) (out outcome, err error) {
 	ctx, cancel := s.m.engine.storeContext(s.r.Context())
 	defer cancel()
 	returned := false
@@ -36,85 +81,184 @@ func (s *Session) commit(final bool) error {
 		if !returned {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.taken = 0
+			s.restoreLocked(p.asked)
 			s.failLocked(&opError{"save", errPanic})
 		}
 	}()
-	out, err := s.m.engine.apply(ctx, &p)
-	if err == nil {
-		s.m.engine.limitUser(ctx, &p.rec.Row, &out)
+	if out, err = s.m.engine.apply(ctx, p); err == nil {
+		s.m.engine.limitUser(ctx, p.rec, &out)
 	}
 	returned = true
+	return out, err
+}
 
+// failedLocked notes that p could not be carried out. What Destroy has dropped
+// meanwhile does not matter any more.
+func (s *Session) failedLocked(p *snapshot, err error) error {
+	dropped := s.inflight != p.asked
+	s.restoreLocked(p.asked)
+	switch {
+	case !errors.Is(err, ErrDestroyed):
+	case dropped:
+		return s.err
+	default:
+		s.forgetLocked()
+	}
+	s.failLocked(err)
+	return err // not s.err: a failed logout is worse than ErrHeaderSent
+}
+
+// confirm is called between the final commit and the header. Where that is to
+// say the session's ID for a reason that an earlier step of this request had, the
+// record may have been renewed or destroyed since: then the cookie would log the
+// browser out. A load tells, and writes nothing. If it fails, an ID that this
+// request made itself is sent all the same, for nobody else will send it.
+func (s *Session) confirm() {
+	s.mu.Lock()
+	rec, made := s.rec, s.made
+	whole := s.err == nil || errors.Is(s.err, ErrHeaderSent) // another goroutine's, as in commit
+	due := s.cookie.send && rec != nil && !s.alive && (made || !s.detached && whole)
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	defer cancel()
+	now, err := s.m.engine.fetch(ctx, rec.id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken = 0
-	if err != nil {
-		if errors.Is(err, ErrDestroyed) {
-			s.forgetLocked()
+	switch {
+	case s.rec != rec:
+	case err == nil:
+		moved := *rec
+		moved.left, moved.asOf = now.left, now.asOf
+		s.rec, s.alive = &moved, true
+	case errors.Is(err, ErrNotFound):
+		s.vanished, s.cookie.send = true, false
+	case !made:
+		s.cookie.send = false
+	}
+}
+
+// lockSaving waits until no other commit or Reload of this request is under way,
+// no longer than one may take: a store that saves the session it works for would
+// wait for itself.
+func (s *Session) lockSaving() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.calls.Inside(call.any) {
+		s.failLocked(invalid("Save or Reload", "called by a function of Key.Update, which may run in the middle of one"))
+		return s.err
+	}
+	var timeout <-chan time.Time
+	for s.saving {
+		if s.saved == nil {
+			s.saved = make(chan struct{})
 		}
-		s.failLocked(err)
-		return err // not s.err: a failed logout is worse than ErrHeaderSent
+		if timeout == nil {
+			t := time.NewTimer(s.m.cfg.StoreTimeout)
+			defer t.Stop()
+			timeout = t.C
+		}
+		saved := s.saved
+		late := false
+		_ = s.unlocked(func() error {
+			select {
+			case <-saved:
+			case <-timeout:
+				late = true
+			}
+			return nil
+		})
+		if late {
+			err := &opError{"save: waiting for another of this request", context.DeadlineExceeded}
+			s.failLocked(err)
+			return err
+		}
 	}
-	s.publishLocked(&p, &out)
-	if len(s.changes) > 0 {
-		// Made meanwhile, from data that a merge may have replaced.
-		_ = s.replayLocked() // which keeps its error
+	s.saving = true
+	return nil
+}
+
+func (s *Session) unlockSaving() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.saving = false
+	if s.saved != nil {
+		close(s.saved)
+		s.saved = nil
 	}
-	if final && !failed && errors.Is(s.err, ErrHeaderSent) {
-		return nil // another goroutine came too late; what was committed stands
+}
+
+// restoreLocked gives back what a commit has not stored, unless Destroy has
+// dropped it.
+func (s *Session) restoreLocked(asked *pending) {
+	if s.inflight == asked {
+		s.inflight, s.next = nil, asked.then(s.next)
 	}
-	return s.err
 }
 
 // nothingDueLocked reports whether there is nothing to commit, as after most
-// requests: they only read.
-func (s *Session) nothingDueLocked() bool {
+// requests: they only read. cookieless says that no cookie can follow a touch.
+func (s *Session) nothingDueLocked(cookieless bool) bool {
 	switch {
-	case len(s.changes) > 0 || len(s.doomed) > 0:
+	case len(s.doomed) > 0:
 		return false
-	case s.id == "": // an idle timeout alone creates no record
+	case s.err != nil || s.detached:
 		return true
-	case s.idle != nil || s.renew || s.newborn:
+	case s.next.creates() || s.superseded && s.next != nil:
+		return false
+	case s.rec == nil: // an idle timeout alone creates no record
+		return true
+	case s.next != nil || s.rec.newborn:
 		return false
 	}
 	now := time.Now()
-	ttl := s.m.engine.target(&s.base, now)
-	return !s.m.engine.touchDue(&s.base, ttl, s.left-now.Sub(s.asOf))
+	e, i, left := &s.m.engine, s.rec.idle, s.rec.remaining(now)
+	return s.vanished || !e.tooLong(i, left) && !e.touchDue(i, e.target(&s.rec.Row, i, now, cookieless), left)
 }
 
-// settle saves what was changed after the final header.
+// settle saves what was changed after the final header, and extends a session
+// that was first used then.
 func (s *Session) settle() error {
 	s.mu.Lock()
-	nothing := len(s.changes) == 0 && len(s.doomed) == 0 && s.idle == nil
-	err, settled := s.err, s.detached || nothing && s.endedByReload
+	nothing := !s.next.saves() && !s.inflight.saves() && len(s.doomed) == 0
+	err := s.err
+	settled := s.detached && len(s.doomed) == 0 || nothing && s.endedByReload
 	s.mu.Unlock()
 	switch {
 	case settled:
 		return nil
-	case nothing:
+	case nothing && err != nil:
 		return err
 	}
-	return s.commit(true)
+	return s.commit(moment{final: true})
 }
 
 // publishLocked takes over what a commit has done.
 func (s *Session) publishLocked(p *snapshot, out *outcome) {
 	s.doomed = s.doomed[len(p.doomed):]
 	s.cookie.expire = s.cookie.expire || out.cookie.expire
-	if s.epoch != p.epoch { // destroyed meanwhile
-		if out.id != p.id {
-			s.doomed = append(s.doomed, out.id)
+	if s.inflight != p.asked { // destroyed meanwhile
+		if out.rec != nil && (p.rec == nil || out.rec.id != p.rec.id) {
+			s.doomLocked(out.rec.id)
 		}
 		return
 	}
-	s.id, s.base, s.left, s.asOf, s.newborn = out.id, out.rec.Row, out.rec.left, out.rec.asOf, out.rec.newborn
-	s.changes = s.changes[len(p.changes):]
-	if s.idle == p.idle && s.id != "" {
-		s.idle = nil
+	if out.rec != nil && (p.rec == nil || out.rec.id != p.rec.id) {
+		s.made = true
+		if p.rec != nil && !out.fresh { // whoever ends the new ID need not end the old one too
+			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })
+		}
 	}
-	s.renew = s.renew && !p.renew
-	s.vanished = s.vanished || out.gone
+	if out.fresh && p.rec != nil {
+		s.superseded = true // and Destroy ends that one as well
+	}
+	s.inflight, s.rec = nil, out.rec
+	if s.rec == nil && p.asked.idle != nil && s.next.idleTimeout() == nil {
+		s.next = s.next.withIdle(p.asked.idle) // for the record that may still come
+	}
+	s.vanished, s.alive = s.vanished || out.gone, out.alive
 	switch {
 	case s.vanished:
 		s.cookie.send = false
@@ -128,24 +272,145 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 func (s *Session) closeIO() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.offline = true
+	s.response = max(s.response, refused)
 }
 
 // finish ends the request's use of the session.
 func (s *Session) finish() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.offline, s.finished = true, true
+	s.response = finished
 }
 
 // headerGone notes that the response header is out of the session's hands.
 func (s *Session) headerGone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.headerSent = true
+	s.response = max(s.response, headerSent)
 }
 
 // log writes what went wrong. The path stays out: it may hold a token.
 func (s *Session) log(level slog.Level, msg string, err error) {
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
+}
+
+// Save commits now what would be committed at the first byte of the response:
+// for long streams, or to handle a failure oneself. It returns [Session.Err];
+// the response is still the error handler's if the header has not been sent, and
+// cut off at its end if it has. A cookie that becomes due is sent with the header.
+// In a function of [Key.Update] it is an error: [ErrInvalid].
+//
+// ctx bounds only the wait: when it ends Save returns its error and the commit
+// goes on, bounded by [Config.StoreTimeout].
+func (s *Session) Save(ctx context.Context) error {
+	if ctx.Done() == nil {
+		return s.commit(moment{early: true})
+	}
+	type result struct {
+		err      error
+		panicked any
+	}
+	done := make(chan result, 1)
+	go func() {
+		res := result{err: errPanic}
+		defer func() {
+			res.panicked = recover() // or it would end the program
+			done <- res
+		}()
+		res.err = s.commit(moment{early: true})
+	}()
+	select {
+	case res := <-done:
+		if res.panicked != nil {
+			panic(res.panicked)
+		}
+		return res.err
+	case <-ctx.Done():
+		return &opError{"Save", context.Cause(ctx)}
+	}
+}
+
+// Reload fetches the record again, keeping changes that are not committed yet:
+// for streams and sockets that outlive other requests. It returns
+// [ErrDestroyed] if the session has ended meanwhile, [ErrRenewed] (which is one)
+// if it was renewed; from then on it is empty and refuses changes. A response that
+// has begun may then end as usual, unless a change was lost: one that was not
+// saved yet, or one that came after Reload. Any other error leaves the session as
+// it was and does not stick. Functions of [Key.Update] run again. Reload does not
+// extend the session's life; a commit does. Without a record it does nothing.
+//
+// ctx bounds the load, besides [Config.StoreTimeout]; a commit of this request
+// that is under way comes first.
+func (s *Session) Reload(ctx context.Context) error {
+	s.lockLoaded()
+	rec, err, offline := s.rec, s.err, s.response >= refused
+	s.mu.Unlock()
+	if err != nil || rec == nil || offline {
+		return err
+	}
+	// Not while a commit changes the ID or the data.
+	if err := s.lockSaving(); err != nil {
+		return err
+	}
+	defer s.unlockSaving()
+	s.mu.Lock()
+	rec, err = s.rec, s.err
+	s.mu.Unlock()
+	if rec == nil || err != nil {
+		return err
+	}
+	lctx, cancel := context.WithTimeout(ctx, s.m.cfg.StoreTimeout)
+	defer cancel()
+	now, err := s.m.engine.fetch(lctx, rec.id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.rec != rec: // destroyed by this request itself
+		return nil
+	case errors.Is(err, ErrNotFound):
+		s.endedByReload = s.err == nil && s.next == nil
+		s.forgetLocked()
+		ended := ErrDestroyed
+		if errors.Is(err, ErrRenewed) {
+			ended = ErrRenewed
+		}
+		s.failLocked(&opError{"Reload", ended})
+		return s.err
+	case err != nil:
+		return &opError{"Reload", err}
+	}
+	s.rec = &view{rec.id, now}
+	return s.replayLocked()
+}
+
+// replayLocked makes the changes again on a newer record. It unlocks s.mu while
+// an application's function runs.
+func (s *Session) replayLocked() error {
+	for start := time.Now(); ; {
+		rec, asked := s.rec, s.next
+		var again *pending
+		err := s.unlocked(func() (err error) {
+			again, err = asked.rebase(rec)
+			return err
+		})
+		if err != nil {
+			s.failLocked(err)
+			return err
+		}
+		if s.next == asked {
+			s.next = again
+			return nil
+		}
+		if time.Since(start) > s.m.cfg.StoreTimeout {
+			s.failLocked(&opError{"Key.Update: other goroutines of the request change the session all the while", context.DeadlineExceeded})
+			return s.err
+		}
+	}
+}
+
+// unlocked calls f with s.mu unlocked and locks it again, even if f panics.
+func (s *Session) unlocked(f func() error) error {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	return f()
 }

@@ -28,6 +28,9 @@ const (
 const (
 	minSecretBytes = 32
 
+	// minBytes leaves room for the cookie object and one short key.
+	minBytes = 256
+
 	// maxFound is how many sessions Manager.Sessions returns at most.
 	maxFound = 1000
 
@@ -48,7 +51,8 @@ type Config struct {
 	Secret string
 
 	// OldSecrets are still accepted in cookies but never used to sign. A
-	// session that comes with one gets a new cookie at its next use.
+	// session that comes with one gets a new cookie at its next use. An empty one
+	// is refused.
 	OldSecrets []string
 
 	// IdleTimeout ends a session this long after the last request that used
@@ -58,13 +62,16 @@ type Config struct {
 	IdleTimeout time.Duration
 
 	// AbsoluteTimeout ends a session this long after its creation, however
-	// much it is used. Default 0: never. It is measured by the clocks of the
-	// programs, so let them agree.
+	// much it is used. Default 0: never; else a millisecond at least. It is
+	// measured by the clocks of the programs, so let them agree. Before a record
+	// is deleted for it, [PostgresStore] asks the database's clock as well.
 	AbsoluteTimeout time.Duration
 
 	// TouchInterval is how much an expiry must have to gain before it is
 	// written again. Default: a tenth of IdleTimeout, at most one minute. A
-	// session can end earlier by this much than its idle timeout says.
+	// session can end earlier by this much than its idle timeout says, and by
+	// twice as much where its last responses could carry no cookie, as pages for
+	// shared caches.
 	TouchInterval time.Duration
 
 	// PruneInterval is the time between two deletions of expired records,
@@ -82,7 +89,8 @@ type Config struct {
 	StoreTimeout time.Duration
 
 	// MaxBytes bounds a session's data. Larger data is not saved: ErrInvalid.
-	// A record that is larger already may still shrink. Default 64 KiB.
+	// A record that is larger already may still shrink. Default 64 KiB, at least
+	// 256: a session without a key has most of that.
 	MaxBytes int
 
 	// Cookie sets the cookie's format, name and attributes.
@@ -107,7 +115,9 @@ type Config struct {
 	// needed for MaxPerUser, and with Encrypt to find sessions by it: a keyed
 	// hash of its value is then kept beside the sealed data, which tells equal
 	// users from different ones and nothing else. A session that was sealed
-	// while it was not set is not found (docs/operations.md). Default none.
+	// while it was not set is not found (docs/operations.md). It also tells a
+	// login from another renewal, so that of two logins at once, as by a button
+	// clicked twice, both succeed ([Session.Renew]). Default none.
 	UserKey string
 
 	// MaxPerUser is how many sessions a user may have, 999 at most. Values of
@@ -121,8 +131,9 @@ type Config struct {
 	// saved, instead of the handler; nothing that the handler had prepared is
 	// sent. err is one of this package's errors or came from the store, and
 	// is not for the browser's eyes. The response is marked no-store. Calls of
-	// the session in it do no I/O. Default: 503 with Retry-After, 409 for
-	// [ErrDestroyed], 500 for [ErrInvalid] and [ErrHeaderSent].
+	// the session in it do no I/O. If it panics, or writes nothing, the default
+	// answers. Default: 503 with Retry-After, 409 for [ErrDestroyed], of which
+	// [ErrRenewed] is one, 500 for [ErrInvalid] and [ErrHeaderSent].
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Logger gets warnings and errors, never with a session ID, a secret or
@@ -261,6 +272,8 @@ func (cfg *Config) check() error {
 	}
 	if cfg.AbsoluteTimeout < 0 {
 		fault("Config.AbsoluteTimeout is %v: must not be negative; 0 means none", cfg.AbsoluteTimeout)
+	} else if cfg.AbsoluteTimeout > 0 && cfg.AbsoluteTimeout < time.Millisecond {
+		fault("Config.AbsoluteTimeout is %v: must be at least a millisecond; 0 means none", cfg.AbsoluteTimeout)
 	}
 	if cfg.IdleTimeout > maxCookieLifetime {
 		fault("Config.IdleTimeout is %v: browsers keep a cookie for 400 days (9600h) at most", cfg.IdleTimeout)
@@ -270,6 +283,8 @@ func (cfg *Config) check() error {
 	}
 	if cfg.MaxBytes < 0 {
 		fault("Config.MaxBytes is %d: must not be negative", cfg.MaxBytes)
+	} else if cfg.MaxBytes > 0 && cfg.MaxBytes < minBytes {
+		fault("Config.MaxBytes is %d: a session without a key has that much; use %d at least", cfg.MaxBytes, minBytes)
 	}
 	cfg.Cookie.check(fault)
 	return errors.Join(errs...)
@@ -280,6 +295,11 @@ func (cfg *Config) checkSecrets(fault func(string, ...any)) {
 	if cfg.Cookie.Format == FormatExpress { // shared with an existing application: any length, warned about
 		if cfg.Secret == "" {
 			fault("Config.Secret is empty: use the secret of the Express application")
+		}
+		for i, s := range cfg.OldSecrets {
+			if s == "" { // a cookie signed with it opens any session whose ID is known
+				fault("Config.OldSecrets[%d] (SESSION_SECRET_OLD) is empty: leave it out", i)
+			}
 		}
 		return
 	}

@@ -25,7 +25,8 @@ type CookieConfig struct {
 	// format is never accepted.
 	Format CookieFormat
 
-	// Name defaults to "session", with [FormatExpress] to "connect.sid".
+	// Name defaults to "session", with [FormatExpress] to "connect.sid". One that
+	// begins with __Host-, __Secure- or __Http- needs SecureAlways.
 	Name string
 
 	// Domain defaults to none: this host only.
@@ -145,7 +146,7 @@ func (c *CookieConfig) checkSecure(fault func(string, ...any)) {
 	}
 	// Browsers compare the prefixes without regard to case.
 	lower := strings.ToLower(c.Name)
-	for _, prefix := range []string{"__secure-", "__host-"} {
+	for _, prefix := range []string{"__secure-", "__host-", "__http-"} {
 		if strings.HasPrefix(lower, prefix) && c.Secure != SecureAlways {
 			fault("Cookie.Name %q needs Cookie.Secure: SecureAlways, or browsers drop the cookie", c.Name)
 		}

@@ -34,7 +34,15 @@
 // their change; a counter or a cart under one key survives by [Key.Update].
 //
 // A request that finishes after its session was destroyed, renewed or expired
-// never brings it back: no record, no cookie.
+// never brings it back: no record, no cookie. A logout ends the session whatever
+// its ID was or becomes: a renewal before it, in the same moment or after it does
+// not escape.
+//
+// What a complete response with a status under 400 says is stored. What comes too
+// late for that is an error page or a response that is cut off.
+//
+// Nobody is logged out who did not ask: not by a slow request that overlaps a
+// login, nor by two logins at once.
 //
 // An outage never looks like a logout. If the session cannot be read or saved
 // the browser gets [Config.ErrorHandler]'s answer (503) instead of the
@@ -51,7 +59,8 @@
 // memory. Before the first byte of the response leaves, by whatever way, the
 // changes are committed in one statement. A change made after that is saved
 // when the handler returns, and the connection is aborted if that fails; a
-// renewal or a new session is then too late ([ErrHeaderSent]).
+// renewal or a new session is then too late ([ErrHeaderSent]), which aborts it
+// as well.
 //
 // Statements run on contexts of their own, bounded by [Config.StoreTimeout]:
 // a browser that goes away neither loses its save nor kills a connection.
@@ -70,7 +79,8 @@
 // base64url characters. The record is the stored row: session ID, data, expiry.
 // To touch is to move a record's expiry forward, to prune to delete expired
 // records, to renew to change the ID and keep the data, to destroy to delete
-// the record and expire the cookie. The idle timeout runs since the last
+// the record and expire the cookie. A mark is what a renewal leaves under the old
+// ID for a quarter of an hour: where the record went, for a logout. The idle timeout runs since the last
 // request that used the session, the absolute timeout since its creation.
 //
 // # Limits
@@ -78,5 +88,8 @@
 // The cookie is a bearer token: who steals it has the session until it ends.
 // Data is stored in the clear unless [Config.Encrypt] is set, and session IDs
 // unless [PostgresOptions.HashIDs] is. Absolute timeouts are measured by the
-// programs' clocks; everything else by the database's.
+// programs' clocks; everything else by the database's. Between the last statement
+// of a request and the header of its response there is a moment in which another
+// request can log in or out; docs/guarantees.md says what that can do, and what
+// else no library can promise.
 package session

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,15 +25,16 @@ import (
 // knows no HTTP, no Session and no Manager, so that histories can be run without
 // a server. It is safe for concurrent use; make one with newEngine.
 type engine struct {
-	store  Store
-	limits limits
-	sealer seal.Sealer
-	log    *slog.Logger
-	rand   io.Reader
-	name   string        // of this program, in tags
-	saves  atomic.Uint64 // tagged
-	queue  turn.Queue[loaded]
-	stats  counters
+	store     Store
+	limits    limits
+	sealer    seal.Sealer
+	log       *slog.Logger
+	rand      io.Reader
+	name      string        // of this program, in tags
+	saves     atomic.Uint64 // tagged
+	queue     turn.Queue[loaded]
+	warnClock sync.Once
+	stats     counters
 }
 
 // limits are what a Config says of records, with its defaults.
@@ -55,59 +57,28 @@ func (e *engine) init(store Store, sealer seal.Sealer, log *slog.Logger, l limit
 // errPanic is the session's error when a panic has cut a load or a save.
 var errPanic = errors.New("panic in the store or in a function of Key.Update")
 
+// view is what a request knows of a record: its ID and the data as it was loaded
+// or committed. It never changes.
+type view struct {
+	id string
+	loaded
+}
+
 // loaded is a record as a request sees it.
 type loaded struct {
 	row.Row
 	left    time.Duration // until it expires, at asOf
 	asOf    time.Time
-	newborn bool // an absolute timeout is set and the record has no creation time
+	idle    idle
+	newborn bool // an absolute timeout is set and the record has no creation time to go by
 }
+
+// remaining returns how long the record still has at now.
+func (l *loaded) remaining(now time.Time) time.Duration { return l.left - now.Sub(l.asOf) }
 
 // counters are what Stats shows.
 type counters struct {
 	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors atomic.Uint64
-}
-
-// load fetches the record of id for a request, once.
-func (e *engine) load(ctx context.Context, id string) (loaded, error) {
-	ctx, cancel := e.storeContext(ctx)
-	defer cancel()
-	e.stats.loads.Add(1)
-	rec, err := e.fetch(ctx, id)
-	if errors.Is(err, ErrNotFound) {
-		e.stats.misses.Add(1)
-	}
-	return rec, err
-}
-
-// fetch loads and reads a record. One that is over its absolute timeout, or is
-// no session at all, is [ErrNotFound].
-func (e *engine) fetch(ctx context.Context, id string) (loaded, error) {
-	r, err := e.store.Load(ctx, id)
-	if err != nil {
-		return loaded{}, e.countError(err)
-	}
-	rec := loaded{left: min(r.TTL, row.MaxLifetime), asOf: time.Now()}
-	if rec.Row, err = row.Parse(r.Data); err != nil {
-		// It is not overwritten either: a new session gets another ID.
-		e.log.LogAttrs(ctx, slog.LevelError, "session: a record cannot be read, its session is treated as absent and the row left alone", slog.Any("error", err))
-		return loaded{}, ErrNotFound
-	}
-	if err := e.sealer.Open(id, &rec.Row); err != nil {
-		return loaded{}, err
-	}
-	if e.limits.absoluteTimeout == 0 {
-		return rec, nil
-	}
-	created, ok := rec.Created()
-	if rec.newborn = !ok; ok && rec.asOf.Sub(created) >= e.limits.absoluteTimeout {
-		// Express knows no absolute timeout and would keep it alive.
-		if err := e.store.Delete(ctx, id); err != nil {
-			e.log.LogAttrs(ctx, slog.LevelError, "session: a record over its absolute timeout could not be deleted; it is refused all the same", slog.Any("error", e.countError(err)))
-		}
-		return loaded{}, ErrNotFound
-	}
-	return rec, nil
 }
 
 // countError counts errors that a person on call wants to know of.
@@ -121,65 +92,102 @@ func (e *engine) countError(err error) error {
 	return err
 }
 
-// idleTimeout returns the session's own idle timeout, else the configured one.
-func (e *engine) idleTimeout(d *row.Row) time.Duration {
-	if own, ok := d.MaxAge(); ok {
-		return max(own, 0)
-	}
-	return e.limits.idleTimeout
+// idle is a record's idle timeout.
+type idle struct {
+	timeout time.Duration
+	own     bool // the record says so; else it is the configured one
 }
 
-// target returns when the record should expire, from now: min(now + idle
+// idle reads the idle timeout of a record.
+func (e *engine) idle(d *row.Row) idle {
+	if own, ok := d.MaxAge(); ok {
+		return idle{max(own, 0), true}
+	}
+	return idle{e.limits.idleTimeout, false}
+}
+
+// cookieLives reports whether a session's cookie outlives the browser.
+func (e *engine) cookieLives(i idle) bool { return i.own || !e.limits.browserSession }
+
+// target returns when the record d should expire, from now: min(now + idle
 // timeout, created + absolute timeout).
-func (e *engine) target(d *row.Row, now time.Time) time.Duration {
-	ttl := e.idleTimeout(d)
+//
+// Where no cookie can follow (cookieless) it is a touch interval sooner, so that
+// the next request that can send one finds a touch due: the browser's cookie is
+// then brought up to date with the record.
+func (e *engine) target(d *row.Row, i idle, now time.Time, cookieless bool) time.Duration {
+	ttl := i.timeout
 	if e.limits.absoluteTimeout > 0 {
 		rest := e.limits.absoluteTimeout
-		if created, ok := d.Created(); ok {
-			rest -= max(0, now.Sub(created)) // a creation in the future is a wrong clock
+		if created, ok := d.Created(); ok && created.Sub(now) <= clockSlack {
+			rest -= max(0, now.Sub(created))
 		}
 		ttl = min(ttl, rest)
+	}
+	if cookieless && e.cookieLives(i) {
+		ttl -= e.touchInterval(i)
 	}
 	return ttl
 }
 
-// touchDue reports whether moving the expiry to ttl from now gains enough.
-func (e *engine) touchDue(d *row.Row, ttl, left time.Duration) bool {
-	interval := e.limits.touchInterval
-	if idle := e.idleTimeout(d); idle != e.limits.idleTimeout {
-		interval = min(interval, idle/10) // or a short one would never move
+// touchInterval returns how much an expiry must have to gain: of a short idle
+// timeout of its own a tenth, or it would never move.
+func (e *engine) touchInterval(i idle) time.Duration {
+	if i.timeout != e.limits.idleTimeout {
+		return min(e.limits.touchInterval, i.timeout/10)
 	}
-	return ttl > 0 && ttl-left >= interval
+	return e.limits.touchInterval
 }
 
-// change is one change of a key, in the order they were made.
-type change struct {
-	name   string
-	value  []byte                           // after this change; nil: deleted
-	update func(old []byte) ([]byte, error) // nil for a plain set or delete
+// touchDue reports whether moving the expiry to ttl from now gains enough.
+func (e *engine) touchDue(i idle, ttl, left time.Duration) bool {
+	return ttl > 0 && ttl-left >= e.touchInterval(i)
+}
+
+// tooLong reports whether a record has more time left than its own idle timeout
+// allows: a slow request has touched it by what the timeout was before.
+func (e *engine) tooLong(i idle, left time.Duration) bool {
+	return i.own && i.timeout > 0 && left-i.timeout >= max(e.touchInterval(i), clockSlack)
 }
 
 // snapshot is what one commit works on, so that no lock is held meanwhile.
 type snapshot struct {
 	attributes cookie.Attributes // of a new cookie object
 
-	id      string
-	rec     loaded
-	changes []change
-	idle    *time.Duration
-	renew   bool
-	doomed  []string
-	epoch   int
-	late    bool // no cookie can be sent any more
-	failed  bool // only the deletions are still to be done
+	rec    *view    // nil without a record
+	asked  *pending // never nil
+	doomed []string // IDs whose records are to be deleted
+
+	superseded bool // the ID was renewed by another request
+	late       bool // no cookie can be sent any more
+	noCookie   bool // or it is not known yet whether one will be
+	public     bool // no cookie will be sent for no better reason than a touch
+	deleteOnly bool // nothing else is still to be done
+
+	room *view // for the first view that is made; may be nil
 }
+
+// view returns a view of what p has stored.
+func (p *snapshot) view(id string, rec loaded) *view {
+	v := p.room
+	if p.room = nil; v == nil {
+		v = new(view)
+	}
+	*v = view{id, rec}
+	return v
+}
+
+// noRefresh reports whether the response will have no cookie because of an expiry
+// that a save moves.
+func (p *snapshot) noRefresh() bool { return p.noCookie || p.public && !p.asked.any() }
 
 // outcome is what a commit has made of it.
 type outcome struct {
-	id     string // "" without a record
-	rec    loaded
+	rec    *view // nil without a record
 	cookie cookieState
-	gone   bool
+	fresh  bool // rec is a session that this commit began
+	alive  bool // this commit has found rec alive, or left it so
+	gone   bool // it was found gone, and nothing depended on it
 }
 
 // cookieState is what the final header will say.
@@ -192,7 +200,7 @@ type cookieState struct {
 // apply carries out a snapshot: deletions first, for a logout must win whatever
 // else fails.
 func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
-	out := outcome{id: p.id, rec: p.rec}
+	out := outcome{rec: p.rec}
 	for _, id := range p.doomed {
 		if err := e.store.Delete(ctx, id); err != nil {
 			return out, &opError{"destroy", e.countError(err)}
@@ -202,10 +210,12 @@ func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	}
 	var err error
 	switch {
-	case p.failed:
-	case p.id == "":
+	case p.deleteOnly:
+	case p.rec == nil && p.superseded && p.asked.any():
+		err = e.beginAnew(ctx, p, &out)
+	case p.rec == nil:
 		err = e.create(ctx, p, &out)
-	case p.late && p.renew:
+	case p.late && p.asked.renew:
 		err = &opError{"Renew", ErrHeaderSent}
 	default:
 		err = e.update(ctx, p, &out)
@@ -213,12 +223,29 @@ func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	return out, err
 }
 
+// beginAnew stores a session of its own for a request that logs somebody in and
+// whose session another request has renewed, with nothing of that one's data:
+// whoever planted the old ID must not get it. Any other request gets ErrRenewed. That a
+// request logs in is known by Config.UserKey; without that, one that calls Renew
+// and has seen nothing of the old session is taken for one.
+func (e *engine) beginAnew(ctx context.Context, p *snapshot, out *outcome) error {
+	login := p.asked.renew && (e.limits.userKey == "" && p.rec == nil || e.limits.userKey != "" && p.asked.sets(e.limits.userKey))
+	if !login {
+		return &opError{"save", ErrRenewed}
+	}
+	asked, err := p.asked.rebase(nil)
+	if err != nil {
+		return &opError{"save", err}
+	}
+	q := *p
+	q.rec, q.asked = nil, asked
+	return e.create(ctx, &q, out)
+}
+
 // create stores a new record, if there is anything to store.
 func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 	d := row.Row{}
-	for _, c := range p.changes {
-		d.Set(c.name, c.value)
-	}
+	p.asked.applyTo(&d)
 	if d.Len() == 0 {
 		return nil
 	}
@@ -226,25 +253,26 @@ func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 		return &opError{"a new session", ErrHeaderSent}
 	}
 	now := time.Now()
-	idle := e.limits.idleTimeout
+	timeout := e.limits.idleTimeout
 	switch {
-	case p.idle != nil:
-		idle = *p.idle
+	case p.asked.idle != nil:
+		timeout = *p.asked.idle
 	case e.limits.browserSession:
-		idle = 0
+		timeout = 0
 	}
 	cookie := row.NewCookie(p.attributes)
-	d.SetLifetime(cookie, idle, now)
+	d.SetLifetime(cookie, timeout, now)
 	d.SetCreated(now)
-	ttl := e.target(&d, now)
-	d.SetLifetime(cookie, idle, now.Add(ttl))
+	i := e.idle(&d)
+	ttl := e.target(&d, i, now, false)
+	d.SetLifetime(cookie, timeout, now.Add(ttl))
 	id, err := e.insert(ctx, &d, ttl)
 	if err != nil {
 		return &opError{"create", err}
 	}
 	e.stats.creates.Add(1)
-	out.id, out.rec = id, loaded{Row: d, left: ttl, asOf: now}
-	out.cookie.send = true
+	out.rec = p.view(id, loaded{Row: d, left: ttl, asOf: now, idle: i})
+	out.cookie.send, out.fresh, out.alive = true, true, true
 	return nil
 }
 
@@ -305,39 +333,39 @@ func (e *engine) encode(id string, r *row.Row) ([]byte, error) {
 
 // update changes, renews or touches an existing record.
 func (e *engine) update(ctx context.Context, p *snapshot, out *outcome) error {
-	asked := p.asked()
-	if !asked && !p.rec.newborn {
-		return e.touch(ctx, p.id, &p.rec, out)
+	asked := p.asked.any()
+	if !asked && !p.rec.newborn && !e.tooLong(p.rec.idle, p.rec.remaining(time.Now())) {
+		return e.touch(ctx, p, p.rec, out)
 	}
 	err := e.save(ctx, p, out)
 	switch {
+	case errors.Is(err, ErrRenewed) && asked:
+		return e.beginAnew(ctx, p, out)
 	case err == nil || asked:
 		return err
-	// Only a creation time was to be added: the page does not depend on it.
+	// Only a creation time was to be added, or an expiry to be mended: the page
+	// does not depend on it.
 	case errors.Is(err, ErrDestroyed):
 		out.gone = true
 	default:
-		e.log.LogAttrs(ctx, slog.LevelError, "session: creation time not stored, the next request tries again", slog.Any("error", err))
+		e.log.LogAttrs(ctx, slog.LevelError, "session: creation time or expiry not stored, the next request tries again", slog.Any("error", err))
 	}
 	return nil
 }
 
-// asked reports whether the application wants anything saved.
-func (p *snapshot) asked() bool { return len(p.changes) > 0 || p.idle != nil || p.renew }
-
 // save writes an existing record. Requests of one session in this program queue
 // here; those of others are merged.
 func (e *engine) save(ctx context.Context, p *snapshot, out *outcome) error {
-	place, err := e.queue.Acquire(ctx, p.id)
+	place, err := e.queue.Acquire(ctx, p.rec.id)
 	if err != nil {
 		return &opError{"save: waiting for other requests of the session", err}
 	}
 	defer place.Release()
-	u := updating{e: e, p: p, rec: p.rec, changes: p.changes}
+	u := updating{e: e, p: p, rec: p.rec.loaded, changes: p.asked.changes}
 	if rec, ok := place.Newer(); ok {
 		u.rec, u.guess = rec, true
 	}
-	if p.renew {
+	if p.asked.renew {
 		if u.newID, err = e.newID(); err != nil {
 			return err
 		}
@@ -346,29 +374,32 @@ func (e *engine) save(ctx context.Context, p *snapshot, out *outcome) error {
 	if err != nil {
 		return &opError{"save", err}
 	}
-	if wrote && out.id == p.id {
-		place.Written(out.rec)
+	if wrote && out.rec.id == p.rec.id {
+		place.Written(out.rec.loaded)
 	}
 	return nil
 }
 
 // touch moves the expiry when that is due. The page does not depend on it:
 // where it fails the next request tries again.
-func (e *engine) touch(ctx context.Context, id string, rec *loaded, out *outcome) error {
+func (e *engine) touch(ctx context.Context, p *snapshot, rec *view, out *outcome) error {
 	now := time.Now()
-	ttl := e.target(&rec.Row, now)
-	if !e.touchDue(&rec.Row, ttl, rec.left-now.Sub(rec.asOf)) {
+	cookieless := p.noCookie || p.public
+	ttl := e.target(&rec.Row, rec.idle, now, cookieless)
+	if !e.touchDue(rec.idle, ttl, rec.remaining(now)) {
 		return nil
 	}
-	switch err := e.store.Touch(ctx, id, ttl); {
+	switch err := e.store.Touch(ctx, rec.id, ttl); {
 	case err == nil:
 		e.stats.touches.Add(1)
-		out.rec.left, out.rec.asOf = ttl, now
-		_, own := rec.MaxAge()
-		out.cookie.send, out.cookie.refreshOnly = own || !e.limits.browserSession, true
+		moved := rec.loaded
+		moved.left, moved.asOf = ttl, now
+		out.rec, out.alive = p.view(rec.id, moved), true
+		out.cookie.send, out.cookie.refreshOnly = !cookieless && e.cookieLives(rec.idle), true
 	case errors.Is(err, ErrNotFound):
 		out.gone = true
 	default:
+		out.alive = false // it may take long to fail
 		e.log.LogAttrs(ctx, slog.LevelError, "session: expiry not moved, the next request tries again", slog.Any("error", e.countError(err)))
 	}
 	return nil

@@ -53,10 +53,12 @@ func (k Key[T]) Is(v T) Filter {
 func Everyone() Filter { return Filter{everyone: true} }
 
 // Except leaves s out: "log out everywhere else", after a password change. A
-// session without a record leaves out nothing, and so does one that its handler
-// never used, once the handler has returned.
+// session without a record leaves out nothing. nil is an error, and so is one that
+// its handler never used, once the handler has returned.
 func (f Filter) Except(s *Session) Filter {
-	f.except = s
+	if f.except = s; s == nil {
+		f.err = invalid("Filter", "Except(nil) leaves out nothing: was the session looked for in another request's context?")
+	}
 	return f
 }
 
@@ -179,6 +181,8 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 	switch {
 	case !ok:
 		return nil, q, errors.New("the store cannot find sessions: it is no Finder")
+	case f.key == "" && !f.everyone && f.handle == "":
+		return nil, q, invalid("Filter", "names no sessions: use Key.Is or Everyone")
 	case f.err != nil:
 		return nil, q, f.err
 	case f.key == "" && !f.everyone:
@@ -213,7 +217,7 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 	}
 	i.CreatedAt, _ = d.Created()
 	i.RenewedAt = d.Renewed()
-	i.LastSeenAt = i.ExpiresAt.Add(-m.engine.idleTimeout(&d))
+	i.LastSeenAt = i.ExpiresAt.Add(-m.engine.idle(&d).timeout)
 	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
 		i.LastSeenAt = i.CreatedAt
 	}

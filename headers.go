@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -9,6 +10,11 @@ import (
 	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/gate"
 )
+
+// isPublic reports whether caches may keep a response with these headers.
+func isPublic(h http.Header) bool {
+	return gate.HeaderHas(h, "Cache-Control", "public") || gate.HeaderHas(h, "Cache-Control", "s-maxage=")
+}
 
 // addHeaders adds what the session has to say to the final header. It never
 // lets a cache keep a session cookie, or a page that depends on one without
@@ -23,66 +29,88 @@ func (s *Session) addHeaders(w http.ResponseWriter) {
 	if !gate.HeaderHas(h, "Vary", "cookie") && !gate.HeaderHas(h, "Vary", "*") {
 		h.Add("Vary", "Cookie")
 	}
-	cookie := s.headerLocked(gate.HeaderHas(h, "Cache-Control", "public") || gate.HeaderHas(h, "Cache-Control", "s-maxage="))
-	if cookie == "" {
+	s.addCookiesLocked(h)
+}
+
+// addMadeCookie adds the cookie of an ID that this request made, to a response
+// that is not the handler's: the browser's old ID is dead, and nobody else will
+// send the new one.
+func (s *Session) addMadeCookie(w http.ResponseWriter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made && s.cookie.send {
+		s.addCookiesLocked(w.Header())
+	}
+}
+
+func (s *Session) addCookiesLocked(h http.Header) {
+	cookies := s.cookiesLocked(isPublic(h))
+	if len(cookies) == 0 {
 		return
 	}
-	h.Add("Set-Cookie", cookie)
+	for _, c := range cookies {
+		h.Add("Set-Cookie", c)
+	}
+	gate.ForbidCaching(h) // first: what it drops keeps nothing private
 	if !gate.HeaderHas(h, "Cache-Control", "private") && !gate.HeaderHas(h, "Cache-Control", "no-store") {
 		h.Set("Cache-Control", "no-store")
 	}
-	gate.ForbidCaching(h)
+	_ = s.unlocked(func() error { // it logs
+		s.m.warnOfProxy(s.r)
+		return nil
+	})
 }
 
-// headerLocked returns the Set-Cookie header that is due, "" if none, and forgets it.
+// cookiesLocked returns the Set-Cookie headers that are due, and forgets them.
 // public says that caches may keep the response, which is then not spoilt for
 // the sake of a touch.
-func (s *Session) headerLocked(public bool) string {
+func (s *Session) cookiesLocked(public bool) []string {
 	c := s.cookie
 	s.cookie = cookieState{}
-	if s.detached || c.refreshOnly && public {
-		return ""
-	}
 	now := time.Now()
-	s.m.warnOfProxy(s.r)
-	attrs := s.attributesLocked()
 	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
 	switch {
-	case c.send && s.id != "":
-		value, err := s.m.codec.Sign(name, s.id)
+	case c.send && s.rec != nil && (s.made || !s.detached && !(c.refreshOnly && public)):
+		value, err := s.m.codec.Sign(name, s.rec.id)
 		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
-			s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: cookie left out, too long for browsers")
-			return ""
+			s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
+				l.LogAttrs(ctx, slog.LevelError, "session: cookie left out, too long for browsers")
+			})
+			return nil
 		}
-		return cookie.SetCookie(name, value, attrs, s.lifetimeLocked(now), express, now)
+		lifetime := s.lifetimeLocked(now)
+		return []string{cookie.SetCookie(name, value, s.attributesLocked(), lifetime, express, now)}
 	case c.expire:
-		if s.expireAs != nil {
-			attrs = *s.expireAs
+		var all []string
+		for _, a := range s.expireAs {
+			all = append(all, cookie.SetCookie(name, "", a, cookie.Lifetime{}, express, now))
 		}
-		return cookie.SetCookie(name, "", attrs, cookie.Lifetime{}, express, now)
+		return all
 	}
-	return ""
+	return nil
 }
 
 // attributesLocked returns those of the session's cookie: an existing Express
-// session's are in its record.
+// session's are in its record. It may unlock s for a moment.
 func (s *Session) attributesLocked() cookie.Attributes {
-	if s.m.cfg.Cookie.Format == FormatExpress && s.base.Raw != nil {
-		a, err := s.base.Attributes()
+	if s.m.cfg.Cookie.Format == FormatExpress && s.rec != nil {
+		a, err := s.rec.Attributes()
 		if err == nil {
 			return a
 		}
-		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: cookie attributes in the record are not usable, the configuration's are used", slog.String("reason", err.Error()))
+		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
+			l.LogAttrs(ctx, slog.LevelWarn, "session: cookie attributes in the record are not usable, the configuration's are used", slog.String("reason", err.Error()))
+		})
 	}
 	return s.m.configured(s.r)
 }
 
 // lifetimeLocked says how long the session's cookie is to live.
 func (s *Session) lifetimeLocked(now time.Time) cookie.Lifetime {
-	_, own := s.base.MaxAge()
+	own := s.rec.idle.own
 	untilExit := !own && (s.m.cfg.Cookie.BrowserSession || s.m.cfg.Cookie.Format == FormatExpress)
-	return cookie.Lifetime{TTL: s.left - now.Sub(s.asOf), UntilExit: untilExit}
+	return cookie.Lifetime{TTL: s.rec.remaining(now), UntilExit: untilExit}
 }
 
 // configured returns the attributes that the configuration gives on r.

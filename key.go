@@ -2,10 +2,12 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"reflect"
+	"time"
 	"unicode/utf8"
 
 	"github.com/pgsession/session/internal/jsonobj"
@@ -39,56 +41,65 @@ func (k Key[T]) Get(s *Session) (value T, ok bool) {
 }
 
 // Set stores v. It is encoded at once, so later changes of what v points to do
-// not count. A value that encodes to the bytes already stored is no change. One
-// that cannot be encoded is an error of the session: [ErrInvalid].
+// not count. A value that was there when the session was loaded costs no write,
+// only another load, which tells whether it still is. One that cannot be encoded
+// is an error of the session: [ErrInvalid].
 func (k Key[T]) Set(s *Session, v T) {
+	raw, err := k.encode(v) // unlocked: a MarshalJSON may use the session
+	k.warnDigits(s, raw)
 	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
-	raw, err := k.encode(v)
 	if err != nil {
 		s.failLocked(err)
 		return
 	}
-	if !bytes.Equal(raw, s.getLocked(string(k))) {
-		k.warnDigits(s, raw)
-		s.putLocked(change{name: string(k), value: raw})
-	}
+	s.putLocked(change{name: string(k), value: raw})
 }
 
 // Update stores f of the value, f of T's zero value if there is none: for
 // counters, carts and whatever else several requests change at once. f runs at
 // once, and again on the stored value when another request got there first, so
-// it should do nothing but compute. A stored value that is not a T is left
-// alone and is an error of the session: [ErrInvalid].
+// it should do nothing but compute. It may read the session, and what it changes
+// of other keys counts when it runs first; one that changes its own key, saves or
+// reloads is an error of the session: [ErrInvalid]. So is a stored value that is
+// not a T, which is left alone.
 func (k Key[T]) Update(s *Session, f func(T) T) {
-	update := func(old []byte) ([]byte, error) {
-		v, _, err := decode[T](old)
-		if err != nil {
-			return nil, invalid(k.op(), "Update of a stored value that is not a %v", reflect.TypeFor[T]())
-		}
-		return k.encode(f(v))
+	ran := false
+	update := func(old []byte) (raw []byte, err error) { // unlocked: f may use the session
+		s.calls.Do(call{string(k), ran}, func() {
+			var v T
+			if v, _, err = decode[T](old); err != nil {
+				err = invalid(k.op(), "Update of a stored value that is not a %v", reflect.TypeFor[T]())
+				return
+			}
+			raw, err = k.encode(f(v))
+		})
+		return raw, err
 	}
-	for {
+	for start := time.Now(); ; {
 		if !s.lockForChange() {
 			return
 		}
 		old := s.getLocked(string(k))
 		s.mu.Unlock()
-		raw, err := update(old) // unlocked: f may use the session
+		raw, err := update(old)
+		k.warnDigits(s, raw)
 		if !s.lockForChange() {
 			return
 		}
-		if !bytes.Equal(old, s.getLocked(string(k))) { // another goroutine of this request
+		overtaken := !bytes.Equal(old, s.getLocked(string(k))) // by another goroutine of this request
+		switch {
+		case overtaken && time.Since(start) < s.m.cfg.StoreTimeout:
 			s.mu.Unlock()
 			continue
-		}
-		switch {
+		case overtaken:
+			s.failLocked(&opError{k.op() + ": other goroutines of the request change it all the while", context.DeadlineExceeded})
 		case err != nil:
 			s.failLocked(err)
-		case !bytes.Equal(raw, old):
-			k.warnDigits(s, raw)
+		default:
+			ran = true
 			s.putLocked(change{name: string(k), value: raw, update: update})
 		}
 		s.mu.Unlock()
@@ -96,26 +107,45 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 	}
 }
 
-// Take returns the value and deletes it: for messages that are shown once.
+// Take returns the value and deletes it: for messages that are shown once. One
+// that is absent is no change. What is not a T is absent, as to [Key.Get], and
+// left alone.
 func (k Key[T]) Take(s *Session) (value T, ok bool) {
-	s.lockLoaded()
-	raw := s.getLocked(string(k))
-	if raw != nil && !s.rejectChangeLocked() {
-		if err := k.check(); err != nil {
-			s.failLocked(err)
-		} else {
-			s.putLocked(change{name: string(k)})
+	for start := time.Now(); ; {
+		s.lockLoaded()
+		raw := s.getLocked(string(k))
+		s.mu.Unlock()
+		value, ok, err := decode[T](raw) // unlocked: an UnmarshalJSON may use the session
+		if err != nil {
+			k.mismatch(s)
 		}
+		if err != nil || raw == nil {
+			return value, ok
+		}
+		s.lockLoaded()
+		overtaken := !bytes.Equal(raw, s.getLocked(string(k))) // by another goroutine of this request, or by T's UnmarshalJSON
+		switch {
+		case overtaken && time.Since(start) < s.m.cfg.StoreTimeout:
+			s.mu.Unlock()
+			continue
+		case s.rejectChangeLocked():
+		case overtaken:
+			s.failLocked(&opError{k.op() + ": other goroutines of the request change it all the while", context.DeadlineExceeded})
+		default:
+			if err := k.check(); err != nil {
+				s.failLocked(err)
+			} else {
+				s.putLocked(change{name: string(k)})
+			}
+		}
+		s.mu.Unlock()
+		return value, ok
 	}
-	s.mu.Unlock()
-	value, ok, err := decode[T](raw)
-	if err != nil {
-		k.mismatch(s)
-	}
-	return value, ok
 }
 
-// Delete removes the value. An absent one is no change.
+// Delete removes the value. If there was none when the session was loaded that
+// costs no write, only another load, which tells whether another request has
+// stored one meanwhile.
 func (k Key[T]) Delete(s *Session) {
 	if !s.lockForChange() {
 		return
@@ -125,9 +155,7 @@ func (k Key[T]) Delete(s *Session) {
 		s.failLocked(err)
 		return
 	}
-	if s.getLocked(string(k)) != nil {
-		s.putLocked(change{name: string(k)})
-	}
+	s.putLocked(change{name: string(k)})
 }
 
 func (k Key[T]) op() string { return fmt.Sprintf("Key(%q)", string(k)) }
@@ -182,7 +210,7 @@ func (k Key[T]) mismatch(s *Session) {
 type rounded string
 
 // warnDigits logs, once for each key, that a value has an integer which Express
-// would round when it rewrites the record.
+// would round when it rewrites the record. s is not locked: the log may read it.
 func (k Key[T]) warnDigits(s *Session, raw []byte) {
 	if s.m.cfg.Cookie.Format != FormatExpress || !jsonobj.LosesDigits(raw) {
 		return

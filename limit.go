@@ -14,16 +14,16 @@ import (
 // limitUser destroys a user's oldest sessions once a commit has given the user
 // one more than Config.MaxPerUser. It runs after the commit, so of two logins at
 // once the later sees both. before is the record as the commit found it.
-func (e *engine) limitUser(ctx context.Context, before *row.Row, out *outcome) {
-	if e.limits.maxPerUser == 0 || out.id == "" {
+func (e *engine) limitUser(ctx context.Context, before *view, out *outcome) {
+	if e.limits.maxPerUser == 0 || out.rec == nil {
 		return
 	}
 	user := out.rec.Get(e.limits.userKey)
 	text, ok := jsonobj.Text(user)
-	if !ok || len(text) > maxFindBytes || string(user) == string(before.Get(e.limits.userKey)) {
+	if !ok || len(text) > maxFindBytes || before != nil && !out.fresh && string(user) == string(before.Get(e.limits.userKey)) {
 		return
 	}
-	if err := e.removeOldest(ctx, text, out.id); err != nil {
+	if err := e.removeOldest(ctx, text, out.rec.id); err != nil {
 		e.log.LogAttrs(ctx, slog.LevelError, "session: the user's sessions over Config.MaxPerUser could not be destroyed, the next login tries again", slog.Any("error", err))
 	}
 }

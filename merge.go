@@ -20,6 +20,7 @@ type updating struct {
 	rec     loaded
 	changes []change
 	guess   bool // rec is what an earlier request wrote, not what was loaded
+	fresh   bool // rec was loaded by this Update
 	newID   string
 	doubt   *row.Row // what an attempt without an answer started from
 	tried   row.Row  // what that attempt wrote
@@ -31,11 +32,11 @@ type updating struct {
 func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error) {
 	e := u.e
 	for try := 0; ; try++ {
-		next, c, err := u.change(try > 0 || u.guess)
+		next, c, err := u.change(try > 0 || u.guess || u.fresh)
 		if u.guess && (err != nil || c.New == nil) {
 			// The store compares what is written. Nothing else may rest on a
 			// guess: the session may have ended since.
-			u.rec = u.p.rec
+			u.rec = u.p.rec.loaded
 			next, c, err = u.change(false)
 		}
 		u.guess = false
@@ -43,18 +44,25 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 			return false, err
 		}
 		if c.New == nil { // every change is there already
-			out.rec = u.rec
-			return false, e.touch(ctx, u.p.id, &u.rec, out)
+			if u.fresh || !u.p.asked.any() {
+				out.rec, out.alive = u.p.view(u.p.rec.id, u.rec), u.fresh
+				return false, e.touch(ctx, u.p, out.rec, out)
+			}
+			// In what this request has loaded; another may have stored
+			// something else since.
+			if _, err := u.look(ctx); err != nil {
+				return false, err
+			}
+			continue
 		}
-		err = e.store.Update(ctx, u.p.id, c)
+		err = e.store.Update(ctx, u.p.rec.id, c)
 		switch {
 		case err == nil:
 			u.done(out, next, c)
 			return true, nil
+		case errors.Is(err, ErrNotFound) && u.doubt == nil:
+			return false, e.whyGone(ctx, u.p.rec.id, err)
 		case errors.Is(err, ErrNotFound):
-			if u.doubt == nil {
-				return false, ErrDestroyed
-			}
 		case errors.Is(err, ErrExists):
 			if u.newID, err = e.newID(); err != nil {
 				return false, err
@@ -69,6 +77,9 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 			return false, e.countError(err)
 		}
 		if perr := backoff.Pause(ctx, try); perr != nil {
+			if !errors.Is(err, ErrUncertain) {
+				return false, fmt.Errorf("no success in time, others change the session all the while: %w", perr)
+			}
 			return false, errors.Join(err, perr)
 		}
 		if happened, err := u.look(ctx); err != nil {
@@ -83,16 +94,23 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 // look loads the record again after a conflict or a missing answer. happened
 // says that an attempt without an answer had been carried out.
 func (u *updating) look(ctx context.Context) (happened bool, err error) {
-	rec, err := u.e.fetch(ctx, u.p.id)
+	rec, err := u.e.fetch(ctx, u.p.rec.id)
 	if errors.Is(err, ErrNotFound) {
-		if u.doubt != nil && u.p.renew {
+		ended := ErrDestroyed
+		if errors.Is(err, ErrRenewed) {
+			ended = ErrRenewed
+		}
+		if u.doubt != nil && u.p.asked.renew {
 			if rec, err = u.e.fetch(ctx, u.newID); err == nil {
 				u.rec = rec
 				return true, nil
 			}
 		}
 		if errors.Is(err, ErrNotFound) {
-			return false, ErrDestroyed
+			if u.doubt != nil && u.p.asked.renew {
+				ended = ErrDestroyed // the renewal may be our own, and a logout its end
+			}
+			return false, ended
 		}
 	}
 	if err != nil {
@@ -109,7 +127,7 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 			u.doubt = nil // the attempt has happened or no longer can
 		}
 	}
-	u.rec = rec
+	u.rec, u.fresh = rec, true
 	return happened, nil
 }
 
@@ -117,7 +135,7 @@ func (u *updating) look(ctx context.Context) (happened bool, err error) {
 // answer was carried out, or leaves those of the changes that it can do again.
 func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 	switch {
-	case u.p.renew: // then the record would have another ID
+	case u.p.asked.renew: // then the record would have another ID
 		return false, nil
 	case bytes.Equal(now.Raw, u.tried.Raw): // also by somebody's like change, unless it is tagged
 		return true, nil
@@ -129,15 +147,9 @@ func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 		}
 		return happened, nil
 	}
-	// A key that no longer has the value it was loaded with has been written
-	// since: by our own attempt, or by somebody after it.
-	var kept []change
-	for _, c := range u.changes {
-		if jsonobj.Equal(now.Get(c.name), u.doubt.Get(c.name)) {
-			kept = append(kept, c)
-		}
-	}
-	u.changes = kept
+	// By our own attempt and somebody after it, or by somebody before it, so that it
+	// was none. Plain values are written again: what is acknowledged must be stored,
+	// and a request that is still under way may be the last writer.
 	return false, nil
 }
 
@@ -175,27 +187,40 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	if !healthy {
 		cookie = row.NewCookie(p.attributes)
 	}
-	left := u.rec.left - now.Sub(u.rec.asOf)
-	if p.idle != nil {
+	left := u.rec.remaining(now)
+	i, newIdle := u.rec.idle, u.newIdle(&d)
+	if newIdle {
 		dirty = true
-		d.SetLifetime(cookie, *p.idle, now)
+		d.SetLifetime(cookie, *p.asked.idle, now)
 		c.Shorten = true
-		c.TTL = e.target(&d, now)
-		d.SetLifetime(cookie, *p.idle, now.Add(c.TTL))
-	} else if ttl := e.target(&d, now); e.touchDue(&d, ttl, left) {
+		i = e.idle(&d)
+		c.TTL = e.target(&d, i, now, p.noCookie)
+		d.SetLifetime(cookie, *p.asked.idle, now.Add(c.TTL))
+	} else if ttl := e.target(&d, i, now, p.noRefresh()); e.tooLong(i, left) {
+		c.Shorten, c.TTL = true, ttl
+	} else if e.touchDue(i, ttl, left) {
 		c.TTL = ttl
 	}
 	if u.newID != "" {
 		dirty = true
 		d.SetRenewed(now)
 	}
-	if !dirty {
+	switch {
+	case dirty:
+	case c.Shorten: // the data stays, whoever wrote it
+		c.Old, c.New = u.rec.Raw, u.rec.Raw
+		next = u.rec
+		next.left, next.asOf = c.TTL, now
+		return next, c, nil
+	default:
 		return u.rec, Change{}, nil
 	}
 	// A row that is written anyway is mended.
-	u.lifetime(&d, cookie, healthy, c.TTL, now)
+	if !newIdle {
+		u.lifetime(&d, cookie, healthy, c.TTL, now)
+	}
 	c.Old, c.NewID = u.rec.Raw, u.newID
-	if c.New, err = e.encode(cmp.Or(u.newID, p.id), &d); err != nil { // a new ID has another key
+	if c.New, err = e.encode(cmp.Or(u.newID, p.rec.id), &d); err != nil { // a new ID has another key
 		return next, c, err
 	}
 	if len(u.changes) > 0 { // a renewal alone must not fail for our bookkeeping
@@ -204,11 +229,21 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 		}
 	}
 	d.Raw = c.New
-	next = loaded{Row: d, left: left, asOf: now}
+	next = loaded{Row: d, left: left, asOf: now, idle: e.idle(&d)}
 	if c.TTL > 0 {
 		next.left = c.TTL
 	}
 	return next, c, nil
+}
+
+// newIdle reports whether the idle timeout is to become another one.
+func (u *updating) newIdle(d *row.Row) bool {
+	idle := u.p.asked.idle
+	if idle == nil {
+		return false
+	}
+	now, own := d.MaxAge()
+	return own != (*idle > 0) || now != *idle
 }
 
 // lifetime brings the cookie object of a record that is written anyway up to
@@ -216,7 +251,6 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 func (u *updating) lifetime(d *row.Row, cookie jsonobj.Object, healthy bool, ttl time.Duration, now time.Time) {
 	own, ok := d.MaxAge()
 	switch {
-	case u.p.idle != nil: // done
 	case !healthy:
 		idle := u.e.limits.idleTimeout
 		if u.e.limits.browserSession {
@@ -234,30 +268,12 @@ func (u *updating) lifetime(d *row.Row, cookie jsonobj.Object, healthy bool, ttl
 // done notes what has been written.
 func (u *updating) done(out *outcome, rec loaded, c Change) {
 	u.e.stats.saves.Add(1)
-	out.rec = rec
+	out.rec = u.p.view(cmp.Or(c.NewID, u.p.rec.id), rec)
 	if c.NewID != "" {
 		u.e.stats.renewals.Add(1)
-		out.id = c.NewID
 	}
-	_, own := rec.MaxAge()
-	moved := c.TTL > 0 && (own || !u.e.limits.browserSession)
-	out.cookie.send = c.NewID != "" || u.p.idle != nil || moved
-	out.cookie.refreshOnly = !u.p.asked()
-}
-
-// rebase runs the functions among the changes again, on d, and keeps their
-// results.
-func rebase(d row.Row, changes []change) error {
-	for i := range changes {
-		c := &changes[i]
-		if c.update != nil {
-			v, err := c.update(d.Get(c.name))
-			if err != nil {
-				return err
-			}
-			c.value = v
-		}
-		d.Set(c.name, c.value)
-	}
-	return nil
+	moved := c.TTL > 0 && !u.p.noRefresh() && u.e.cookieLives(rec.idle)
+	out.alive = true
+	out.cookie.send = c.NewID != "" || u.p.asked.idle != nil || moved
+	out.cookie.refreshOnly = !u.p.asked.any()
 }

@@ -24,6 +24,7 @@ type Manager struct {
 	store  Store
 	codec  cookie.Codec
 	engine engine
+	name   any // cookieName, ready to be looked up
 
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
@@ -76,7 +77,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, codec: codec}
+	m := &Manager{cfg: cfg, store: store, codec: codec, name: cookieName(cfg.Cookie.Name)}
 	m.engine.init(store, sealer, cfg.Logger, cfg.limits())
 	cfg.warn()
 	m.logSettings()
@@ -124,6 +125,9 @@ func (m *Manager) Close() error {
 // *Manager itself is the key of its own.
 type contextKey struct{}
 
+// cookieName finds the manager of that cookie in a request's context.
+type cookieName string
+
 // From returns the session of the request that ctx belongs to, the innermost
 // manager's where several are nested. It does no I/O: the session is loaded at
 // its first use. It panics if no [Manager.Handler] is around the handler.
@@ -151,20 +155,29 @@ func (m *Manager) From(ctx context.Context) *Session {
 // The session is committed before the first byte of the response. If it cannot
 // be loaded or saved, [Config.ErrorHandler] answers instead of next and nothing
 // of what next writes is sent. Where that comes too late, because next has
-// changed the session after its first byte, the connection is aborted; over
-// HTTP/1.1 a browser that already has the whole body, by its Content-Length,
-// cannot see that, so change a session before a body is flushed to its end. A
-// panic in next passes on and saves nothing that was not committed.
+// changed or first used the session after its first byte, the connection is
+// aborted; over HTTP/1.1 a browser that already has the whole body, by its
+// Content-Length, cannot see that, so change a session before a body is flushed
+// to its end. A panic in next passes on and saves nothing that was not committed.
 //
-// Inside another Handler of the same manager, Handler just calls next. Put
-// [http.TimeoutHandler] outside of it.
+// Where the browser sends several cookies of the name, as from before a change of
+// [CookieConfig].Domain, the first of at most eight whose session is alive counts;
+// with [FormatExpress] the first cookie alone does, as there.
+//
+// Inside another Handler of the same manager, Handler just calls next. Inside one
+// of another manager it panics if both use the same cookie name: each would take
+// the other's cookie for a forged one and replace it. Put [http.TimeoutHandler]
+// outside of it.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Context().Value(m) != nil {
 			next.ServeHTTP(w, r)
 			return
 		}
-		x := &exchange{Context: r.Context(), m: m, r: r}
+		if r.Context().Value(m.name) != nil {
+			panic("session: two nested Managers have the same cookie name: set Cookie.Name of one")
+		}
+		x := &exchange{Context: r.Context(), m: m, r: r, began: time.Now()}
 		defer x.finish()
 		x.gate.Serve(w, r.WithContext(x), next, x)
 	})
@@ -174,19 +187,22 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 // request's context.
 type exchange struct {
 	context.Context
-	m    *Manager
-	r    *http.Request
-	gate gate.Gate
+	m     *Manager
+	r     *http.Request
+	began time.Time
+	gate  gate.Gate
 
-	mu         sync.Mutex
-	session    *Session // nil until asked for, as by most requests for public pages
-	headerSent bool     // for a session that is asked for later
-	finished   bool
+	mu       sync.Mutex
+	session  *Session      // nil until asked for, as by most requests for public pages
+	response responseState // for a session that is asked for later
 }
 
 func (x *exchange) Value(key any) any {
-	if _, ok := key.(contextKey); ok || key == any(x.m) {
+	switch {
+	case key == contextKey{} || key == any(x.m):
 		return x.begin()
+	case key == x.m.name:
+		return x.m
 	}
 	return x.Context.Value(key)
 }
@@ -196,24 +212,24 @@ func (x *exchange) begin() *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.session == nil {
-		x.session = &Session{m: x.m, r: x.r, headerSent: x.headerSent, offline: x.finished, finished: x.finished}
+		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response}
 	}
 	return x.session
 }
 
-// begun returns the session if it was asked for, else nil. headerSent says that
-// the header is about to leave.
-func (x *exchange) begun(headerSent bool) *Session {
+// leaving notes that the header is about to leave, and returns the session if it
+// was asked for, else nil.
+func (x *exchange) leaving() *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.headerSent = x.headerSent || headerSent
+	x.response = max(x.response, headerSent)
 	return x.session
 }
 
 func (x *exchange) finish() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.finished = true
+	x.response = finished
 	if x.session != nil {
 		x.session.finish()
 	}
@@ -224,15 +240,18 @@ func (x *exchange) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "sessi
 
 // Commit implements [gate.Hooks].
 func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
-	s := x.begun(true)
+	s := x.leaving()
 	if s == nil {
 		return nil
 	}
 	if hijacked {
 		s.headerGone()
 	}
-	if err := s.commit(true); err != nil {
+	if err := s.commit(moment{final: true, public: isPublic(w.Header())}); err != nil {
 		return err
+	}
+	if !hijacked {
+		s.confirm()
 	}
 	s.addHeaders(w)
 	return nil
@@ -244,8 +263,13 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, ErrDestroyed) {
 		level = slog.LevelInfo
 	}
-	x.session.log(level, "session: request refused", err)
-	x.session.closeIO()
+	s := x.session
+	s.log(level, "session: request refused", err)
+	if errors.Is(err, ErrInvalid) { // the store works
+		s.confirm()
+	}
+	s.closeIO()
+	s.addMadeCookie(w)
 	x.m.cfg.ErrorHandler(w, r, err)
 }
 
@@ -254,25 +278,28 @@ func (x *exchange) AnswerPlainly(w http.ResponseWriter, r *http.Request, err err
 	answerError(w, r, err)
 }
 
-// Settle implements [gate.Hooks]. What came too late for its cookie is logged, and
-// the response ends as it is; any other failure aborts it.
+// Settle implements [gate.Hooks]. Whatever was not stored aborts the response.
 func (x *exchange) Settle() error {
-	s := x.begun(true)
+	s := x.leaving()
 	if s == nil {
 		return nil
 	}
 	known := s.Err()
 	err := s.settle()
-	switch {
-	case err == nil:
-		return nil
-	case !errors.Is(err, ErrHeaderSent):
+	if err != nil && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
 		s.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
-		return err
-	case known == nil: // else it was logged when it happened
-		s.log(slog.LevelError, "session: not saved", err)
 	}
-	return nil
+	return err
+}
+
+// Panicked implements [gate.Hooks].
+func (x *exchange) Panicked(w http.ResponseWriter) {
+	x.mu.Lock()
+	s := x.session
+	x.mu.Unlock()
+	if s != nil {
+		s.addMadeCookie(w)
+	}
 }
 
 // Stats are counts since the Manager was made, for a person on call.
@@ -285,7 +312,7 @@ type Stats struct {
 	Renewals    uint64 // IDs changed
 	Touches     uint64 // expiries moved without other changes
 	Destroys    uint64 // records deleted at an application's wish
-	Pruned      uint64 // expired records deleted
+	Pruned      uint64 // expired records deleted, and marks of renewed IDs
 	BadCookies  uint64 // session cookies that did not verify
 	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session/internal/cookie"
+	"github.com/pgsession/session/internal/reentry"
 	"github.com/pgsession/session/internal/row"
 )
 
@@ -20,65 +21,105 @@ import (
 // The first use loads the record. Where that fails the error sticks: every Get
 // reports absence and the response is the error handler's. What is set later
 // than the first byte of the response is saved when the handler returns. After
-// that, reads see memory and changes are refused.
+// that, reads see memory and changes are refused. A session that is first used
+// then is empty, and where the request had a cookie Err is [ErrFinished].
+//
+// Where another request has renewed the session while this one was under way, or
+// a few seconds before it began, a session that is first used after that reads as
+// empty, and changes of it are [ErrRenewed] at the commit.
 type Session struct {
-	m *Manager
-	r *http.Request
+	m     *Manager
+	r     *http.Request
+	began time.Time
 
-	saving sync.Mutex // one commit at a time; held during I/O, so never by the API
+	calls reentry.Guard[call] // of functions of Key.Update
 
-	mu      sync.Mutex    // locked by the methods called lockX, for those called xLocked
-	loading chan struct{} // closed when the load under way has ended
-	loaded  bool
-	used    bool
-	existed bool // there was a record when the request began
+	mu       sync.Mutex // locked by the methods called lockX, for those called xLocked
+	load     loadState
+	loadDone chan struct{} // closed when the load under way has ended
+	saving   bool          // a commit or a Reload is under way: one at a time
+	saved    chan struct{} // closed when it has ended; nil if nobody waits
+	response responseState
+	used     bool
+	existed  bool // there was a record when the request began
+	detached bool
 
-	presented string // the ID in the cookie, if it verified
-	resign    bool   // with an old secret
+	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
+	superseded bool            // it was renewed while this request was under way
 
-	// The record, as of the last load or commit. id is empty without one.
-	id       string
-	base     row.Row
-	left     time.Duration // until it expires, at asOf
-	asOf     time.Time
-	newborn  bool // has an AbsoluteTimeout to obey but no creation time yet
-	vanished bool // found gone by a touch
+	// What is stored, and what is not yet. These three point to values that
+	// never change: whoever went away with one sees by the pointer whether it is
+	// still what counts.
+	rec      *view    // as of the last load or commit; nil without a record
+	inflight *pending // what the commit under way carries; nil without one
+	next     *pending // asked for since; nil if nothing was
 
-	// Changes since then. The first taken of them are in a commit under way.
-	changes []change
-	taken   int
-	version int            // counts changes
-	idle    *time.Duration // SetIdleTimeout; 0 for a browser session's default
-	renew   bool
-	doomed  []string // IDs whose records are to be deleted
-	epoch   int      // counts Destroy, so that a commit under way notices
+	doomed   []string // IDs whose records are to be deleted
+	vanished bool     // the record was found gone when nothing depended on it
 
 	cookie        cookieState
-	expireAs      *cookie.Attributes // those of the destroyed record
-	headerSent    bool
-	detached      bool
-	offline       bool // in the error handler, or finished: no more I/O
-	finished      bool
+	made          bool                // this request gave the record its ID
+	alive         bool                // the last commit has found the record alive
+	expireAs      []cookie.Attributes // those of the destroyed records
 	err           error
 	endedByReload bool // err is a Reload's, which had nothing to save
+
+	// Room for the first of each, so that a usual request allocates no more.
+	room struct {
+		presented         [1]cookie.Signed
+		loaded, committed view
+		asked             pending
+		change            [1]change
+	}
+	askedUsed, roomUsed bool
 }
 
 // lockLoaded locks s with its record loaded. The caller unlocks s.mu.
 func (s *Session) lockLoaded() {
 	s.mu.Lock()
 	s.used = true
-	for !s.loaded {
-		if s.offline {
-			s.loaded = true
-			return
+	for s.load != loadedNow {
+		switch {
+		case s.response >= refused:
+			s.load = loadedNow
+			s.neverLoadedLocked()
+		case s.load == loading:
+			s.awaitLoadLocked()
+		default:
+			s.loadLocked()
 		}
-		if under := s.loading; under != nil {
-			s.mu.Unlock()
-			<-under
-			s.mu.Lock()
-			continue
-		}
-		s.loadLocked()
+	}
+}
+
+// neverLoadedLocked says so where a session is first used too late to load it:
+// its reads must not pass for those of a visitor without one.
+func (s *Session) neverLoadedLocked() {
+	if s.presentLocked(); s.response == finished && len(s.presented) > 0 && s.err == nil {
+		s.failLocked(&opError{"first use", ErrFinished})
+		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
+			l.LogAttrs(ctx, slog.LevelError, "session: first used after its handler has returned, nothing was loaded")
+		})
+	}
+}
+
+// awaitLoadLocked waits for the goroutine that loads. It unlocks s.mu meanwhile.
+// A store that uses the session it is to load would wait for itself; so nobody
+// waits longer than a load may take.
+func (s *Session) awaitLoadLocked() {
+	under := s.loadDone
+	s.mu.Unlock()
+	t := time.NewTimer(s.m.cfg.StoreTimeout)
+	defer t.Stop()
+	late := false
+	select {
+	case <-under:
+	case <-t.C:
+		late = true
+	}
+	s.mu.Lock()
+	if late && s.load == loading {
+		s.load = loadedNow
+		s.failLocked(&opError{"load", context.DeadlineExceeded})
 	}
 }
 
@@ -86,12 +127,12 @@ func (s *Session) lockLoaded() {
 // store works.
 func (s *Session) loadLocked() {
 	s.presentLocked()
-	if s.presented == "" {
-		s.loaded = true
+	if len(s.presented) == 0 {
+		s.load = loadedNow
 		return
 	}
-	id, done := s.presented, make(chan struct{})
-	s.loading = done
+	presented, done := s.presented, make(chan struct{})
+	s.load, s.loadDone = loading, done
 	s.mu.Unlock()
 	defer close(done)
 	returned := false
@@ -99,41 +140,41 @@ func (s *Session) loadLocked() {
 		if !returned { // a store that panics has failed; nobody may wait for it
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.loading, s.loaded = nil, true
+			s.load = loadedNow
 			s.failLocked(&opError{"load", errPanic})
 		}
 	}()
-	rec, err := s.m.engine.load(s.r.Context(), id)
+	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented)
 	returned = true
 	s.mu.Lock()
-	s.loading = nil
-	if s.loaded { // by a Destroy meanwhile, which needs no record
+	if s.load == loadedNow { // by a Destroy meanwhile, which needs no record
 		return
 	}
-	s.loaded = true
+	s.load = loadedNow
 	switch {
 	case errors.Is(err, ErrNotFound):
 		// The ID is never adopted, and its cookie is left alone: a parallel
 		// login may just have replaced it.
+		s.superseded = renewedSince(s.began, rec, err)
 	case err != nil:
 		s.failLocked(&opError{"load", err})
 	default:
-		s.id, s.existed = id, true
-		s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
-		if s.resign {
+		s.room.loaded = view{presented[which].ID, rec}
+		s.rec, s.existed = &s.room.loaded, true
+		if presented[which].Old {
 			s.cookie = cookieState{send: true, refreshOnly: true}
 		}
 	}
 }
 
-// presentLocked finds the session ID in the request's cookies.
+// presentLocked finds the session IDs in the request's cookies.
 func (s *Session) presentLocked() {
 	lines := s.r.Header["Cookie"]
-	if len(lines) == 0 {
+	if len(lines) == 0 || s.presented != nil {
 		return
 	}
 	var bad int
-	s.presented, s.resign, bad = s.m.codec.Find(lines, s.m.cfg.Cookie.Name)
+	s.presented, bad = s.m.codec.Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
 	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
@@ -151,14 +192,27 @@ func (s *Session) lockForChange() bool {
 // rejectChangeLocked reports whether a change comes too late.
 func (s *Session) rejectChangeLocked() bool {
 	s.endedByReload = false
-	if s.finished {
+	if s.calls.Inside(call.again) { // what the function changed when it ran first, counts
+		return true
+	}
+	if s.response == finished {
 		if s.err == nil {
 			s.err = ErrFinished
 		}
-		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: changed after its handler has returned, change dropped")
+		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
+			l.LogAttrs(ctx, slog.LevelError, "session: changed after its handler has returned, change dropped")
+		})
 		return true
 	}
-	return s.err != nil || s.offline
+	return s.err != nil || s.response >= refused
+}
+
+// logUnlocked lets log write with s.mu unlocked, and locks it again: a logger may
+// read the session. So it comes last in what is done under one lock.
+func (s *Session) logUnlocked(log func(ctx context.Context, l *slog.Logger)) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	log(s.r.Context(), s.m.cfg.Logger)
 }
 
 // failLocked keeps the first error.
@@ -173,7 +227,14 @@ func (s *Session) failLocked(err error) {
 func (s *Session) ID() string {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	return s.id
+	return s.idLocked()
+}
+
+func (s *Session) idLocked() string {
+	if s.rec == nil {
+		return ""
+	}
+	return s.rec.id
 }
 
 // Handle names the session without giving access to it, "" until there is a
@@ -196,7 +257,10 @@ func (s *Session) Handle() string {
 func (s *Session) CreatedAt() time.Time {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	t, _ := s.base.Created()
+	if s.rec == nil {
+		return time.Time{}
+	}
+	t, _ := s.rec.Created()
 	return t
 }
 
@@ -212,10 +276,13 @@ func (s *Session) CreatedAt() time.Time {
 func (s *Session) RenewedAt() time.Time {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	if s.renew {
+	switch {
+	case s.rec == nil:
+		return time.Time{}
+	case s.inflight.renews() || s.next.renews():
 		return time.Now()
 	}
-	return s.base.Renewed()
+	return s.rec.Renewed()
 }
 
 // IsNew reports whether there was no record when the request began.
@@ -229,47 +296,55 @@ func (s *Session) IsNew() bool {
 func (s *Session) Keys() []string {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	d := s.base.Clone()
-	for _, c := range s.changes {
-		d.Set(c.name, c.value)
+	var d row.Row
+	if s.rec != nil {
+		d = s.rec.Clone()
 	}
+	s.inflight.applyTo(&d)
+	s.next.applyTo(&d)
 	return d.Keys()
 }
 
 // getLocked returns the value of a key as JSON, nil if absent.
 func (s *Session) getLocked(name string) []byte {
-	for i := len(s.changes) - 1; i >= 0; i-- {
-		if s.changes[i].name == name {
-			return s.changes[i].value
+	for _, p := range [...]*pending{s.next, s.inflight} {
+		if value, changed := p.value(name); changed {
+			return value
 		}
 	}
-	if row.Bookkeeping(name) {
+	if s.rec == nil || row.Bookkeeping(name) {
 		return nil
 	}
-	return s.base.Get(name)
+	return s.rec.Get(name)
 }
 
-// putLocked records a change.
+// putLocked records a change, also one to the value that is known: another request
+// may have stored something else meanwhile.
 func (s *Session) putLocked(c change) {
-	if s.id == "" && s.headerSent && s.taken == 0 { // else its creation is under way
+	if s.calls.Inside(func(under call) bool { return under.first() && under.key == c.name }) {
+		s.failLocked(invalid(c.name, "a function of Key.Update changes its own key; let it return the value"))
+		return
+	}
+	if s.rec == nil && c.value != nil && s.response >= headerSent && !s.inflight.creates() {
 		s.tooLateLocked("a new session")
 		return
 	}
-	s.version++
-	if c.update == nil { // what it replaces need not be kept
-		for i := len(s.changes) - 1; i >= s.taken; i-- {
-			if s.changes[i].name == c.name {
-				s.changes = slices.Delete(s.changes, i, i+1)
-			}
-		}
+	if s.next == nil && !s.askedUsed {
+		s.askedUsed, s.room.change = true, [1]change{c}
+		s.room.asked = pending{changes: s.room.change[:]}
+		s.next = &s.room.asked
+		return
 	}
-	s.changes = append(s.changes, c)
+	s.next = s.next.with(c)
 }
 
 // tooLateLocked refuses what would need a cookie that can no longer be sent.
 func (s *Session) tooLateLocked(what string) {
 	s.failLocked(&opError{what, ErrHeaderSent})
-	s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelError, "session: not saved", slog.Any("error", s.err))
+	err := s.err
+	s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
+		l.LogAttrs(ctx, slog.LevelError, "session: not saved", slog.Any("error", err))
+	})
 }
 
 // Renew gives the session a new ID and keeps its data and expiry; the old ID
@@ -277,52 +352,94 @@ func (s *Session) tooLateLocked(what string) {
 // an ID that an attacker had planted before is then worth nothing (session
 // fixation). It happens when the session is committed. Without a record it does
 // nothing, for a new session gets a new ID anyway; twice is once.
+//
+// Where another request has renewed the session meanwhile (a login in two tabs,
+// a button clicked twice), a request that sets [Config.UserKey] too begins a
+// fresh session with what it sets and nothing of the old one; any other fails
+// with [ErrRenewed]. Without [Config.UserKey] nothing tells a login from another
+// renewal: then it begins fresh only where it has seen nothing of the old one.
+//
+// After the first byte it is too late: [ErrHeaderSent]. Once a [Session.Save] has
+// carried it out, the new ID is sent with whatever answers the request: the error
+// handler, after [Session.Detach], or whoever recovers from a panic.
 func (s *Session) Renew() {
 	if !s.lockForChange() {
 		return
 	}
 	defer s.mu.Unlock()
 	switch {
-	case s.id == "":
-	case s.headerSent:
+	case s.rec == nil && !s.superseded || s.inflight.renews():
+	case s.response >= headerSent:
 		s.tooLateLocked("Renew")
 	default:
-		s.renew = true
+		s.next = s.next.withRenew()
 	}
 }
 
 // Destroy deletes the record and expires the cookie, at the commit: logout. It
 // needs no load, beats an earlier Renew and drops earlier changes. A later Set
-// begins a fresh session with a new ID.
+// begins a fresh session with a new ID. It is carried out after [Session.Detach],
+// too.
+//
+// The session ends whatever its ID was or becomes: a renewal by another request,
+// a quarter of an hour ago at most or in the same moment, does not save it, nor
+// does one that is still to come. Where a browser sends several session cookies
+// that verify, all of their sessions end (with [FormatExpress] the first cookie
+// alone counts, as there).
 func (s *Session) Destroy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = true
-	if s.finished || s.offline {
+	if s.response >= refused || s.calls.Inside(call.again) {
 		s.rejectChangeLocked()
 		return
 	}
-	if !s.loaded {
-		if s.loading == nil {
-			s.presentLocked()
+	known := s.load == loadedNow && s.err == nil && !s.superseded
+	if s.load == unloaded {
+		s.presentLocked()
+	}
+	if s.load != loadedNow {
+		s.existed, s.load = len(s.presented) > 0, loadedNow
+	}
+	s.doomLocked(s.idLocked())
+	if !known || s.othersLocked() {
+		for _, p := range s.presented {
+			s.doomLocked(p.ID)
 		}
-		s.id, s.existed = s.presented, s.presented != ""
-		s.loaded = true
 	}
-	if s.id != "" {
-		s.doomed = append(s.doomed, s.id)
-		a := s.attributesLocked() // a browser drops only a cookie of the same domain and path
-		s.expireAs = &a
-	}
-	s.epoch++
+	s.presented, s.superseded = s.presented[:0], false // a later Set begins anew
 	s.forgetLocked()
+}
+
+// doomLocked notes that the record of id is to be deleted.
+func (s *Session) doomLocked(id string) {
+	if id == "" || slices.Contains(s.doomed, id) {
+		return
+	}
+	var a cookie.Attributes
+	if len(s.expireAs) == 0 {
+		a = s.attributesLocked() // first: it may unlock s
+	}
+	s.doomed = append(s.doomed, id)
+	if len(s.expireAs) == 0 {
+		s.expireAs = append(s.expireAs, a) // a browser drops only a cookie of the same domain and path
+		if a.Domain != "" && s.othersLocked() {
+			a.Domain = "" // from before Cookie.Domain was set
+			s.expireAs = append(s.expireAs, a)
+		}
+	}
+}
+
+// othersLocked reports whether the request has come with a cookie of another session
+// than its record's.
+func (s *Session) othersLocked() bool {
+	id := s.idLocked()
+	return len(s.presented) > 1 || len(s.presented) == 1 && id != "" && s.presented[0].ID != id
 }
 
 // forgetLocked leaves s without a record.
 func (s *Session) forgetLocked() {
-	s.version++
-	s.id, s.base, s.left, s.newborn = "", row.Row{}, 0, false
-	s.changes, s.taken, s.idle, s.renew = nil, 0, nil, false
+	s.rec, s.inflight, s.next, s.made = nil, nil, nil, false
 	s.cookie = cookieState{expire: s.cookie.expire}
 }
 
@@ -330,7 +447,9 @@ func (s *Session) forgetLocked() {
 // cookie.maxAge) and lets it count from now, even if that is sooner. It is kept
 // in the record. d <= 0 returns to [Config.IdleTimeout]; over 400 days, the
 // most that browsers keep a cookie, is an error ([ErrInvalid]). Milliseconds
-// are the unit; less is one. On its own it creates no record.
+// are the unit; less is one. On its own it creates no record. Should a slow
+// request of before extend the session by more, the next request that uses it
+// shortens it again.
 func (s *Session) SetIdleTimeout(d time.Duration) {
 	if !s.lockForChange() {
 		return
@@ -347,119 +466,14 @@ func (s *Session) SetIdleTimeout(d time.Duration) {
 	if d == 0 && !s.m.cfg.Cookie.BrowserSession {
 		d = s.m.cfg.IdleTimeout
 	}
-	if now, own := s.base.MaxAge(); s.id != "" && s.idle == nil && own == (d > 0) && now == d {
-		return
-	}
-	s.idle = &d
-}
-
-// Save commits now what would be committed at the first byte of the response:
-// for long streams, or to handle a failure oneself. It returns [Session.Err];
-// the response is still the error handler's if the header has not been sent.
-//
-// ctx bounds only the wait: when it ends Save returns its error and the commit
-// goes on, bounded by [Config.StoreTimeout].
-func (s *Session) Save(ctx context.Context) error {
-	if ctx.Done() == nil {
-		return s.commit(false)
-	}
-	type result struct {
-		err      error
-		panicked any
-	}
-	done := make(chan result, 1)
-	go func() {
-		res := result{err: errPanic}
-		defer func() {
-			res.panicked = recover() // or it would end the program
-			done <- res
-		}()
-		res.err = s.commit(false)
-	}()
-	select {
-	case res := <-done:
-		if res.panicked != nil {
-			panic(res.panicked)
-		}
-		return res.err
-	case <-ctx.Done():
-		return &opError{"Save", context.Cause(ctx)}
-	}
-}
-
-// Reload fetches the record again, keeping changes that are not committed yet:
-// for streams and sockets that outlive other requests. It returns
-// [ErrDestroyed] if the session has ended or been renewed meanwhile; from then
-// on it is empty and refuses changes. A response that has begun may then end as
-// usual, unless something was lost that was to be saved. Any other error leaves the session as it
-// was and does not stick. Reload does not extend the session's life; a commit
-// does. Without a record it does nothing.
-//
-// ctx bounds the load, besides [Config.StoreTimeout]; a commit of this request
-// that is under way comes first.
-func (s *Session) Reload(ctx context.Context) error {
-	s.lockLoaded()
-	id, epoch, err, offline := s.id, s.epoch, s.err, s.offline
-	s.mu.Unlock()
-	if err != nil || id == "" || offline {
-		return err
-	}
-	// Not while a commit changes the ID or the data.
-	s.saving.Lock()
-	defer s.saving.Unlock()
-	s.mu.Lock()
-	id = s.id
-	s.mu.Unlock()
-	if id == "" {
-		return nil
-	}
-	lctx, cancel := context.WithTimeout(ctx, s.m.cfg.StoreTimeout)
-	defer cancel()
-	rec, err := s.m.engine.fetch(lctx, id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.epoch != epoch: // destroyed by this request itself
-		return nil
-	case errors.Is(err, ErrNotFound):
-		s.endedByReload = s.err == nil && len(s.changes) == 0 && s.idle == nil && !s.renew
-		s.forgetLocked()
-		s.failLocked(&opError{"Reload", ErrDestroyed})
-		return s.err
-	case err != nil:
-		return &opError{"Reload", err}
-	}
-	s.base, s.left, s.asOf, s.newborn = rec.Row, rec.left, rec.asOf, rec.newborn
-	return s.replayLocked()
-}
-
-// replayLocked makes the changes again on a newer record. It unlocks s.mu while
-// an application's function runs.
-func (s *Session) replayLocked() error {
-	for {
-		base, pending, version := s.base, slices.Clone(s.changes), s.version
-		err := s.unlocked(func() error { return rebase(base.Clone(), pending) })
-		if err != nil {
-			s.failLocked(err)
-			return err
-		}
-		if s.version == version {
-			s.changes = pending
-			return nil
-		}
-	}
-}
-
-// unlocked calls f with s.mu unlocked and locks it again, even if f panics.
-func (s *Session) unlocked(f func() error) error {
-	s.mu.Unlock()
-	defer s.mu.Lock()
-	return f()
+	s.next = s.next.withIdle(&d)
 }
 
 // Detach leaves this response to the handler: nothing more is saved, no cookie
 // is sent, and the page passes even if the session could not be loaded. For
-// pages that must appear in an outage.
+// pages that must appear in an outage. Two things go on: [Session.Destroy] is
+// carried out and expires the cookie, and an ID that an earlier [Session.Save] of
+// this request has made is sent, for nobody else will send it.
 func (s *Session) Detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -468,7 +482,7 @@ func (s *Session) Detach() {
 
 // Err returns the first error of loading, changing or saving, nil if there was
 // none. It sticks, as in [bufio.Writer]. Nobody has to look at it: a response
-// whose session has an error is the error handler's.
+// whose session has an error is the error handler's, or cut off if it has begun.
 func (s *Session) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -64,7 +64,7 @@ func (b *browser) serve(h http.HandlerFunc) *response {
 
 // send is serve for a request that has more than the cookie.
 func (b *browser) send(r *http.Request, h http.HandlerFunc) *response {
-	resp := ask(b.m.Handler(h), r)
+	resp := askBroken(b.m.Handler(h), r)
 	if line := resp.setCookie(); line != "" {
 		b.cookie, _, _ = strings.Cut(line, ";")
 		if resp.sent() == "expired" {
@@ -140,8 +140,29 @@ func increment(s *session.Session) { countKey.Update(s, func(n int) int { return
 func ask(h http.Handler, r *http.Request) *response {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
+	return recorded(w)
+}
+
+func recorded(w *httptest.ResponseRecorder) *response {
 	res := w.Result()
 	return &response{status: res.StatusCode, header: res.Header, trailer: res.Trailer, body: w.Body.String()}
+}
+
+// askBroken is ask for a response that may be aborted, which is its error then, as
+// a browser sees a broken connection.
+func askBroken(h http.Handler, r *http.Request) (resp *response) {
+	w := httptest.NewRecorder()
+	defer func() {
+		v := recover()
+		if v != nil && v != http.ErrAbortHandler { // as net/http compares it
+			panic(v)
+		}
+		if resp = recorded(w); v != nil {
+			resp.err = http.ErrAbortHandler
+		}
+	}()
+	h.ServeHTTP(w, r)
+	return nil
 }
 
 // request returns one that has nothing but a cookie, "" for none.

@@ -30,8 +30,8 @@ const (
 // more. The packages of examples/ share one line.
 var mayImport = map[string][]string{
 	".": {
-		"internal/backoff", "internal/batch", "internal/cookie", "internal/gate", "internal/jsonobj", "internal/pgrun",
-		"internal/pgtable", "internal/row", "internal/seal", "internal/tablestats", "internal/turn", pgx, securecookie,
+		"internal/backoff", "internal/batch", "internal/cookie", "internal/gate", "internal/jsonobj", "internal/mark", "internal/pgrun",
+		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/tablestats", "internal/turn", pgx, securecookie,
 	},
 	"sessionadmin": {".", "internal/tablestats", pgx},
 	"sessiontest":  {"."},
@@ -45,7 +45,9 @@ var mayImport = map[string][]string{
 	"internal/backoff":    {},
 	"internal/gate":       {},
 	"internal/batch":      {},
-	"internal/tablestats": {pgx},
+	"internal/tablestats": {"internal/mark", pgx},
+	"internal/mark":       {},
+	"internal/reentry":    {},
 	"internal/pgrun":      {"internal/backoff", pgx},
 	"internal/pgtable":    {"internal/backoff", "internal/pgrun", "internal/row", pgx},
 
@@ -53,6 +55,7 @@ var mayImport = map[string][]string{
 	"internal/pgtest":      {pgx},
 	"internal/exampletest": {"internal/pgtest", pgx},
 	"internal/checks":      {},
+	"internal/explore":     {},
 }
 
 // TestImports holds the packages of the module to the table, on each system
