@@ -4,7 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"regexp"
+	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,12 +19,14 @@ const (
 	sqlReset = `SELECT pg_stat_statements_reset(0, (SELECT oid FROM pg_database WHERE datname = $1), 0)`
 
 	// Statements of the harness itself run in other databases or are marked.
-	sqlCount = `SELECT upper(split_part(ltrim(query), ' ', 1)), sum(calls)::int, sum(rows)::int,
-			COALESCE(sum(rows) FILTER (WHERE query ~* '(data|sess)[ =]+[$E]'), 0)::int
+	sqlCount = `SELECT query, calls::int, rows::int, query ~* '(data|sess)[ =]+[$E]'
 		FROM pg_stat_statements
-		WHERE dbid = (SELECT oid FROM pg_database WHERE datname = $1) AND query NOT LIKE '%harness%'
-		GROUP BY 1`
+		WHERE dbid = (SELECT oid FROM pg_database WHERE datname = $1) AND query NOT LIKE '%harness%'`
 )
+
+// changing finds what a statement that begins with WITH does in its parts. FOR
+// UPDATE and DO UPDATE stand elsewhere.
+var changing = regexp.MustCompile(`(?i)[()]\s*(INSERT|UPDATE|DELETE)\b`)
 
 // server is a PostgreSQL of this run's own, which counts statements and can be
 // stopped.
@@ -131,9 +137,31 @@ func query[T any](ctx context.Context, d *database, sql string) (value T, err er
 
 // counts are what an application has asked of its database.
 type counts struct {
-	calls map[string]int // by the statement's first word
-	rows  int            // inserted, updated or deleted
+	calls map[string]int // by what the statement does
+	rows  int            // inserted, updated or deleted; of a statement that does several things, by the last
 	full  int            // of these, with their data
+}
+
+// verb says what a statement does: its first word, for one that begins with WITH
+// what is in its parts, like "UPDATE and INSERT in one".
+func verb(query string) string {
+	first := strings.ToUpper(strings.Fields(query + " ?")[0])
+	if first != "WITH" {
+		return first
+	}
+	var does []string
+	for _, m := range changing.FindAllStringSubmatch(query, -1) {
+		if v := strings.ToUpper(m[1]); !slices.Contains(does, v) {
+			does = append(does, v)
+		}
+	}
+	switch len(does) {
+	case 0:
+		return "SELECT"
+	case 1:
+		return does[0]
+	}
+	return strings.Join(does, " and ") + " in one"
 }
 
 func (c counts) total() (n int) {
@@ -143,23 +171,31 @@ func (c counts) total() (n int) {
 	return n
 }
 
-// String is like "SELECT, DELETE, 2 INSERT".
+// String is like "SELECT, DELETE, 2 INSERT": reads first, then by the alphabet.
 func (c counts) String() string {
 	text := ""
-	for _, verb := range []string{"SELECT", "WITH", "DELETE", "INSERT", "UPDATE"} {
-		n := c.calls[verb]
-		if n == 0 {
-			continue
-		}
+	for _, v := range slices.SortedFunc(maps.Keys(c.calls), readsFirst) {
 		if text != "" {
 			text += ", "
 		}
-		if n > 1 {
+		if n := c.calls[v]; n > 1 {
 			text += fmt.Sprint(n, " ")
 		}
-		text += verb
+		text += v
 	}
 	return text
+}
+
+func readsFirst(a, b string) int {
+	switch {
+	case a == b:
+		return 0
+	case a == "SELECT":
+		return -1
+	case b == "SELECT":
+		return 1
+	}
+	return strings.Compare(a, b)
 }
 
 // count counts the statements that f causes.
@@ -175,18 +211,22 @@ func (d *database) count(ctx context.Context, f func() error) (counts, error) {
 	if err != nil {
 		return c, err
 	}
-	var verb string
-	var calls, changed, full int
-	_, err = pgx.ForEachRow(rows, []any{&verb, &calls, &changed, &full}, func() error {
-		switch verb {
+	var text string
+	var calls, changed int
+	var full bool
+	_, err = pgx.ForEachRow(rows, []any{&text, &calls, &changed, &full}, func() error {
+		v := verb(text)
+		c.calls[v] += calls
+		switch kind, _, _ := strings.Cut(v, " "); kind {
 		case "SELECT":
-		case "INSERT", "UPDATE", "DELETE", "WITH":
+		case "INSERT", "UPDATE", "DELETE":
 			c.rows += changed
-			c.full += full
+			if full {
+				c.full += changed
+			}
 		default:
-			return fmt.Errorf("a statement of a kind that is not expected: %s", verb)
+			return fmt.Errorf("a statement of a kind that is not expected: %s", v)
 		}
-		c.calls[verb] = calls
 		return nil
 	})
 	return c, err

@@ -29,7 +29,7 @@ func TestRun(t *testing.T) {
 		{row: "unused", prefix: "none"},
 		{row: "read", prefix: "SELECT"},
 		{row: "sliding", prefix: "0; 1 if the last write is two minutes old, the expiry only"},
-		{row: "renew", prefix: "SELECT, UPDATE", suffix: "; data kept"},
+		{row: "renew", prefix: "SELECT, UPDATE and INSERT in one", suffix: "; data kept"},
 		{row: "cache", prefix: "`no-store`", suffix: ", on a public page too"},
 		{row: "late", prefix: "saved"},
 		{row: "rotation", prefix: "old secret accepted", suffix: ", signed anew at the next use"},
@@ -57,6 +57,26 @@ func TestRun(t *testing.T) {
 			if table.Cell(row.Name, library) == "" {
 				t.Errorf("%s, %s: got no result, want one", row.Name, library)
 			}
+		}
+	}
+}
+
+// A statement that begins with WITH is named by what it does.
+func TestVerb(t *testing.T) {
+	for _, tt := range []struct{ query, want string }{
+		{"SELECT $1 FROM t", "SELECT"},
+		{"\n\tdelete\nFROM t WHERE EXISTS (SELECT FROM u FOR UPDATE)", "DELETE"},
+		{"INSERT INTO t (a) VALUES ($1) ON CONFLICT (a) DO UPDATE SET a = $1", "INSERT"},
+		{"WITH v AS (SELECT $1) SELECT FROM t, v FOR NO KEY UPDATE", "SELECT"},
+		{"WITH v AS MATERIALIZED (SELECT FROM t FOR UPDATE SKIP LOCKED), u AS (UPDATE t SET a = $1 FROM v RETURNING $2) SELECT FROM u", "UPDATE"},
+		{"WITH v AS (SELECT FROM t) DELETE FROM t USING v", "DELETE"},
+		{"with moved as ( update t SET a = $1 RETURNING $2)\n\tINSERT INTO t (a) SELECT $3 FROM moved", "UPDATE and INSERT in one"},
+		{"WITH a AS (DELETE FROM t), b AS (DELETE FROM u) INSERT INTO t DEFAULT VALUES", "DELETE and INSERT in one"},
+		{"CREATE TABLE t ()", "CREATE"},
+		{"", "?"},
+	} {
+		if got := measure.Verb(tt.query); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.query, got, tt.want)
 		}
 	}
 }
