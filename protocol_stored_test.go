@@ -223,3 +223,33 @@ func TestProtocolChangeToWhatWasLoadedAtTheEnd(t *testing.T) {
 		})
 	})
 }
+
+// An idle timeout alone makes no record, also where it is saved, by itself or beside
+// a logout: it waits for the one that comes later.
+func TestProtocolIdleTimeoutWaitsForTheRecord(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newHookedStore()
+			b := &browser{m: newManager(t, store, session.Config{})}
+			want := ""
+			if before {
+				b, want = login(t, b.m), "Delete"
+				store.took()
+			}
+			b.visit(func(s *session.Session) {
+				if before {
+					s.Destroy()
+				}
+				s.SetIdleTimeout(30 * 24 * time.Hour)
+				if err := s.Save(t.Context()); err != nil {
+					t.Errorf("Save: got %v, want no error", err)
+				}
+				wantCalls(t, "Save of a timeout", store, want)
+				userKey.Set(s, "ada")
+			})
+			if got, want := store.ttl(t), 30*24*time.Hour; got != want {
+				t.Errorf("after a logout %t: time left: got %v, want %v", before, got, want)
+			}
+		})
+	}
+}

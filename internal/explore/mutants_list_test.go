@@ -12,6 +12,8 @@ type mutant struct {
 
 // mutants are one in about each decision of the code that rules depend on.
 var mutants = []mutant{
+	{file: "commit.go", old: "s.next = s.next.withIdle(p.asked.idle)", new: "_ = s.next", off: "a timeout waits for its record"},
+	{file: "session.go", old: "if !known || s.othersLocked() {", new: "if !known {", off: "every cookie's session ends"},
 	{file: "commit.go", old: "noCookie: late || at.early", new: "noCookie: late", off: "an early save's touch is made up for"},
 	{file: "commit.go", old: "late: late, noCookie", new: "late: false, noCookie", off: "what comes after the header is late"},
 	{file: "commit.go", old: "return s.failedLocked(p, err)", new: "_ = s.failedLocked(p, err); s.err = nil; return nil", off: "a save that fails is an error answer"},
