@@ -251,9 +251,6 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })
 		}
 	}
-	if out.fresh && p.rec != nil {
-		s.superseded = true // and Destroy ends that one as well
-	}
 	s.inflight, s.rec = nil, out.rec
 	if s.rec == nil && p.asked.idle != nil && s.next.idleTimeout() == nil {
 		s.next = s.next.withIdle(p.asked.idle) // for the record that may still come

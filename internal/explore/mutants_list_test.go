@@ -25,7 +25,6 @@ var mutants = []mutant{
 	{file: "commit.go", old: "case nothing && err != nil:\n\t\treturn err\n\t}", new: "case nothing:\n\t\treturn err\n\t}", off: "a first use after the first byte extends", rule: "R6"},
 	{file: "commit.go", old: "\t\t\ts.doomLocked(out.rec.id)\n", new: "", off: "Destroy during a save ends what that made"},
 	{file: "commit.go", old: "\t\ts.made = true\n", new: "\t\ts.made = false\n", off: "an ID that was made is known as such"},
-	{file: "commit.go", old: "s.superseded = true // and Destroy", new: "s.superseded = false // and Destroy", off: "Destroy after a fresh login ends the renewed session too"},
 	{file: "commit.go", old: "\ts.alive = false\n", new: "", off: "what an earlier commit has found alive may be dead"},
 	{file: "commit.go", old: "\t\ts.failLocked(&opError{\"Reload\", ended})\n", new: "\t\t_ = ended\n", off: "Reload of an ended session is an error"},
 	{file: "headers.go", old: "if s.made && s.cookie.send {", new: "if false && s.made {", off: "errors and panics carry a made ID", rule: "R5"},
