@@ -45,7 +45,8 @@ type Session struct {
 	detached bool
 
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
-	superseded bool            // it was renewed while this request was under way
+	marked     bool            // none of them is live, and one was renewed within a mark's life
+	superseded bool            // that was while this request was under way
 
 	// What is stored, and what is not yet. These three point to values that
 	// never change: whoever went away with one sees by the pointer whether it is
@@ -155,7 +156,7 @@ func (s *Session) loadLocked() {
 	case errors.Is(err, ErrNotFound):
 		// The ID is never adopted, and its cookie is left alone: a parallel
 		// login may just have replaced it.
-		s.superseded = renewedSince(s.began, rec, err)
+		s.marked, s.superseded = errors.Is(err, ErrRenewed), renewedSince(s.began, rec, err)
 	case err != nil:
 		s.failLocked(&opError{"load", err})
 	default:
@@ -394,7 +395,7 @@ func (s *Session) Destroy() {
 		s.rejectChangeLocked()
 		return
 	}
-	known := s.load == loadedNow && s.err == nil && !s.superseded
+	known := s.load == loadedNow && s.err == nil && !s.superseded && !s.marked
 	if s.load == unloaded {
 		s.presentLocked()
 	}

@@ -178,6 +178,19 @@ var known = []struct {
 		config stray
 		A: renew, save, destroy
 		A  begins with ID1; renew`},
+	{"a logout that comes later than the grace, with an ID that it has looked for", `
+		setup fresh
+		A: 11s later, get, destroy
+		B: renew
+		fault: B 2 late
+		B  begins with ID1; renew
+		B  Load ID1
+		B  comes to Update
+		B  Update ID1 to ID2
+		A  begins with ID1; get
+		A  Load ID1 fails
+		A  destroy; sends 200; ends
+		B  sends 503; ends`},
 	{"a login meets a login", `
 		setup fresh
 		A: login

@@ -24,12 +24,31 @@ func (w *wish) topic() Call {
 // acknowledge what was asked for before. It is stored if the session's record
 // held it at some moment between the call and the acknowledgment: what comes
 // later may be somebody else's. Counts of Update are compared with what the
-// request's own writes added.
+// request's own writes added. A creation without an answer is repeated under its ID,
+// also where a Revoke has ended the first one meanwhile: then the ID does not say
+// which of the two sessions a record is, and the request is left out.
 func acknowledgedIsStored(h *History, breach func(string, ...any)) {
 	for _, r := range h.requests() {
+		if r.createsTwice(h) {
+			continue
+		}
 		r.keepsWishes(h, breach)
 		r.onlyItsOwn(h, breach)
 	}
+}
+
+// createsTwice reports whether the request has made the same ID twice.
+func (r *request) createsTwice(h *History) bool {
+	made := map[string]bool{}
+	return slices.ContainsFunc(r.events, func(i int) bool {
+		e := &h.Events[i]
+		if e.Kind != Stores || e.Op.Name != "Create" || !e.Op.Done {
+			return false
+		}
+		before := made[e.Op.ID]
+		made[e.Op.ID] = true
+		return before
+	})
 }
 
 // keepsWishes goes through a request from acknowledgment to acknowledgment. One
