@@ -13,6 +13,7 @@ type mutant struct {
 // mutants are one in about each decision of the code that rules depend on.
 var mutants = []mutant{
 	{file: "commit.go", old: "s.next = s.next.withIdle(p.asked.idle)", new: "_ = s.next", off: "a timeout waits for its record"},
+	{file: "session.go", old: "&& !s.superseded && !s.marked\n", new: "&& !s.superseded\n", off: "a logout follows a mark that it has met"},
 	{file: "session.go", old: "if !known || s.othersLocked() {", new: "if !known {", off: "every cookie's session ends"},
 	{file: "commit.go", old: "noCookie: late || at.early", new: "noCookie: late", off: "an early save's touch is made up for"},
 	{file: "commit.go", old: "late: late, noCookie", new: "late: false, noCookie", off: "what comes after the header is late"},
@@ -37,7 +38,7 @@ var mutants = []mutant{
 	{file: "state.go", old: "\t\t\tc.value = v\n", new: "\t\t\t_ = v\n", off: "an Update counts from another record's value"},
 	{file: "state.go", old: "\tq.renew = true\n", new: "\tq.renew = p.renews()\n", off: "Renew renews"},
 	{file: "state.go", old: "\t\t\tc.value = v\n\t\t}\n\t\td.Set(c.name, c.value)\n", new: "\t\t\tc.value = v\n\t\t}\n", off: "an Update that is made again sees those before it"},
-	{file: "session.go", old: "s.superseded = renewedSince(s.began, rec, err)", new: "s.superseded = false", off: "a renewed ID is told from an absent one", rule: "R4"},
+	{file: "session.go", old: "s.marked, s.superseded = errors.Is(err, ErrRenewed), renewedSince(s.began, rec, err)", new: "s.marked, s.superseded = errors.Is(err, ErrRenewed), false && renewedSince(s.began, rec, err)", off: "a renewed ID is told from an absent one", rule: "R4"},
 	{file: "commit.go", old: "if s.calls.Inside(call.any) {\n\t\ts.failLocked", new: "if false {\n\t\ts.failLocked", off: "re-entry is detected", rule: "R8"},
 	{file: "session.go", old: "\ts.failLocked(&opError{what, ErrHeaderSent})\n", new: "", off: "a late Renew or login aborts", rule: "R1"},
 	{file: "session.go", old: "known := s.load == loadedNow && s.err == nil && !s.superseded", new: "known := s.load == loadedNow && s.err == nil", off: "Destroy ends a session renewed meanwhile"},
