@@ -9,6 +9,9 @@ import (
 // one that happened meanwhile: its cookie may be on its way.
 const renewedLately = 10 * time.Second
 
+// markLife is how long a renewal leaves word of where the session went.
+const markLife = 15 * time.Minute
+
 // deadStaysDead is R2. The header leaves in the step of the last store
 // operation before it, so what is live at the header was live there. An ID that
 // the request made itself, and somebody else ended, is harmless. So is one whose
@@ -34,15 +37,19 @@ func (r *request) made(h *History, id string) bool {
 	})
 }
 
-// endedBy returns who ended the record of an ID, -1 if nobody did.
+// endedBy returns who ended the record of an ID, -1 if nobody did: one that has
+// expired was alive at the last store operation before.
 func (h *History) endedBy(id string) int {
 	was := false
+	var expires time.Duration
 	for i := range h.Events {
-		_, is := h.Events[i].Table.Find(id)
-		if was && !is {
+		row, is := h.Events[i].Table.Find(id)
+		if was && !is && h.Events[i].At < expires {
 			return h.Events[i].Actor
 		}
-		was = is
+		if was = is; is {
+			expires = row.Expires
+		}
 	}
 	return -1
 }
@@ -55,6 +62,9 @@ func logoutWins(h *History, breach func(string, ...any)) {
 			continue
 		}
 		r.dropsCookie(h, asked, breach)
+		if renewed := h.renewedBy(r.begin.ID, r.actor); renewed >= 0 && h.Events[renewed].At < r.begin.At-markLife {
+			continue // nobody knows any more where the session went
+		}
 		ended := []int{h.lineage(r.begin.ID)}
 		for _, i := range r.events {
 			if e := &h.Events[i]; i < asked && e.Kind == Stores && e.Op.Done && e.Op.Name == "Create" {
