@@ -2,19 +2,19 @@ package pgrun
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// How late reads end.
+//
 // pgx answers a context that ends by closing the connection: of 70 timeouts each
 // cost a connection. So a statement runs without a deadline, and shortly before
 // its caller's it is cancelled in the server, which leaves the connection whole.
 //
 // To cancel costs the server a process, and so does a new connection. Where many
-// statements are late at once (a table is locked, the disk is slow) the server
+// reads are late at once (a table is locked, the disk is slow) the server
 // has no time for either, and what is not answered in time must not be thrown
 // away, or every connection that is lost costs one more process. Hence
 //
@@ -47,9 +47,7 @@ const (
 	askAgain = 200 * time.Millisecond
 )
 
-var errNoAnswer = errors.New("the statement ended without an answer")
-
-// canceller cancels late statements.
+// canceller cancels late reads.
 type canceller struct {
 	turns chan struct{}
 	cost  atomic.Int64 // of bringing a statement's connection home, in nanoseconds
@@ -74,50 +72,29 @@ func (c *canceller) paid(cost time.Duration) {
 	}
 }
 
-// statement is one that runs on a connection of its own.
-type statement struct {
-	conn  *pgxpool.Conn
-	ended chan struct{} // closed when it has come back; err and panicked are set then
-
-	err      error
-	panicked any
-	dead     bool // set by release: its connection did not survive
-}
-
-// start runs f, which uses conn, in a goroutine. After it has ended release must
-// be called.
-func start(conn *pgxpool.Conn, f func() error) *statement {
-	s := &statement{conn: conn, ended: make(chan struct{})}
-	go func() {
-		defer close(s.ended)
-		s.err = errNoAnswer // also after runtime.Goexit
-		defer func() {
-			// A tracer may panic. That is its caller's, unless it has gone.
-			s.panicked = recover()
-		}()
-		s.err = f()
-	}()
-	return s
-}
-
-// release gives the connection back to the pool. One that may still be cancelled,
-// which would hit whatever runs on it next, is closed before, and so is that to
-// a standby: the primary is somewhere else now.
-func (s *statement) release(mayBeCancelled bool) {
-	conn := s.conn.Conn()
-	if (mayBeCancelled || SQLState(s.err) == "25006") && !conn.IsClosed() {
-		ctx, cancel := context.WithTimeout(context.Background(), cancelMargin)
-		defer cancel()
-		_ = conn.Close(ctx) // the pool drops it either way
+// awaitRead waits for the end of a read, which it cancels when early ends, and
+// then for patience at most. It reports whether that was enough: only then may
+// its caller look at s.
+func (c *canceller) awaitRead(early context.Context, s *statement, patience time.Duration) bool {
+	select {
+	case <-s.ended:
+		s.release(false)
+		return true
+	case <-early.Done():
 	}
-	s.dead = conn.IsClosed()
-	s.conn.Release()
+	if !c.cancelLate(s, patience) {
+		return false
+	}
+	if s.err != nil && (s.dead || SQLState(s.err) == "57014") { // query_canceled
+		s.err = fmt.Errorf("no answer in time: %w: %w", early.Err(), s.err)
+	}
+	return true
 }
 
-// late cancels a statement and brings its connection home, if need be after it
+// cancelLate cancels a statement and brings its connection home, if need be after it
 // has returned. It waits for patience at most, and reports whether that was
 // enough: only then may its caller look at s.
-func (c *canceller) late(s *statement, patience time.Duration) bool {
+func (c *canceller) cancelLate(s *statement, patience time.Duration) bool {
 	home := make(chan struct{})
 	go func() {
 		defer close(home)
@@ -140,6 +117,9 @@ func (c *canceller) bringHome(s *statement, patience time.Duration) {
 	begin := time.Now()
 	hard, cancel := context.WithTimeout(context.Background(), patience+homeTimeout)
 	defer cancel()
+	if s.try != nil && s.try.Hopeless() {
+		cancel() // nobody is asked for anything
+	}
 	asked := false
 	for again := askAgain; ; again *= 2 {
 		sent, err := c.request(hard, s)

@@ -1,6 +1,7 @@
 package pgrun_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -24,10 +25,17 @@ type proxy struct {
 	cost atomic.Int64 // of each, in nanoseconds
 
 	swallow atomic.Bool   // cancel requests get no further
+	mute    atomic.Bool   // nothing that the server says gets any further, not even its end
+	deaf    atomic.Bool   // nothing that clients say gets any further, new connections too
+	foreign atomic.Bool   // new connections are told another process ID than the server's, as by a pooler
 	passed  chan struct{} // gets one for each cancel request that the server has answered
+
+	held atomic.Int64 // connections whose server has gone while mute was set
 
 	cancels, now, most atomic.Int64 // all, under way, and the most at once
 	logins             atomic.Int64
+
+	conns sync.Map // client connections (net.Conn) that have logged in
 }
 
 func newProxy(t *testing.T, dbURL string) *proxy {
@@ -97,11 +105,59 @@ func (p *proxy) serve(client net.Conn, ended <-chan struct{}) {
 	if _, err := server.Write(first); err != nil {
 		return
 	}
+	p.conns.Store(client, nil)
+	defer p.conns.Delete(client)
+	gone := make(chan struct{}) // the client
 	go func() {
+		defer close(gone)
 		defer server.Close()
-		_, _ = io.Copy(server, client)
+		p.pass(server, client, &p.deaf, nil)
 	}()
-	_, _ = io.Copy(client, server)
+	var change func([]byte)
+	if p.foreign.Load() {
+		change = otherPID
+	}
+	p.pass(client, server, &p.mute, change)
+	if p.mute.Load() {
+		p.held.Add(1)
+		<-gone
+	}
+}
+
+// pass copies until one side ends, and loses everything while lose is set.
+func (p *proxy) pass(to, from net.Conn, lose *atomic.Bool, change func([]byte)) {
+	b := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(b)
+		if err != nil {
+			return
+		}
+		if change != nil {
+			change(b[:n])
+		}
+		if lose.Load() {
+			continue
+		}
+		if _, err := to.Write(b[:n]); err != nil {
+			return
+		}
+	}
+}
+
+// otherPID changes the process ID in the message that holds a connection's key.
+func otherPID(b []byte) {
+	if at := bytes.Index(b, []byte("K\x00\x00\x00\x0c")); at >= 0 && len(b) >= at+9 {
+		b[at+8] ^= 1
+	}
+}
+
+// cut breaks the clients' connections without a word; the server hears of it.
+func (p *proxy) cut() {
+	p.conns.Range(func(c, _ any) bool {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.(*net.TCPConn).Close()
+		return true
+	})
 }
 
 // wait is the fault itself: it takes its time, and others wait for that.
