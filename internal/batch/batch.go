@@ -11,6 +11,7 @@ package batch
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"slices"
 	"sync"
@@ -19,6 +20,10 @@ import (
 
 // ErrClosed is the answer to a call after Close.
 var ErrClosed = errors.New("batch: closed")
+
+// ErrNotBegun says that a call's context has ended while the call waited for a
+// slot: nothing was done for it. The error wraps the context's as well.
+var ErrNotBegun = errors.New("batch: not begun")
 
 var errNoAnswer = errors.New("batch: the shared call ended without an answer")
 
@@ -48,6 +53,7 @@ type call[Q, A any] struct {
 	question Q
 	answer   Answer[A]
 	panicked any
+	begun    bool // a slot has taken it; guarded by the group's mu
 	done     chan struct{}
 }
 
@@ -65,7 +71,8 @@ func New[Q, A any](slots, most int, alone func(context.Context, Q) (A, error), s
 }
 
 // Do returns the answer to question. When ctx ends while the call waits or is
-// shared, Do returns its error at once; a shared call goes on for the others.
+// shared, Do returns its error at once, with [ErrNotBegun] if it was still
+// waiting; a shared call goes on for the others.
 func (g *Group[Q, A]) Do(ctx context.Context, question Q) (A, error) {
 	g.mu.Lock()
 	if g.closed {
@@ -106,6 +113,11 @@ func (g *Group[Q, A]) Do(ctx context.Context, question Q) (A, error) {
 		return c.answer.Value, c.answer.Err
 	case <-ctx.Done():
 		var none A
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		if !c.begun { // nor will it be: a slot passes it over now
+			return none, fmt.Errorf("%w: %w", ErrNotBegun, context.Cause(ctx))
+		}
 		return none, context.Cause(ctx)
 	}
 }
@@ -129,6 +141,7 @@ func (g *Group[Q, A]) take() []*call[Q, A] {
 	var members []*call[Q, A]
 	for len(g.waiting) > 0 && len(members) < g.most {
 		if c := g.waiting[0]; c.ctx.Err() == nil { // else nobody waits any more
+			c.begun = true
 			members = append(members, c)
 		}
 		g.waiting[0] = nil
@@ -189,6 +202,19 @@ func sharedContext[Q, A any](members []*call[Q, A]) (context.Context, context.Ca
 		}
 	}
 	return context.WithDeadline(ctx, last)
+}
+
+// Refuse answers the calls that wait for a slot with err. Nothing was begun for
+// them.
+func (g *Group[Q, A]) Refuse(err error) {
+	g.mu.Lock()
+	waiting := g.waiting
+	g.waiting = nil
+	g.mu.Unlock()
+	for _, c := range waiting {
+		c.answer.Err = err
+		close(c.done)
+	}
 }
 
 // Waiting returns how many calls wait for a slot.

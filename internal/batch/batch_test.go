@@ -315,3 +315,68 @@ func FuzzExactlyOnce(f *testing.F) {
 		})
 	})
 }
+
+// Those who wait for a slot are refused, at once and as such; those who have begun
+// go on.
+func TestRefuse(t *testing.T) {
+	begun, release := make(chan struct{}), make(chan struct{})
+	answer := func(context.Context, int) (int, error) {
+		close(begun)
+		<-release
+		return 1, nil
+	}
+	g := batch.New(1, 10, answer, nil)
+	refusal := errors.New("refused")
+	var first, others sync.WaitGroup
+	first.Go(func() {
+		if n, err := g.Do(t.Context(), 0); n != 1 || err != nil {
+			t.Errorf("begun: got %d, %v, want its answer", n, err)
+		}
+	})
+	<-begun
+	for range 5 {
+		others.Go(func() {
+			if _, err := g.Do(t.Context(), 0); !errors.Is(err, refusal) || errors.Is(err, batch.ErrNotBegun) {
+				t.Errorf("waiting: got %v, want the refusal", err)
+			}
+		})
+	}
+	for tick := time.NewTicker(time.Millisecond); g.Waiting() < 5; <-tick.C {
+	}
+	g.Refuse(refusal)
+	others.Wait()
+	close(release)
+	first.Wait()
+	if n := g.Waiting(); n != 0 {
+		t.Errorf("waiting afterwards: got %d, want none", n)
+	}
+}
+
+// Who leaves while it waits knows that nothing was done for it; who leaves in the
+// middle of a shared call does not.
+func TestNotBegun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		g := r.group(1, 1)
+		wait := ask(t, g, 1)
+		leaver := func(after time.Duration) func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			errs := make(chan error, 1)
+			go func() {
+				defer cancel()
+				_, err := g.Do(ctx, 2)
+				errs <- err
+			}()
+			synctest.Wait()
+			return func() error { return <-errs }
+		}
+		inTheMiddle, waiting := leaver(1500*time.Millisecond), leaver(500*time.Millisecond)
+		if err := waiting(); !errors.Is(err, batch.ErrNotBegun) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("while it waits: got %v, want ErrNotBegun and its context's", err)
+		}
+		if err := inTheMiddle(); errors.Is(err, batch.ErrNotBegun) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("in the middle: got %v, want its context's alone", err)
+		}
+		wait()
+	})
+}
