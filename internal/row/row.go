@@ -30,10 +30,13 @@ const (
 	// key's encrypted value.
 	PrefixFind = "__find_"
 
-	memberCookie  = "cookie"    // Express's: lifetime and cookie attributes
-	memberCreated = "__created" // ours: creation, in milliseconds since 1970
-	memberRenewed = "__renewed" // ours: the last renewal, likewise
-	memberSaves   = "__saves"   // ours: see AddSave
+	// MemberCreated and MemberRenewed are when the session began and was last
+	// renewed, in milliseconds since 1970.
+	MemberCreated = "__created"
+	MemberRenewed = "__renewed"
+
+	memberCookie = "cookie"  // Express's: lifetime and cookie attributes
+	memberSaves  = "__saves" // ours: see AddSave
 )
 
 const (
@@ -64,7 +67,7 @@ var reserved = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	memberCreated: true, memberRenewed: true, memberSaves: true, MemberSealed: true, "": true,
+	MemberCreated: true, MemberRenewed: true, memberSaves: true, MemberSealed: true, "": true,
 }
 
 // Reserved reports whether an application cannot use name as a key.
@@ -79,7 +82,7 @@ func ReservedNames() []string { return slices.Sorted(maps.Keys(reserved)) }
 // Bookkeeping reports whether a member is no key of the application: the cookie
 // object, or one of ours that stays readable in an encrypted record.
 func Bookkeeping(name string) bool {
-	return name == memberCookie || name == memberCreated || name == memberRenewed || name == memberSaves
+	return name == memberCookie || name == MemberCreated || name == MemberRenewed || name == memberSaves
 }
 
 // Row is a record taken apart. The zero Row is that of a session without one.
@@ -136,12 +139,12 @@ func (r *Row) Keys() []string {
 
 // Created returns when the session was created, by the clock of the program
 // that created it; ok is false where that is not known, as in Express's rows.
-func (r *Row) Created() (at time.Time, ok bool) { return r.time(memberCreated) }
+func (r *Row) Created() (at time.Time, ok bool) { return r.time(MemberCreated) }
 
 // Renewed returns when the session was last renewed, else when it was created,
 // zero if neither is known.
 func (r *Row) Renewed() time.Time {
-	t, ok := r.time(memberRenewed)
+	t, ok := r.time(MemberRenewed)
 	switch {
 	case !ok:
 		t, _ = r.Created()
@@ -152,24 +155,26 @@ func (r *Row) Renewed() time.Time {
 }
 
 // SetCreated writes the creation time.
-func (r *Row) SetCreated(at time.Time) { r.setTime(memberCreated, at) }
+func (r *Row) SetCreated(at time.Time) { r.setTime(MemberCreated, at) }
 
 // SetFirstSeen writes a creation time into a record that has none: the time at
 // which it was first seen. First sight is no login, so a record without a
 // renewal says from then on that the last one is not known.
 func (r *Row) SetFirstSeen(at time.Time) {
 	r.SetCreated(at)
-	if _, ok := r.time(memberRenewed); !ok {
-		r.Set(memberRenewed, []byte("0"))
+	if _, ok := r.time(MemberRenewed); !ok {
+		r.Set(MemberRenewed, []byte("0"))
 	}
 }
 
 // SetRenewed writes the time of the last renewal.
-func (r *Row) SetRenewed(at time.Time) { r.setTime(memberRenewed, at) }
+func (r *Row) SetRenewed(at time.Time) { r.setTime(MemberRenewed, at) }
 
+// time reads a time of ours. A number of more than 18 digits, which nobody has
+// written, is none: no arithmetic with a time is to overflow, here or in SQL.
 func (r *Row) time(name string) (time.Time, bool) {
 	ms, err := strconv.ParseInt(string(r.Get(name)), 10, 64)
-	if err != nil {
+	if err != nil || ms >= 1e18 || ms <= -1e18 {
 		return time.Time{}, false
 	}
 	return time.UnixMilli(ms), true
