@@ -78,30 +78,36 @@ CREATE INDEX idx_session_expire ON schema_system.session USING btree (expire)fal
 session_pkeyPRIMARY KEY (sid)`
 
 // Each round begins on an empty database, with the pools' connections open, so
-// that the statements meet.
+// that the statements meet, whatever isolation they have by default.
 func TestSchemaManyPoolsAtOnce(t *testing.T) {
-	url := pgtest.URL(t)
-	admin := openPool(t, url)
-	var pools [20]*pgxpool.Pool
-	for i := range pools {
-		pools[i] = openPool(t, url, maxConns(1))
-	}
-	for range 2 {
-		for _, p := range pools {
-			warmUp(t, p)
-		}
-		together(len(pools), func(i int) {
-			store, err := tryStore(pools[i], nil)
-			if err != nil {
-				t.Errorf("NewPostgresStore: got %v, want no error", err)
-				return
+	for _, isolation := range []string{"read committed", "repeatable read", "serializable"} {
+		t.Run(isolation, func(t *testing.T) {
+			url := pgtest.URL(t)
+			admin := openPool(t, url)
+			var pools [20]*pgxpool.Pool
+			for i := range pools {
+				pools[i] = openPool(t, url, maxConns(1), func(cfg *pgxpool.Config) {
+					cfg.ConnConfig.RuntimeParams["default_transaction_isolation"] = isolation
+				})
 			}
-			checkStoreWorks(t, store)
+			for range 2 {
+				for _, p := range pools {
+					warmUp(t, p)
+				}
+				together(len(pools), func(i int) {
+					store, err := tryStore(pools[i], nil)
+					if err != nil {
+						t.Errorf("NewPostgresStore: got %v, want no error", err)
+						return
+					}
+					checkStoreWorks(t, store)
+				})
+				if got := tableShape(t, admin); got != wantTableShape {
+					t.Errorf("schema: got\n%s\nwant\n%s", got, wantTableShape)
+				}
+				execSQL(t, admin, "DROP SCHEMA schema_system CASCADE")
+			}
 		})
-		if got := tableShape(t, admin); got != wantTableShape {
-			t.Errorf("schema: got\n%s\nwant\n%s", got, wantTableShape)
-		}
-		execSQL(t, admin, "DROP SCHEMA schema_system CASCADE")
 	}
 }
 
@@ -533,11 +539,12 @@ func TestSchemaConnectionFails(t *testing.T) {
 		name string
 		opt  func(*pgxpool.Config)
 		want []string
+		wait bool // it may pass
 	}{
-		{"wrong password", func(cfg *pgxpool.Config) {}, []string{"password is wrong"}},
-		{"unknown user", func(cfg *pgxpool.Config) { cfg.ConnConfig.User = "nobody" }, []string{`user "nobody"`}},
-		{"nothing listens", func(cfg *pgxpool.Config) { cfg.ConnConfig.Port = uint16(closed) }, []string{"is it running"}},
-		{"unknown host", func(cfg *pgxpool.Config) { cfg.ConnConfig.Host = "host.invalid" }, []string{"is it running"}},
+		{"wrong password", func(cfg *pgxpool.Config) {}, []string{"password is wrong"}, false},
+		{"unknown user", func(cfg *pgxpool.Config) { cfg.ConnConfig.User = "nobody" }, []string{`user "nobody"`}, false},
+		{"nothing listens", func(cfg *pgxpool.Config) { cfg.ConnConfig.Port = uint16(closed) }, []string{"is it running", "connection refused", "waited for"}, true},
+		{"unknown host", func(cfg *pgxpool.Config) { cfg.ConnConfig.Host = "host.invalid" }, []string{"is it running", "host.invalid", "waited for"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pool := openPool(t, dbURL, func(cfg *pgxpool.Config) {
@@ -546,9 +553,26 @@ func TestSchemaConnectionFails(t *testing.T) {
 				tt.opt(cfg)
 			})
 			log := &logRecorder{}
-			_, err := tryStore(pool, log)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			if tt.wait { // until it says so
+				go func() {
+					defer cancel()
+					for !strings.Contains(log.String(), "session: waiting for the database") {
+						select {
+						case <-ctx.Done():
+							return
+						case <-time.After(time.Millisecond):
+						}
+					}
+				}()
+			}
+			_, err := session.NewPostgresStore(ctx, pool, session.PostgresOptions{Logger: log.logger()})
 			if err == nil {
 				t.Fatal("got no error, want one")
+			}
+			if said := strings.Count(log.String(), "session: waiting for the database"); said > 0 != tt.wait || said > 1 {
+				t.Errorf("log: got %d lines about waiting, want one: %t", said, tt.wait)
 			}
 			c := pool.Config().ConnConfig
 			for _, want := range append(tt.want, net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port))), c.Database, c.User) {

@@ -3,87 +3,186 @@ package pgtable
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
 
-var timestampType = regexp.MustCompile(`^timestamp with(out)? time zone$`)
+// another is what is left where no statement is sure to mend a table.
+const another = "Name another table with PostgresOptions"
 
-// check returns everything that is wrong with the table, with what mends it.
-func (t *Table) check(info *tableInfo) error {
-	var errs []error
-	fault := func(format string, args ...any) {
-		errs = append(errs, fmt.Errorf("session: "+format, args...))
+// What expire may be, by PostgreSQL's names and by those of SQL.
+var timestampTypes = map[string]string{"timestamp": "timestamp without time zone", "timestamptz": "timestamp with time zone"}
+
+var timestamps = regexp.MustCompile(`^timestamp(\(\d\))? with(out)? time zone$`)
+
+// wrong reports whether a column is missing or of a type that will not do.
+func (t *Table) wrong(info *tableInfo, name string) bool {
+	c := info.columns[name]
+	switch {
+	case c.generated != "":
+		return true
+	case name == "sid":
+		return c.typ != "text" && c.typ != "varchar" || c.length() > 0 && c.length() < t.SIDBytes
+	case name == "sess":
+		return c.typ != "json" && c.typ != "jsonb"
+	default:
+		return timestampTypes[c.typ] == ""
 	}
-	if info.kind != "r" && info.kind != "p" {
+}
+
+// suspicious reports whether advice will depend on the rows that are there.
+func (t *Table) suspicious(info *tableInfo) bool {
+	return (info.kind == "r" || info.kind == "p") && (!info.uniqueSid || len(info.ofKind("identity")) > 0 ||
+		t.wrong(info, "sid") || t.wrong(info, "sess") || t.wrong(info, "expire"))
+}
+
+// check returns everything that is wrong with the table, with what mends it:
+// SQL that is sure to work as it stands, or that another table is needed.
+func (t *Table) check(info *tableInfo) error {
+	var errs, lost []error
+	fault := func(format string, args ...any) {
+		err := fmt.Errorf("session: "+format, args...)
+		errs = append(errs, err)
+		if strings.HasSuffix(err.Error(), another) {
+			lost = append(lost, err)
+		}
+	}
+	switch {
+	case info.kind != "r" && info.kind != "p":
 		fault("%s is not a table; name another with PostgresOptions", t.Quoted())
 		return errors.Join(errs...)
+	case info.partition:
+		fault("%s is a partition of %s. Name that with PostgresOptions", t.Quoted(), info.parent)
+		return errors.Join(errs...)
+	case !info.partBySID:
+		fault("%s is partitioned by %s, and so cannot have a unique sid. %s", t.Quoted(), info.partKey, another)
+		return errors.Join(errs...)
 	}
-	if !info.usage || !info.sel || !info.insert || !info.upd || !info.del {
+	t.checkPrivileges(info, fault)
+	t.checkColumn(info, fault, "sid", fmt.Sprintf("varchar or text of %d characters or more", t.SIDBytes), "varchar")
+	t.checkColumn(info, fault, "sess", "json or jsonb", "json")
+	t.checkColumn(info, fault, "expire", "timestamp or timestamptz", "timestamp(6)")
+	t.checkOthers(info, fault)
+	t.checkUnique(info, fault)
+	t.checkGuards(info, fault)
+	if len(lost) > 0 { // to mend the rest would be in vain
+		errs = lost
+	}
+	return errors.Join(errs...)
+}
+
+// checkPrivileges wants those of the table, or of each of its columns.
+func (t *Table) checkPrivileges(info *tableInfo, fault func(format string, args ...any)) {
+	ok := info.usage && info.del
+	for _, c := range info.columns {
+		ok = ok && c.reads && c.writes
+	}
+	if !ok {
 		fault("user %q lacks a privilege on %s. As its owner, run: %s", info.user, t.Quoted(), t.grants(info.user))
 	}
-	column := func(name, want, typ, using string, ok bool) {
-		switch is := info.types[name]; {
-		case is == "":
-			if name == "sid" {
-				typ += " UNIQUE"
-			}
-			fault("%s has no column %s; it is not a session table. Name another with PostgresOptions, or run: ALTER TABLE %s ADD COLUMN %s %s NOT NULL;", t.Quoted(), name, t.Quoted(), name, typ)
-		case !ok:
-			fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s ALTER COLUMN %s TYPE %s%s;", name, t.Quoted(), is, want, t.Quoted(), name, typ, using)
+	for _, c := range info.others {
+		if c.lacksSequences != "" && c.generated == "" {
+			fault("user %q may not use a sequence that the column %s of %s takes its values from. As its owner, run: GRANT USAGE ON SEQUENCE %s TO %s;",
+				info.user, c.name, t.Quoted(), c.lacksSequences, pgx.Identifier{info.user}.Sanitize())
 		}
 	}
-	sid, length := info.types["sid"], t.SIDBytes
-	column("sid", fmt.Sprintf("varchar or text of %d characters or more", length), "varchar", "", sid == "text" || sid == "character varying" && (info.sidLength == 0 || info.sidLength >= length))
-	sess := info.types["sess"]
-	column("sess", "json or jsonb", "json", " USING sess::text::json", sess == "json" || sess == "jsonb")
-	column("expire", "timestamp or timestamptz", "timestamp(6)", " USING expire::timestamp(6)", timestampType.MatchString(info.types["expire"]))
-	if len(info.mandatory) > 0 {
-		var drop []string
-		for _, name := range info.mandatory {
-			drop = append(drop, "ALTER COLUMN "+pgx.Identifier{name}.Sanitize()+" DROP NOT NULL")
+}
+
+// checkColumn says what is wrong with one of the three.
+func (t *Table) checkColumn(info *tableInfo, fault func(format string, args ...any), name, want, typ string) {
+	c, table := info.columns[name], t.Quoted()
+	switch {
+	case c.name == "" && info.rows:
+		fault("%s has no column %s, and rows; it is not a session table. %s", table, name, another)
+	case c.name == "":
+		if name == "sid" {
+			typ += " UNIQUE"
 		}
-		fault("%s has other columns that must have a value. Run: ALTER TABLE %s %s;", t.Quoted(), t.Quoted(), strings.Join(drop, ", "))
+		fault("%s has no column %s; it is not a session table. Name another with PostgresOptions, or run: ALTER TABLE %s ADD COLUMN %s %s NOT NULL;", table, name, table, name, typ)
+	case c.generated == "s" && !t.wrong(&tableInfo{columns: map[string]column{name: ungenerated(c)}}, name):
+		fault("column %s of %s is generated. Run: ALTER TABLE %s ALTER COLUMN %s DROP EXPRESSION;", name, table, table, name)
+	case c.generated != "":
+		fault("column %s of %s is generated. %s", name, table, another)
+	case t.wrong(info, name) && !info.convertible(c):
+		fault("column %s of %s is %s, not %s. %s", name, table, c.shown, want, another)
+	case t.wrong(info, name):
+		using, drop := " USING "+name+"::text::"+typ, ""
+		switch {
+		case name == "sid":
+			using = ""
+		case name == "expire" && c.typ == "date":
+			using = " USING expire::timestamp(6)"
+		}
+		if c.hasDefault {
+			drop = "ALTER COLUMN " + name + " DROP DEFAULT, "
+		}
+		fault("column %s of %s is %s, not %s. Run: ALTER TABLE %s %sALTER COLUMN %s TYPE %s%s;", name, table, c.shown, want, table, drop, name, typ, using)
+	case name == "sid" && !c.deterministic && c.stuck:
+		fault("sid of %s has a nondeterministic collation, by which two session IDs can be equal. %s", table, another)
+	case name == "sid" && !c.deterministic:
+		fault(`sid of %s has a nondeterministic collation, by which two session IDs can be equal. Run: ALTER TABLE %s ALTER COLUMN sid TYPE varchar COLLATE pg_catalog."default";`, table, table)
 	}
+}
+
+func ungenerated(c column) column {
+	c.generated = ""
+	return c
+}
+
+// convertible reports whether a column's type can be changed, for sure: a text
+// among the rows may be no JSON and no time.
+func (info *tableInfo) convertible(c column) bool {
+	switch {
+	case c.stuck:
+		return false
+	case c.name == "sid":
+		return true
+	case c.name == "sess":
+		return !info.rows || c.base == "json" || c.base == "jsonb"
+	default:
+		return c.typ == "date" || timestamps.MatchString(c.base) || !info.rows && c.text
+	}
+}
+
+// checkOthers finds other columns that an insert would have to fill.
+func (t *Table) checkOthers(info *tableInfo, fault func(format string, args ...any)) {
+	var mend []string
+	for _, c := range info.others {
+		quoted := pgx.Identifier{c.name}.Sanitize()
+		switch {
+		case !c.mandatory:
+			continue
+		case c.notNull && c.held || c.baseNotNull && c.stuck:
+			fault("%s has another column that must have a value, %s. %s", t.Quoted(), c.name, another)
+			continue
+		}
+		if c.notNull {
+			mend = append(mend, "ALTER COLUMN "+quoted+" DROP NOT NULL")
+		}
+		if c.baseNotNull {
+			mend = append(mend, "ALTER COLUMN "+quoted+" TYPE "+c.base)
+		}
+	}
+	if len(mend) > 0 {
+		fault("%s has other columns that must have a value. Run: ALTER TABLE %s %s;", t.Quoted(), t.Quoted(), strings.Join(mend, ", "))
+	}
+}
+
+// checkUnique wants two sessions to be unable to share an ID.
+func (t *Table) checkUnique(info *tableInfo, fault func(format string, args ...any)) {
 	switch {
 	case info.deferrable != "":
 		fault("%s has a deferrable constraint on sid, which PostgreSQL does not accept for its ON CONFLICT. Run: ALTER TABLE %s %s;", t.Quoted(), t.Quoted(), info.deferrable)
-	case sid != "" && !info.uniqueSid:
+	case info.columns["sid"].name == "" || info.uniqueSid:
+	case info.duplicates || t.wrong(info, "sid") && !info.convertible(info.columns["sid"]):
+		fault("%s has no primary key on sid, and rows that do not allow one: two sessions share an ID, or one has none. %s", t.Quoted(), another)
+	default:
 		constraint := "PRIMARY KEY"
 		if info.primary {
 			constraint = "UNIQUE"
 		}
 		fault("%s has no primary key on sid, so two sessions could share an ID. Run: ALTER TABLE %s ADD %s (sid);", t.Quoted(), t.Quoted(), constraint)
-	}
-	return errors.Join(errs...)
-}
-
-// warn logs what works but may hurt.
-func (t *Table) warn(info *tableInfo) {
-	log := t.Logger
-	table := slog.String("table", t.Schema+"."+t.Name)
-	if info.summerTime && info.types["expire"] == "timestamp without time zone" {
-		log.Warn("session: the connection's TimeZone observes daylight saving and expire has no time zone: for an hour a year sessions live an hour longer. Express must use the same TimeZone. Better, where every program can: ALTER ROLE … SET timezone = 'UTC', while nobody is logged in",
-			table, slog.String("timeZone", info.timeZone))
-	}
-	if !info.indexed {
-		log.Warn("session: no index on expire, so pruning reads the whole table", table,
-			slog.String("run", "CREATE INDEX CONCURRENTLY "+pgx.Identifier{"idx_" + t.Name + "_expire"}.Sanitize()+" ON "+t.Quoted()+" (expire)"))
-	}
-	if info.persistence == "u" {
-		log.Warn("session: the table is UNLOGGED: a crash of the database logs everybody out", table, slog.String("run", "ALTER TABLE "+t.Quoted()+" SET LOGGED"))
-	}
-}
-
-// warnPooler logs that a pooler answers which may mix up what pgx has prepared: the
-// process ID that it gave at login is its own invention, and it does not keep
-// statements under names of its own. Whether it is in session mode, where all is
-// well, cannot be asked for.
-func (t *Table) warnPooler(c *pgx.Conn, info *tableInfo) {
-	if c.Config().DefaultQueryExecMode == pgx.QueryExecModeCacheStatement && int64(c.PgConn().PID()) != info.pid && info.prepared {
-		t.Logger.Warn("session: a pooler is between here and PostgreSQL. Unless its mode is session, set DefaultQueryExecMode of the pool's ConnConfig to pgx.QueryExecModeCacheDescribe")
 	}
 }

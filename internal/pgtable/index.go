@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,66 +14,94 @@ import (
 	"github.com/pgsession/session/internal/pgrun"
 )
 
-const (
-	// sqlValue is the value of a key as text, with the key for %[4]s and the
-	// name of its hash for %[5]s. PostgreSQL reads no member of an object that
-	// has \u0000, half a surrogate pair or a character that the database's
-	// encoding lacks anywhere, so every escape but those of ASCII becomes \u001a
-	// first: one such record must not stop all others from being found. A
-	// backslash that is itself escaped begins no escape. The length keeps a long
-	// value from being too long for the index.
-	sqlValue = `left(COALESCE(` + sqlReadable + `->>%[5]s, ` + sqlReadable + `->>%[4]s), 255)`
-
-	sqlReadable = `(CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::%[2]s
-		ELSE regexp_replace(sess::text, E'(?<!\\\\)((\\\\\\\\)*)\\\\u(0000|00[89a-fA-F].|0[1-9a-fA-F]..|[1-9a-fA-F]...)', E'\\1\\\\u001a', 'g')::%[2]s END)`
-)
-
-// Value returns the expression of a key's value, the same in every statement,
-// for an index is only used for its own.
-func (t *Table) Value(key string) string {
-	return strings.NewReplacer("%[2]s", t.SessType, "%[4]s", literal(key), "%[5]s", literal(t.FindPrefix+key)).
-		Replace(strings.Join(strings.Fields(sqlValue), " "))
-}
-
-// literal quotes a string for PostgreSQL, whatever standard_conforming_strings
-// says.
-func literal(text string) string {
-	return "E'" + strings.NewReplacer(`\`, `\\`, "'", "''").Replace(text) + "'"
-}
-
-const sqlIndex = `SELECT i.indisvalid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-	JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text AND c.relname = $2::text`
-
 // indexLock is held by the one program that makes indexes.
 const indexLock = 7163384699731670
 
-// MakeIndexes makes those of the keys' indexes that are missing, after Setup.
-// Without the right to it finding is slow, and a warning says what to run.
+const (
+	// indexPatience is how long a start waits for another program that makes
+	// indexes, for transactions that are older than the index, and for a lock.
+	indexPatience = 10 * time.Second
+
+	// pooledBuild is how long an index may take behind a pooler where nothing
+	// else bounds it: there no setting can be made for one statement alone.
+	pooledBuild = time.Minute
+
+	// partitionedWait is how long a lock is waited for where PostgreSQL cannot build
+	// beside writers.
+	partitionedWait = time.Second
+
+	// cancelTime is what is left for cancelling a build and cleaning up after it.
+	cancelTime = 2 * time.Second
+)
+
+// errOld says why an index is not even begun.
+var errOld = errors.New("a transaction is open for so long (a backup, or one that was forgotten) that CREATE INDEX CONCURRENTLY would wait for its end")
+
+// errBusy says that another program is at it.
+var errBusy = errors.New("another program is making indexes")
+
+// sqlOld lists transactions that CREATE INDEX CONCURRENTLY waits for: those that
+// have a snapshot, and those that write to the table.
+var sqlOld = qualify(`SELECT COALESCE(pg_catalog.array_agg(DISTINCT l.pid::text || (' ' || l.virtualtransaction)), ARRAY[]::text[])
+	FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+	WHERE l.pid <> pg_catalog.pg_backend_pid() AND a.usesysid IS NOT NULL AND a.datname = pg_catalog.current_database()
+		AND (l.locktype = 'virtualxid' AND a.backend_xmin IS NOT NULL
+			OR l.locktype = 'relation' AND l.relation = $1::int8::oid AND l.granted AND l.mode <> 'AccessShareLock' AND l.mode <> 'RowShareLock')`)
+
+// sqlBuilding says whether somebody holds the lock on the table that making an
+// index takes, or a stronger one.
+var sqlBuilding = qualify(`SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+	WHERE l.locktype = 'relation' AND l.relation = $1::int8::oid AND d.datname = pg_catalog.current_database() AND l.granted AND l.pid <> pg_catalog.pg_backend_pid()
+		AND l.mode = ANY (ARRAY['ShareUpdateExclusiveLock', 'ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock']))`)
+
+// MakeIndexes makes those of the keys' indexes that are missing, after Setup, and
+// anew those that somebody was cut off while making. Where it may not, or would
+// have to wait for a transaction that goes on for long, finding is slow and a
+// warning says what to run.
 func (t *Table) MakeIndexes(ctx context.Context, keys []string) error {
-	conn, err := t.Runner.Pool().Acquire(ctx)
+	conn, err := t.acquire(ctx)
 	if err != nil {
-		return t.connectError(err)
+		return err
 	}
 	defer conn.Release()
-	locked := false
+	var missing []string
 	for _, key := range keys {
-		there, err := t.hasIndex(ctx, conn.Conn(), key)
-		if err == nil && !there && !locked {
-			locked = true
-			var unlock func()
-			if unlock, err = t.lockIndexes(ctx); err == nil {
-				defer unlock()
-				there, err = t.hasIndex(ctx, conn.Conn(), key)
-			}
-		}
-		if err == nil && !there {
-			err = t.makeIndex(ctx, conn.Conn(), key)
-		}
+		valid, invalid, err := t.keyIndexes(ctx, conn.Conn(), key)
 		if err != nil {
-			return fmt.Errorf("session: making the index for the key %q: %w", key, err)
+			return fmt.Errorf("session: looking for the index for the key %q: %w", key, pgrun.Scrub(err))
+		}
+		if !valid || len(invalid) > 0 {
+			missing = append(missing, key)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	unlock, err := t.lockIndexes(ctx)
+	if err != nil && !errors.Is(err, errBusy) {
+		return fmt.Errorf("session: making indexes: %w", pgrun.Scrub(err))
+	}
+	if err == nil {
+		defer unlock()
+	}
+	for _, key := range missing {
+		if err := t.ensureIndex(ctx, conn.Conn(), key, err); err != nil {
+			return fmt.Errorf("session: making the index for the key %q: %w", key, pgrun.Scrub(err))
 		}
 	}
 	return nil
+}
+
+// patienceIn is how long to wait for others.
+func (t *Table) patienceIn(ctx context.Context) time.Duration {
+	patience := indexPatience
+	if t.patience > 0 {
+		patience = t.patience
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)/3)
+	}
+	return patience
 }
 
 // lockIndexes waits until no other program makes indexes: two at once would
@@ -91,14 +118,18 @@ func (t *Table) lockIndexes(ctx context.Context) (unlock func(), err error) {
 		unlock()
 		return nil, err
 	}
-	for locked := false; !locked; {
+	patience := t.patienceIn(ctx)
+	for start, locked := time.Now(), false; !locked; {
 		// By the simple protocol: the other one leaves a snapshot open, which
 		// CREATE INDEX CONCURRENTLY would wait for.
 		var res []*pgconn.Result
-		if res, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SELECT pg_try_advisory_xact_lock(%d)", int64(indexLock))).ReadAll(); err == nil {
+		if res, err = conn.PgConn().Exec(ctx, fmt.Sprintf("SELECT pg_catalog.pg_try_advisory_xact_lock(%d)", int64(indexLock))).ReadAll(); err == nil {
 			if locked = string(res[0].Rows[0][0]) == "t"; !locked {
 				err = backoff.Pause(ctx, 6)
 			}
+		}
+		if err == nil && !locked && time.Since(start) > patience {
+			err = errBusy
 		}
 		if err != nil {
 			unlock()
@@ -108,49 +139,176 @@ func (t *Table) lockIndexes(ctx context.Context) (unlock func(), err error) {
 	return unlock, nil
 }
 
-func (t *Table) hasIndex(ctx context.Context, c *pgx.Conn, key string) (bool, error) {
-	var valid bool
-	name := t.indexName(key)
-	err := c.QueryRow(ctx, sqlIndex, t.Schema, name).Scan(&valid)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, nil
+// ensureIndex makes a key's index, having cleared away what is left of others'
+// attempts. why is why it must not be tried, if it must not.
+func (t *Table) ensureIndex(ctx context.Context, c *pgx.Conn, key string, why error) error {
+	valid, invalid, err := t.keyIndexes(ctx, c, key) // again: the other program may have made it
+	if err != nil {
+		return err
 	}
-	if err == nil && !valid {
-		t.Logger.Warn("session: an index is not valid: somebody is making it, or was cut off while making it",
-			slog.String("index", name), slog.String("run", "REINDEX INDEX CONCURRENTLY "+pgx.Identifier{t.Schema, name}.Sanitize()))
+	if why == nil && len(invalid) > 0 {
+		why = t.clearAway(ctx, c, invalid)
 	}
-	return err == nil, err
-}
-
-func (t *Table) makeIndex(ctx context.Context, c *pgx.Conn, key string) error {
-	name := t.indexName(key)
-	sql := t.IndexSQL(key)
-	if t.partitioned { // PostgreSQL cannot
-		sql = strings.Replace(sql, " CONCURRENTLY", "", 1)
-	}
-	start := time.Now()
-	_, err := c.PgConn().Exec(ctx, sql).ReadAll()
-	switch {
-	case pgrun.SQLState(err) != "": // no right to, a standby, statement_timeout: sessions work without
-		t.Logger.Warn("session: no index on a key, and it could not be made: finding sessions by it reads the whole table",
-			slog.String("key", key), slog.Any("error", err), slog.String("run", sql))
+	if valid {
 		return nil
-	case err == nil:
-		t.Logger.Info("session: index made", "index", name, "key", key, "tookMs", time.Since(start).Milliseconds())
 	}
-	return err
+	name := t.freeName(ctx, c, t.indexName(key))
+	if why == nil {
+		why, err = t.waitForOld(ctx, c)
+	}
+	if err != nil {
+		return err
+	}
+	sql := t.indexSQL(name, key)
+	if why == nil {
+		start := time.Now()
+		t.Logger.Info("session: making an index, which reads the whole table", "index", name, "key", key)
+		if why, err = t.build(ctx, c, sql); why == nil && err == nil {
+			t.Logger.Info("session: index made", "index", name, "key", key, "tookMs", time.Since(start).Milliseconds())
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		t.clearUp(ctx, c, key)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+	t.Logger.Warn("session: no index on a key, and it could not be made: finding sessions by it reads the whole table",
+		slog.String("key", key), slog.Any("error", why), slog.String("run", sql))
+	return nil
 }
 
-// IndexSQL returns the statement that makes the index of a key, unless it is there.
-func (t *Table) IndexSQL(key string) string {
-	return fmt.Sprintf("CREATE INDEX CONCURRENTLY IF NOT EXISTS %s ON %s ((%s))", pgx.Identifier{t.indexName(key)}.Sanitize(), t.Quoted(), t.Value(key))
+// clearUp drops what a build has left that was cut off, also when ctx has ended.
+func (t *Table) clearUp(ctx context.Context, c *pgx.Conn, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*cancelTime)
+	defer cancel()
+	if _, invalid, err := t.keyIndexes(ctx, c, key); err == nil && len(invalid) > 0 {
+		_ = t.clearAway(ctx, c, invalid)
+	}
 }
 
-// indexName returns a name that fits; of long ones a hash tells them apart.
-func (t *Table) indexName(key string) string {
-	name := "idx_" + t.Name + "_key_" + key
-	if len(name) > MaxNameBytes {
-		name = "idx_session_key_" + t.Hash(name)
+// clearAway drops indexes that are not valid and that nobody is making. It
+// returns why it could not.
+func (t *Table) clearAway(ctx context.Context, c *pgx.Conn, invalid []index) error {
+	var building bool
+	if err := c.QueryRow(ctx, sqlBuilding, t.info.oid).Scan(&building); err != nil {
+		return pgrun.Scrub(err)
 	}
-	return name
+	for _, i := range invalid {
+		var why, err error
+		switch {
+		case building:
+			why = errors.New("somebody is making it, or works on the table")
+		case t.info.kind == "p":
+			why = errors.New("a partition lacks its part of it")
+		default:
+			if why, err = t.build(ctx, c, "DROP INDEX CONCURRENTLY IF EXISTS "+i.quoted()); err != nil {
+				return err
+			}
+		}
+		if why == nil {
+			t.Logger.Info("session: an index is not valid: somebody was cut off while making it; it was dropped", "index", i.name)
+			continue
+		}
+		t.Logger.Warn("session: an index is not valid: somebody is making it, or was cut off while making it",
+			slog.String("index", i.name), slog.Any("error", why), slog.String("run", "REINDEX INDEX CONCURRENTLY "+i.quoted()))
+		return fmt.Errorf("the index %s is not valid: %w", i.name, why)
+	}
+	return nil
+}
+
+// waitForOld waits for the transactions that the build would wait for, and says
+// so if they take too long: a build that has begun and is cut off leaves an
+// index behind that nobody can drop before they end.
+func (t *Table) waitForOld(ctx context.Context, c *pgx.Conn) (why, err error) {
+	var first map[string]bool
+	for start, patience := time.Now(), t.patienceIn(ctx); ; {
+		var now []string
+		if err := c.QueryRow(ctx, sqlOld, t.info.oid).Scan(&now); err != nil {
+			return nil, err
+		}
+		still := map[string]bool{}
+		for _, transaction := range now {
+			if first == nil || first[transaction] {
+				still[transaction] = true
+			}
+		}
+		switch first = still; {
+		case len(first) == 0:
+			return nil, nil
+		case time.Since(start) > patience:
+			return errOld, nil
+		}
+		if err := backoff.Pause(ctx, 6); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// build runs a statement that takes as long as it takes, and waits for nobody
+// longer than indexPatience. why is PostgreSQL's error: a right that is lacking,
+// a standby, time. It is cancelled in the server when ctx ends, so that none goes
+// on that nobody waits for.
+func (t *Table) build(ctx context.Context, c *pgx.Conn, sql string) (why, err error) {
+	limit := time.Duration(0)
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		limit = left - min(cancelTime, left/4)
+	}
+	restore := func() {}
+	if t.info.pooled {
+		if limit == 0 || limit > pooledBuild {
+			limit = pooledBuild
+		}
+	} else if restore, err = t.setTimeouts(ctx, c); err != nil {
+		return nil, err
+	}
+	defer restore()
+	soft, hard := ctx, context.WithoutCancel(ctx)
+	if limit > 0 {
+		var cancel context.CancelFunc
+		soft, cancel = context.WithTimeout(ctx, limit)
+		defer cancel()
+	}
+	hard, cut := context.WithCancel(hard)
+	cancelled := make(chan struct{})
+	stop := context.AfterFunc(soft, func() {
+		defer close(cancelled)
+		last, cancel := context.WithTimeout(hard, cancelTime)
+		defer cancel()
+		_ = c.PgConn().CancelRequest(last)
+		<-last.Done() // the statement has ended, or is cut off
+		cut()
+	})
+	_, err = c.PgConn().Exec(hard, sql).ReadAll()
+	if cut(); !stop() {
+		<-cancelled // or it would hit what comes next
+	}
+	if pgrun.SQLState(err) != "" {
+		return pgrun.Scrub(err), nil // it is logged
+	}
+	return nil, err
+}
+
+// setTimeouts bounds waiting, and nothing else, on a connection.
+func (t *Table) setTimeouts(ctx context.Context, c *pgx.Conn) (restore func(), err error) {
+	var lock, statement string
+	wait := t.patienceIn(ctx)
+	if t.info.kind == "p" { // its lock keeps writers waiting, also while it is waited for
+		wait = min(wait, partitionedWait)
+	}
+	const set = "SELECT pg_catalog.set_config('lock_timeout', $1::pg_catalog.text, false), pg_catalog.set_config('statement_timeout', $2::pg_catalog.text, false)"
+	err = c.QueryRow(ctx, "SELECT pg_catalog.current_setting('lock_timeout'), pg_catalog.current_setting('statement_timeout')").Scan(&lock, &statement)
+	if err == nil {
+		_, err = c.Exec(ctx, set, fmt.Sprintf("%dms", max(wait.Milliseconds(), 1)), "0")
+	}
+	return func() {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
+		defer cancel()
+		if _, err := c.Exec(last, set, lock, statement); err != nil {
+			_ = c.Close(last)
+		}
+	}, err
 }

@@ -127,10 +127,10 @@ func TestValue(t *testing.T) {
 	table, _ := newTable(t, nil, "schema_system", "session")
 	table.SessType = "json"
 	for key, want := range map[string]string{
-		"userId":    `->>E'__find_userId'`,
-		"o'hara":    `->>E'o''hara'`,
-		`back\lash`: `->>E'back\\lash'`,
-		"%[2]s":     `->>E'%[2]s'`,
+		"userId":    ` OPERATOR(pg_catalog.->>) E'__find_userId'`,
+		"o'hara":    ` OPERATOR(pg_catalog.->>) E'o''hara'`,
+		`back\lash`: ` OPERATOR(pg_catalog.->>) E'back\\lash'`,
+		"%[2]s":     ` OPERATOR(pg_catalog.->>) E'%[2]s'`,
 	} {
 		if got := table.Value(key); !strings.Contains(got, want) {
 			t.Errorf("%q: got %s, want %s in it", key, got, want)

@@ -11,10 +11,10 @@ import (
 
 // sqlZone names the connection's TimeZone, says who has set it, and lists its
 // offsets over the next two years: zones that agree in those are one.
-const sqlZone = `SELECT current_setting('TimeZone'),
-		(SELECT source FROM pg_catalog.pg_settings WHERE name = 'TimeZone') IN ('client', 'session'),
-		(SELECT string_agg(extract(timezone FROM to_timestamp(day * 86400))::text, ' ' ORDER BY day)
-			FROM generate_series(floor(extract(epoch FROM now()) / 86400)::int, floor(extract(epoch FROM now()) / 86400)::int + 730, 10) day)`
+var sqlZone = qualify(`SELECT pg_catalog.current_setting('TimeZone'),
+		(SELECT source = ANY (ARRAY['client', 'session']) FROM pg_catalog.pg_settings WHERE name = 'TimeZone'),
+		(SELECT pg_catalog.string_agg(extract(timezone FROM pg_catalog.to_timestamp(day * 86400))::text, ' ' ORDER BY day)
+			FROM pg_catalog.floor(extract(epoch FROM pg_catalog.now()) / 86400) today, pg_catalog.generate_series(today::int4, today::int4 + 730, 10) day)`)
 
 // checkZone notes, and warns, where this program's connections have another
 // TimeZone than the database gives to programs that do not ask for one. In a
@@ -49,17 +49,11 @@ func (t *Table) checkZone(ctx context.Context, conn *pgx.Conn) {
 
 // connectPlain connects as the pool does but without its TimeZone.
 func (t *Table) connectPlain(ctx context.Context) (*pgx.Conn, error) {
-	pool := t.Runner.Pool().Config()
-	cfg := pool.ConnConfig.Copy()
-	if pool.BeforeConnect != nil {
-		if err := pool.BeforeConnect(ctx, cfg); err != nil {
-			return nil, err
+	return t.dial(ctx, func(cfg *pgx.ConnConfig) {
+		for name := range cfg.RuntimeParams {
+			if strings.EqualFold(name, "timezone") { // node-postgres has "options" too
+				delete(cfg.RuntimeParams, name)
+			}
 		}
-	}
-	for name := range cfg.RuntimeParams {
-		if strings.EqualFold(name, "timezone") { // node-postgres has "options" too
-			delete(cfg.RuntimeParams, name)
-		}
-	}
-	return pgx.ConnectConfig(ctx, cfg)
+	})
 }
