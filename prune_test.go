@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -53,7 +54,18 @@ func TestPruneOneHundredThousand(t *testing.T) {
 	const expired, live = 100_000, 5_000
 	url := pgtest.URL(t)
 	admin := openPool(t, url)
-	pools := []*pgxpool.Pool{openPool(t, url, maxConns(2)), openPool(t, url, maxConns(2))}
+	// The first batch of each waits for that of the other: both find something.
+	var begun sync.WaitGroup
+	begun.Add(2)
+	var pools []*pgxpool.Pool
+	for range 2 {
+		first := sync.OnceFunc(func() { begun.Done(); begun.Wait() })
+		pools = append(pools, openPool(t, url, maxConns(2), (&tracer{start: func(sql string) {
+			if strings.Contains(sql, "SKIP LOCKED") {
+				first()
+			}
+		}}).use))
+	}
 	stores := []*session.PostgresStore{newStore(t, pools[0]), newStore(t, pools[1])}
 	fillTable(t, admin, expired, live)
 	noteDeletions(t, admin)
@@ -80,7 +92,10 @@ func TestPruneOneHundredThousand(t *testing.T) {
 
 	// Where the two met one may have left records to the other's next batch,
 	// which that one's last could not see.
-	rest := pruneAll(t, stores[0], time.Nanosecond)
+	var rest int64
+	for n := int64(1); n > 0; rest += n {
+		n = pruneAll(t, stores[0], time.Nanosecond)
+	}
 	if got := deleted[0] + deleted[1] + rest; got != expired {
 		t.Errorf("deleted: got %d, want %d", got, expired)
 	}
@@ -326,5 +341,196 @@ func TestPruneOfOneInstant(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// indexReads returns how many entries of the index on expire the pool's
+// connections have read so far, and closes them: a server process reports its
+// counts when it ends.
+func indexReads(t *testing.T, admin *pgxpool.Pool, pools ...*pgxpool.Pool) int {
+	t.Helper()
+	for _, pool := range pools {
+		pool.Reset()
+	}
+	awaitSQL(t, admin, "the connections have ended", "SELECT count(*) = 1 FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND state <> 'idle in transaction'")
+	execSQL(t, admin, "SELECT pg_stat_clear_snapshot()")
+	return queryOne[int](t, admin, "SELECT idx_tup_read FROM pg_stat_user_indexes WHERE indexrelname = 'idx_session_expire'")
+}
+
+// longSnapshot keeps what is deleted from now on in the indexes.
+func longSnapshot(t *testing.T, admin *pgxpool.Pool) {
+	t.Helper()
+	tx, err := admin.BeginTx(t.Context(), pgx.TxOptions{IsoLevel: pgx.RepeatableRead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tx.Rollback(context.Background()) })
+	if _, err := tx.Exec(t.Context(), "SELECT 1"); err != nil { // takes the snapshot
+		t.Fatal(err)
+	}
+}
+
+// A run goes on where the last one has ended: beside a long snapshot it reads what
+// has expired since, and not all that was ever deleted. What it has passed over is
+// found all the same, in some later run.
+func TestPruneGoesOnWhereItEnded(t *testing.T) {
+	const dead, fresh, runs = 5_000, 60, 12
+	url := pgtest.URL(t)
+	admin := openPool(t, url, maxConns(2))
+	pool := openPool(t, url, maxConns(1))
+	store := newStore(t, pool)
+	fillTable(t, admin, dead, 100)
+	execSQL(t, admin, "ANALYZE schema_system.session")
+	longSnapshot(t, admin)
+	if got := pruneAll(t, store, time.Nanosecond); got != dead {
+		t.Fatalf("deleted: got %d, want %d", got, dead)
+	}
+	before := indexReads(t, admin, pool)
+	for run := range runs {
+		execSQL(t, admin, fmt.Sprintf("INSERT INTO schema_system.session SELECT 'fresh' || n || ' ' || %d, '{}', now() - n * interval '1 microsecond' FROM generate_series(1, %d) n", run, fresh))
+		if got := pruneAll(t, store, time.Nanosecond); got != fresh {
+			t.Errorf("run %d: deleted %d, want %d", run, got, fresh)
+		}
+	}
+	got := indexReads(t, admin, pool) - before
+	t.Logf("%d index entries read in %d runs of %d records", got, runs, fresh)
+	if got >= dead {
+		t.Errorf("index entries read: got %d, want far fewer than the %d that were deleted before", got, dead)
+	}
+
+	// Before the mark: moved there, and inserted there.
+	execSQL(t, admin, `UPDATE schema_system.session SET expire = now() - interval '1 day' WHERE sid = 'live1';
+		INSERT INTO schema_system.session VALUES ('late', '{}', '-infinity'), ('later', '{}', '2001-01-01')`)
+	var late int64
+	for range 40 {
+		late += pruneAll(t, store, time.Nanosecond)
+	}
+	if late != 3 {
+		t.Errorf("what expired before the mark: got %d deleted, want 3", late)
+	}
+	// Runs that find nothing look back more and more seldom.
+	before = indexReads(t, admin, pool)
+	for range 16 {
+		pruneAll(t, store, time.Nanosecond)
+	}
+	if got := indexReads(t, admin, pool) - before; got > 3*dead {
+		t.Errorf("16 idle runs: got %d index entries read, want at most those of two walks", got)
+	}
+}
+
+// Also on a table that never rests: of sixteen runs one looks back.
+func TestPruneLooksBackOnABusyTable(t *testing.T) {
+	pool := pgtest.Pool(t)
+	store := newStore(t, pool)
+	fillTable(t, pool, 100, 0)
+	pruneAll(t, store, time.Nanosecond)
+	execSQL(t, pool, "INSERT INTO schema_system.session VALUES ('late', '{}', '2001-01-01')")
+	runs := 0
+	for ; queryOne[bool](t, pool, "SELECT EXISTS (SELECT FROM schema_system.session WHERE sid = 'late')") && runs < 100; runs++ {
+		execSQL(t, pool, "INSERT INTO schema_system.session SELECT md5(random()::text), '{}', now() - interval '1 microsecond' FROM generate_series(1, 60)")
+		pruneAll(t, store, time.Nanosecond)
+	}
+	if runs > 16 {
+		t.Errorf("found after %d runs, want 16 at most", runs)
+	}
+}
+
+// More records than many batches that expired at one instant, beside a long
+// snapshot: each batch reads a part of them again, but not all.
+func TestPruneOfOneInstantBesideALongSnapshot(t *testing.T) {
+	const expired = 6_000
+	for _, expire := range []string{"now() - interval '1 day'", "'-infinity'"} {
+		t.Run(expire, func(t *testing.T) {
+			url := pgtest.URL(t)
+			admin := openPool(t, url, maxConns(2))
+			pool := openPool(t, url, maxConns(1))
+			store := newStore(t, pool)
+			execSQL(t, admin, fmt.Sprintf("INSERT INTO schema_system.session SELECT n::text, '{}', %s FROM generate_series(1, %d) n; ANALYZE schema_system.session", expire, expired))
+			longSnapshot(t, admin)
+			before := indexReads(t, admin, pool)
+			if got := pruneAll(t, store, time.Nanosecond); got != expired {
+				t.Errorf("deleted: got %d, want %d", got, expired)
+			}
+			got := indexReads(t, admin, pool) - before
+			t.Logf("%d index entries read", got)
+			if got > 5*expired {
+				t.Errorf("index entries read: got %d, want few times %d", got, expired)
+			}
+		})
+	}
+}
+
+// Records of one instant, of which some are locked and some cannot be deleted,
+// stop neither the run nor what expired after them, and are not skipped for ever.
+func TestPruneOfOneInstantSomeLockedSomeKept(t *testing.T) {
+	url := pgtest.URL(t)
+	admin := openPool(t, url)
+	store := newStore(t, openPool(t, url))
+	execSQL(t, admin, `INSERT INTO schema_system.session SELECT 'same' || n, '{}', '2001-01-01 12:00' FROM generate_series(1, 400) n;
+		INSERT INTO schema_system.session SELECT 'kept' || n, '{}', '2001-01-01 12:00' FROM generate_series(1, 120) n;
+		INSERT INTO schema_system.session SELECT 'after' || n, '{}', '2001-01-01 12:01' FROM generate_series(1, 70) n;
+		CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+		CREATE TRIGGER keep BEFORE DELETE ON schema_system.session FOR EACH ROW WHEN (OLD.sid LIKE 'kept%') EXECUTE FUNCTION public.keep()`)
+	unlock := lockRecords(t, admin, "same7", "same300", "after1")
+	if got := pruneAll(t, store, time.Nanosecond); got != 467 {
+		t.Errorf("beside three that are locked: got %d deleted, want 467", got)
+	}
+	unlock()
+	var rest int64
+	for range 40 {
+		rest += pruneAll(t, store, time.Nanosecond)
+	}
+	if left := countRecords(t, admin); rest != 3 || left != 120 {
+		t.Errorf("unlocked: got %d deleted and %d left, want 3 and the 120 that are kept", rest, left)
+	}
+}
+
+// A table in which a trigger keeps every record costs a run a few batches, and the
+// next one goes on behind them.
+func TestPruneGivesUpWhereAllIsKept(t *testing.T) {
+	trace := new(tracer)
+	pool := pgtest.Pool(t, trace.use)
+	store := newStore(t, pool)
+	fillTable(t, pool, 2000, 0)
+	execSQL(t, pool, `CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+		CREATE TRIGGER keep BEFORE DELETE ON schema_system.session FOR EACH ROW WHEN (OLD.sid <> 'expired1') EXECUTE FUNCTION public.keep()`)
+	trace.take()
+	if got := pruneAll(t, store, time.Nanosecond); got != 0 {
+		t.Errorf("deleted: got %d, want 0", got)
+	}
+	if got := len(trace.take()); got > 25 {
+		t.Errorf("statements: got %d, want about 20", got)
+	}
+	var rest int64
+	for range 3 {
+		rest += pruneAll(t, store, time.Nanosecond)
+	}
+	if rest != 1 {
+		t.Errorf("the one behind them all: got %d deleted, want 1", rest)
+	}
+}
+
+// A run that cannot even begin, as where the way through what was deleted is too
+// long, is not all that ever happens: the next one begins with what expired lately.
+func TestPruneAfterARunThatCouldNotBegin(t *testing.T) {
+	url := pgtest.URL(t)
+	admin := openPool(t, url)
+	newStore(t, admin)
+	name, pool := newRole(t, url, admin)
+	role := pgx.Identifier{name}.Sanitize()
+	execSQL(t, admin, "GRANT USAGE ON SCHEMA schema_system TO "+role+"; GRANT ALL ON schema_system.session TO "+role)
+	store := newStore(t, pool)
+	execSQL(t, admin, `INSERT INTO schema_system.session SELECT 'old' || n, '{}', now() - interval '9 days' FROM generate_series(1, 10) n;
+		INSERT INTO schema_system.session SELECT 'late' || n, '{}', now() - interval '1 hour' FROM generate_series(1, 60) n;
+		REVOKE DELETE ON schema_system.session FROM `+role)
+	if n, err := store.Prune(t.Context(), time.Nanosecond); n != 0 || err == nil {
+		t.Fatalf("without the right to: got %d, %v, want an error", n, err)
+	}
+	execSQL(t, admin, "GRANT DELETE ON schema_system.session TO "+role)
+	if got := pruneAll(t, store, time.Nanosecond); got != 60 {
+		t.Errorf("the next run: got %d deleted, want the 60 of the last hour", got)
+	}
+	if got := pruneAll(t, store, time.Nanosecond); got != 10 {
+		t.Errorf("the one after it, which looks back: got %d deleted, want 10", got)
 	}
 }
