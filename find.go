@@ -193,7 +193,7 @@ func (m *Manager) query(f Filter) (Finder, Query, error) {
 	if q.Key = f.key; q.Key != "" {
 		text, _ := jsonobj.Text(f.value)
 		var err error
-		if q.Values, err = m.engine.sealer.FindValues(f.key, text); err != nil {
+		if q.Values, err = m.engine.sealer.Load().FindValues(f.key, text); err != nil {
 			return nil, q, err
 		}
 	}
@@ -221,7 +221,7 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 	if !i.CreatedAt.IsZero() && i.LastSeenAt.Before(i.CreatedAt) {
 		i.LastSeenAt = i.CreatedAt
 	}
-	if m.engine.sealer.Open(r.ID, &d) == nil {
+	if m.engine.sealer.Load().Open(r.ID, &d) == nil {
 		i.row = d
 	}
 	return i

@@ -135,7 +135,11 @@ func TestIndexKeys(t *testing.T) {
 
 func planOf(t *testing.T, pool *pgxpool.Pool, sql string) string {
 	t.Helper()
-	rows, err := pool.Query(t.Context(), "EXPLAIN "+sql, pgx.QueryExecModeExec, []string{"777"})
+	args := []any{pgx.QueryExecModeExec, []string{"777"}}
+	if strings.Contains(sql, "$2") { // how long it may wait for a row
+		args = append(args, "1s", "schema_system.session")
+	}
+	rows, err := pool.Query(t.Context(), "EXPLAIN "+sql, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,6 +225,41 @@ func TestFindingInLatin1(t *testing.T) {
 		if got := len(handlesOf(t, m, userIDKey.Is(user))); got != min(user, 1) {
 			t.Errorf("user %d: got %d sessions, want %d", user, got, min(user, 1))
 		}
+	}
+}
+
+// A database that holds any bytes: one record that is no text fails no list.
+func TestFindingInSQLASCII(t *testing.T) {
+	admin := pgtest.Pool(t)
+	name := "ascii_" + strings.ToLower(rand.Text())
+	execSQL(t, admin, "CREATE DATABASE "+name+" ENCODING SQL_ASCII LOCALE 'C' TEMPLATE template0")
+	t.Cleanup(func() { execSQL(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	pool := openPool(t, admin.Config().ConnString(), func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.Database, cfg.ConnConfig.RuntimeParams["client_encoding"] = name, "UTF8"
+	})
+	log := &logRecorder{}
+	m := patientManager(t, newStore(t, pool), func(cfg *session.Config) { cfg.UserKey, cfg.MaxPerUser, cfg.Logger = "userId", 5, log.logger() })
+	loginAs(t, m, 1, "a")
+	execSQL(t, pool, `INSERT INTO schema_system.session VALUES
+		('odd', convert_from(decode('7b22757365724964223a312c2261223a22e922', 'hex') || '}', 'SQL_ASCII')::json, now() + interval '1 hour'),
+		(convert_from('\xe9', 'SQL_ASCII'), '{"cookie":{},"userId":1}', now() + interval '1 hour')`)
+	var handles []string
+	for _, f := range []session.Filter{userIDKey.Is(1), session.Everyone()} {
+		if handles = handlesOf(t, m, f); len(handles) != 3 {
+			t.Errorf("got %d sessions, want 3", len(handles))
+		}
+	}
+	for _, h := range handles {
+		if got := handlesOf(t, m, session.Everyone().Handle(h)); len(got) != 1 {
+			t.Errorf("by handle: got %d sessions, want 1", len(got))
+		}
+	}
+	loginAs(t, m, 1, "b") // the limit reads them all
+	if strings.Contains(log.String(), "could not be destroyed") {
+		t.Error("MaxPerUser: got an error in the log, want none")
+	}
+	if n, err := m.Revoke(t.Context(), userIDKey.Is(1)); n != 4 || err != nil {
+		t.Errorf("Revoke: got %d, %v, want 4", n, err)
 	}
 }
 
@@ -406,5 +445,43 @@ func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	wg.Wait()
 	if n, err := rotated.Revoke(t.Context(), user.Is(name)); n != 5 || err != nil {
 		t.Errorf("Revoke: got %d, %v, want 5, no error", n, err)
+	}
+}
+
+// A plan that was made while the table had a page reads all of it. It does not
+// outlive the page, however often the statement ran.
+func TestFindingAndPruningForgetPlansOfASmallTable(t *testing.T) {
+	url := pgtest.URL(t)
+	admin := openPool(t, url)
+	pool := openPool(t, url, maxConns(1))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{IndexKeys: []string{"userId"}}), func(cfg *session.Config) {
+		cfg.UserKey, cfg.MaxPerUser = "userId", 1
+	})
+	execSQL(t, admin, "INSERT INTO schema_system.session SELECT 'few' || n, '{}', now() + interval '1 hour' FROM generate_series(1, 10) n; ANALYZE schema_system.session")
+	all := func() {
+		t.Helper()
+		loginAs(t, m, 1, "a")
+		handlesOf(t, m, userIDKey.Is(2))
+		if _, err := m.Revoke(t.Context(), userIDKey.Is(3)); err != nil {
+			t.Error(err)
+		}
+		if _, err := m.Prune(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	for range 12 { // PostgreSQL has made up its mind after five
+		all()
+	}
+	execSQL(t, admin, `INSERT INTO schema_system.session SELECT 'many' || n, json_build_object('userId', 10 + n, 'pad', repeat('x', 300)), now() + n * interval '1 second' FROM generate_series(1, 20000) n`)
+	const scans = "SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'session'"
+	awaitSQL(t, admin, "the table is counted", "SELECT n_tup_ins >= 20000 FROM pg_stat_user_tables WHERE relname = 'session'")
+	before := queryOne[int](t, admin, scans)
+	all()
+	pids := backendPIDs(t, pool)
+	pool.Reset() // a server process reports its counts when it ends
+	awaitSQL(t, admin, "the connection has ended", "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ANY($1::int[]))", pids)
+	execSQL(t, admin, "SELECT pg_stat_clear_snapshot()")
+	if read := queryOne[int](t, admin, scans) - before; read >= 20_000 {
+		t.Errorf("rows read by scans of the whole table: got %d, want none of the 20,000", read)
 	}
 }

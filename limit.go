@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"math"
 	"slices"
 	"time"
 
@@ -28,6 +29,13 @@ func (e *engine) limitUser(ctx context.Context, before *view, out *outcome) {
 	}
 }
 
+// limiter is a [Finder] that can destroy all but a user's newest sessions in one
+// statement, with the times of [engine.loginTime]. Others are asked for all of
+// them, and then to delete one after the other.
+type limiter interface {
+	limitFound(ctx context.Context, q Query, keep int, own string, now time.Time, slack time.Duration) (int64, error)
+}
+
 // login is one of a user's sessions.
 type login struct {
 	handle string
@@ -36,16 +44,25 @@ type login struct {
 
 func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	finder := e.store.(Finder) // New has checked
-	values, err := e.sealer.FindValues(e.limits.userKey, user)
+	values, err := e.sealer.Load().FindValues(e.limits.userKey, user)
 	if err != nil {
 		return err
 	}
-	q := Query{Key: e.limits.userKey, Values: values, Limit: maxFound}
+	q := Query{Key: e.limits.userKey, Values: values, Limit: math.MaxInt32}
+	now := time.Now()
+	if l, ok := finder.(limiter); ok {
+		n, err := l.limitFound(ctx, q, e.limits.maxPerUser, own, now, e.limits.storeTimeout)
+		e.stats.destroys.Add(uint64(max(n, 0)))
+		if err != nil {
+			return e.countError(err)
+		}
+		return nil
+	}
 	found, err := finder.Find(ctx, q)
 	if err != nil {
 		return e.countError(err)
 	}
-	now, ownHandle := time.Now(), finder.Handle(own)
+	ownHandle := finder.Handle(own)
 	logins := make([]login, 0, len(found))
 	for i := range found {
 		logins = append(logins, login{found[i].Handle, e.loginTime(&found[i], ownHandle, now).UnixMilli()})

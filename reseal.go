@@ -14,8 +14,9 @@ import (
 
 // sqlWalk finds the next live records after the ID $1. Only sealed data is
 // sent: a table of large plain records is not read over the network.
-const sqlWalk = `SELECT sid::text, CASE WHEN strpos(sess::text, '"` + row.MemberSealed + `"') > 0 THEN sess::text ELSE '' END
-	FROM %[1]s WHERE expire >= now() AND sid > $1::text AND NOT ` + mark.SQL + ` ORDER BY sid LIMIT %[7]s`
+const sqlWalk = `SELECT sid::pg_catalog.text, CASE WHEN pg_catalog.strpos(sess::pg_catalog.text, '"` + row.MemberSealed + `"') OPERATOR(pg_catalog.>) 0
+		THEN sess::pg_catalog.text ELSE '' END
+	FROM %[1]s WHERE ` + sqlFoundLive + ` AND sid OPERATOR(pg_catalog.>) $1::pg_catalog.text AND NOT ` + mark.SQL + ` ORDER BY sid LIMIT %[7]s`
 
 const (
 	walkBatch = "50"
@@ -92,8 +93,8 @@ func (m *Manager) walk(ctx context.Context, s *PostgresStore, last string) ([]Fo
 	ctx, cancel := m.engine.storeContext(ctx)
 	defer cancel()
 	sql := strings.NewReplacer("%[1]s", s.table.Quoted(), "%[7]s", walkBatch).Replace(strings.Join(strings.Fields(sqlWalk), " "))
-	found, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) ([]Found, error) {
-		rows, err := c.Query(ctx, sql, last)
+	found, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) ([]Found, error) {
+		rows, err := c.Query(ctx, sql, s.planned(last)...)
 		if err != nil {
 			return nil, err
 		}
@@ -134,23 +135,29 @@ func (m *Manager) reseal(ctx context.Context, r *Found, dry bool, n *ResealCount
 	}
 }
 
-// replaceSeal seals a record with the current secret. again says that a request
-// came first, and that r is now what that request has written.
+// replaceSeal seals a record with the current secret, and looks whether it is. If
+// not (again), a request came first, or a trigger keeps the record as it was: r is
+// then what the table holds.
 func (m *Manager) replaceSeal(ctx context.Context, r *Found, d *row.Row, userKey string) (again bool, err error) {
 	ctx, cancel := m.engine.storeContext(ctx)
 	defer cancel()
-	sealer := m.engine.sealer.WithUserKey(userKey)
+	sealer := m.engine.sealer.Load().WithUserKey(userKey)
 	data, err := sealer.Seal(r.ID, d)
 	if err != nil {
 		return false, err
 	}
 	err = m.store.Update(ctx, r.ID, Change{Old: r.Data, New: data})
-	if !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
+	wrote := err == nil
+	if !wrote && !errors.Is(err, ErrConflict) && !errors.Is(err, ErrUncertain) {
 		return false, err
 	}
 	rec, err := m.store.Load(ctx, r.ID)
 	r.Data = rec.Data
-	return true, err
+	if err != nil || !wrote {
+		return true, err
+	}
+	_, _, under := m.unseal(r.ID, r.Data)
+	return under != underCurrent, nil
 }
 
 // sealedUnder is what opens a record.
@@ -175,12 +182,13 @@ func (m *Manager) unseal(id string, data []byte) (d row.Row, userKey string, und
 	if err != nil || d.Get(row.MemberSealed) == nil {
 		return d, "", underNone
 	}
-	userKey = m.engine.sealer.UserKey(&d)
-	current := m.engine.sealer.Current()
+	sealer := m.engine.sealer.Load()
+	userKey = sealer.UserKey(&d)
+	current := sealer.Current()
 	switch {
 	case current.Open(id, &d) == nil:
 		return d, userKey, underCurrent
-	case m.engine.sealer.Open(id, &d) == nil:
+	case sealer.Open(id, &d) == nil:
 		return d, userKey, underOld
 	}
 	return d, userKey, underUnknown

@@ -91,6 +91,27 @@ func TestReseal(t *testing.T) {
 	}
 }
 
+// A record that a trigger keeps as it was, or whose change it drops, is not called
+// sealed anew.
+func TestResealKnowsWhatIsKept(t *testing.T) {
+	for _, row := range []string{"OLD", "NULL"} {
+		t.Run(row, func(t *testing.T) {
+			pool := pgtest.Pool(t)
+			store := newStore(t, pool)
+			useSession(resealManager(t, store, "userId", testSecretOld), "", func(s *session.Session) { noteKey.Set(s, secretNote) })
+			execSQL(t, pool, `CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN `+row+`; END $$;
+				CREATE TRIGGER keep BEFORE UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.keep()`)
+			want := session.ResealCounts{Records: 1, Old: 1}
+			got, err := resealManager(t, store, "userId", testSecret, testSecretOld).Reseal(t.Context(), session.ResealOptions{})
+			if dropped := row == "NULL"; dropped != (err != nil) || dropped && !strings.Contains(err.Error(), "trigger") {
+				t.Errorf("got %v, want an error about a trigger if it drops the change: %t", err, dropped)
+			} else if !dropped && got != want || got.Resealed != 0 {
+				t.Errorf("got %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
 // beforeUpdate calls f once, before the first UPDATE of a pool reaches the server.
 func beforeUpdate(f func()) *tracer {
 	var once sync.Once
