@@ -152,21 +152,36 @@ func (Config) LogValue() slog.Value { return slog.StringValue("session.Config") 
 // ConfigFromEnv returns a Config with what these environment variables say;
 // everything else is left to its default.
 //
-//   - SESSION_SECRET: Config.Secret. It must be set.
-//   - SESSION_SECRET_OLD: Config.OldSecrets, separated by spaces.
+//   - SESSION_SECRET: Config.Secret. It must be set, or in its place
+//     SESSION_SECRET_FILE: the path of a file that holds the secret, as containers
+//     are given them. The end of its line is no part of it.
+//   - SESSION_SECRET_OLD: Config.OldSecrets, separated by spaces; or
+//     SESSION_SECRET_OLD_FILE, the path of a file of them, also one a line.
 //   - SESSION_TIMEOUT: Config.IdleTimeout. A whole number is milliseconds, as
 //     in Express; anything else is a Go duration such as 30m.
 //   - SESSION_ENCRYPT: Config.Encrypt, true or false.
 //
-// A fault is an error that names the variable, all of them at once.
+// A fault is an error that names the variable, all of them at once, and the path
+// of a file but none of its content. Read it again, and give what it says to
+// [Manager.SetSecrets], to change the secrets without a restart.
 func ConfigFromEnv() (Config, error) {
 	var cfg Config
 	var errs []error
-	cfg.Secret = os.Getenv("SESSION_SECRET")
-	if cfg.Secret == "" {
-		errs = append(errs, errors.New(`session: SESSION_SECRET is not set: make one with "openssl rand -base64 48", keep it, and give every instance the same`))
+	secret, err := secretFromEnv("SESSION_SECRET")
+	switch {
+	case err != nil:
+		errs = append(errs, err)
+	case secret == "":
+		errs = append(errs, errors.New(`session: SESSION_SECRET is not set: make one with "openssl rand -base64 48", keep it, and give every instance the same (or the path of a file that holds it in SESSION_SECRET_FILE)`))
+	case os.Getenv("SESSION_SECRET") == "" && strings.ContainsAny(secret, "\r\n"):
+		errs = append(errs, fmt.Errorf("session: SESSION_SECRET_FILE=%q: has several lines: a secret is one, and earlier ones belong into SESSION_SECRET_OLD_FILE", os.Getenv("SESSION_SECRET_FILE")))
 	}
-	cfg.OldSecrets = strings.Fields(os.Getenv("SESSION_SECRET_OLD"))
+	cfg.Secret = secret
+	old, err := secretFromEnv("SESSION_SECRET_OLD")
+	if err != nil {
+		errs = append(errs, err)
+	}
+	cfg.OldSecrets = strings.Fields(old)
 	if v := os.Getenv("SESSION_TIMEOUT"); v != "" {
 		d, err := parseTimeout(v)
 		if err != nil {
@@ -339,13 +354,19 @@ func (cfg *Config) warn() {
 	if cfg.Cookie.Format == FormatExpress && cfg.Encrypt {
 		cfg.Logger.Warn("session: Express cannot read the data of encrypted sessions")
 	}
-	if cfg.Cookie.Format == FormatExpress {
-		short := len(cfg.Secret) < minSecretBytes
-		for _, s := range cfg.OldSecrets {
-			short = short || len(s) < minSecretBytes
-		}
-		if short {
-			cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD for a while")
-		}
+	cfg.warnSecrets()
+}
+
+// warnSecrets warns of what is allowed to be shared with an Express application.
+func (cfg *Config) warnSecrets() {
+	if cfg.Cookie.Format != FormatExpress {
+		return
+	}
+	short := len(cfg.Secret) < minSecretBytes
+	for _, s := range cfg.OldSecrets {
+		short = short || len(s) < minSecretBytes
+	}
+	if short {
+		cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD for a while")
 	}
 }

@@ -1,0 +1,53 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/pgsession/session/internal/cookie"
+	"github.com/pgsession/session/internal/seal"
+)
+
+// keys are what is derived from the secrets, but for what the engine has.
+type keys struct {
+	changing sync.Mutex
+	codec    atomic.Pointer[cookie.Codec]
+}
+
+// change is use for secrets that come later, checked like those of New.
+func (k *keys) change(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
+	var errs []error
+	cfg.checkSecrets(func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("session: SetSecrets: "+format, args...))
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	k.changing.Lock()
+	defer k.changing.Unlock()
+	if err := k.use(cfg, sealer); err != nil {
+		return err
+	}
+	cfg.warnSecrets()
+	cfg.Logger.Info("session: secrets changed", "oldSecrets", len(cfg.OldSecrets))
+	return nil
+}
+
+// use derives every key from the secrets of cfg, and then uses them.
+func (k *keys) use(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
+	secrets := append([]string{cfg.Secret}, cfg.OldSecrets...)
+	codec, err := cookie.NewCodec(secrets, cfg.Cookie.Format == FormatExpress)
+	if err != nil {
+		return err
+	}
+	s, err := seal.New(secrets, cfg.UserKey)
+	if err != nil {
+		return err
+	}
+	// What can be opened first: who gets a cookie can read what it names.
+	sealer.Store(&s)
+	k.codec.Store(&codec)
+	return nil
+}
