@@ -1,6 +1,15 @@
 package session
 
-import "io"
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/internal/pgrun"
+)
 
 // ParseTimeout reads SESSION_TIMEOUT.
 var ParseTimeout = parseTimeout
@@ -10,10 +19,63 @@ func (m *Manager) SetRandom(r io.Reader) { m.engine.rand = r }
 
 // SignCookie returns the cookie value that names id.
 func (m *Manager) SignCookie(id string) (string, error) {
-	return m.codec.Sign(m.cfg.Cookie.Name, id)
+	return (*m.keys.codec.Load()).Sign(m.cfg.Cookie.Name, id)
 }
 
 // Waiting returns how many calls of each kind wait for a shared statement.
 func (s *PostgresStore) Waiting() int {
-	return s.shared.loads.Waiting() + s.shared.saves.Waiting() + s.shared.touches.Waiting() + s.shared.deletes.Waiting()
+	return s.shared.loads.Waiting() + s.shared.creations.Waiting() + s.shared.saves.Waiting() + s.shared.touches.Waiting() + s.shared.deletes.Waiting() +
+		s.shared.renewals.Waiting() + s.shared.limits.Waiting()
+}
+
+// LimitFound deletes the records of q but the newest.
+func (s *PostgresStore) LimitFound(ctx context.Context, q Query, own string) error {
+	_, err := s.limitFound(ctx, q, 1, own, time.Now(), time.Second)
+	return err
+}
+
+// RowWaits returns how many calls have found their row locked and ask again.
+func (s *PostgresStore) RowWaits() int { return int(s.rowWaits.Load()) }
+
+// RowWaits is that of its store.
+func (m *Manager) RowWaits() int { return m.store.(*PostgresStore).RowWaits() }
+
+// SetClock makes the store's statements look at another clock, such as "clock.now()".
+func (s *PostgresStore) SetClock(now string) {
+	q := &s.sql
+	for _, sql := range []*string{
+		&q.load, &q.loadMany, &q.loadConfirmed, &q.now, &q.create.one, &q.create.many, &q.update.one, &q.update.many,
+		&q.renew.one, &q.touch.one, &q.touch.many, &q.delete.one, &q.delete.many,
+	} {
+		*sql = strings.ReplaceAll(*sql, "pg_catalog.now()", now)
+	}
+}
+
+// Doubt remembers an ID as one whose last write was uncertain.
+func (s *PostgresStore) Doubt(id string) { s.doubts.add(s.sid(id)) }
+
+// Doubts returns how many are remembered.
+func (s *PostgresStore) Doubts() int { return int(s.doubts.n.Load()) }
+
+// AgeDoubts makes all of them older.
+func (s *PostgresStore) AgeDoubts(by time.Duration) {
+	s.doubts.mu.Lock()
+	defer s.doubts.mu.Unlock()
+	for id, at := range s.doubts.of {
+		s.doubts.of[id] = at.Add(-by)
+	}
+}
+
+// KeepsPlans reports whether statements are prepared, as on a large table.
+func (s *PostgresStore) KeepsPlans() bool { return s.plans.keep && s.plans.large.Load() }
+
+// LargeForLong makes the store believe that the table has been large for long.
+func (s *PostgresStore) LargeForLong() { s.plans.since.Store(0) }
+
+// Grown makes the store believe in a large table.
+func (s *PostgresStore) Grown() { s.plans.large.Store(true) }
+
+// SetPool lets the statements of requests run on another pool.
+func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
+	s.runner = pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})
 }

@@ -135,6 +135,24 @@ func nap(t testing.TB, pool *pgxpool.Pool) { execSQL(t, pool, "SELECT pg_sleep(0
 // blockedSQL says true when n statements of the database wait for a lock.
 const blockedSQL = `SELECT count(*) >= $1::int FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`
 
+// awaitRowWaits waits until n calls of stores or managers have found their row
+// locked. None of them holds a connection or waits in the server.
+func awaitRowWaits[S interface{ RowWaits() int }](t testing.TB, pool *pgxpool.Pool, n int, of ...S) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); ; nap(t, pool) {
+		got := 0
+		for _, s := range of {
+			got += s.RowWaits()
+		}
+		if got >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("calls whose row is locked: got %d after %v, want %d", got, patience, n)
+		}
+	}
+}
+
 // createRecord creates a record and returns its session ID.
 func createRecord(t testing.TB, store session.Store, data string) string {
 	t.Helper()

@@ -7,8 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 )
@@ -19,7 +17,7 @@ var protocolSharing = map[string]session.PostgresOptions{
 	"without sharing":   {DisableBatching: true},
 }
 
-// A renewal's statement waits for a lock on the row, and the logout's behind it:
+// A renewal waits for its row, which somebody has locked, and a logout with it:
 // whichever gets it first, the session ends, whatever its ID has become.
 func TestProtocolLogoutFollowsWaitingRenewal(t *testing.T) {
 	for name, opts := range protocolSharing {
@@ -32,7 +30,7 @@ func TestProtocolLogoutFollowsWaitingRenewal(t *testing.T) {
 					unlock := lockRecords(t, admin, b.id())
 					waits := func(n int) {
 						t.Helper()
-						awaitSQL(t, admin, fmt.Sprintf("%d statements wait for the row", n), blockedSQL, n)
+						awaitRowWaits(t, admin, n, managers...)
 					}
 					slow := b.begin()
 					slow.do(logIn("eve"))
@@ -78,9 +76,9 @@ func TestProtocolLogoutFollowsChainOfRenewals(t *testing.T) {
 			slow.do(logIn("eve"))
 			renewed, ended := make(chan *response, 1), make(chan *response, 1)
 			go func() { renewed <- slow.end() }()
-			awaitSQL(t, admin, "the renewal waits for the row", blockedSQL, 1)
+			awaitRowWaits(t, admin, 1, managers...)
 			go func() { ended <- stale.visit(destroy) }()
-			awaitSQL(t, admin, "the logout waits for the row", blockedSQL, 2)
+			awaitRowWaits(t, admin, 2, managers...)
 			unlock()
 			wantResponse(t, "logout", within(t, ended), 200, "expired")
 			within(t, renewed)
@@ -107,9 +105,9 @@ func TestProtocolTwoWaitingLogins(t *testing.T) {
 			second.do(logIn("bob"))
 			done := make(chan *response, 2)
 			go func() { done <- first.end() }()
-			awaitSQL(t, pool, "the first waits for the row", blockedSQL, 1)
+			awaitRowWaits(t, pool, 1, one, two)
 			go func() { done <- second.end() }()
-			awaitSQL(t, pool, "the second waits for the row", blockedSQL, 2)
+			awaitRowWaits(t, pool, 2, one, two)
 			unlock()
 			wantResponse(t, "a login", within(t, done), 200, "set")
 			wantResponse(t, "the other login", within(t, done), 200, "set")
@@ -123,8 +121,7 @@ func TestProtocolTwoWaitingLogins(t *testing.T) {
 	}
 }
 
-// behindBy makes the database's clock slower than the programs', for all who look at
-// it by now().
+// behindBy makes a database whose clock.now() is slower than the programs' clocks.
 func behindBy(t *testing.T, d time.Duration) (url string) {
 	url = pgtest.URL(t)
 	execSQL(t, openPool(t, url), fmt.Sprintf(`CREATE SCHEMA clock;
@@ -140,8 +137,9 @@ func TestProtocolClockAhead(t *testing.T) {
 	for name, opts := range protocolSharing {
 		t.Run(name, func(t *testing.T) {
 			url := behindBy(t, ahead)
-			pool := openPool(t, url, func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["search_path"] = "clock, pg_catalog" })
+			pool := openPool(t, url)
 			store, log := newStore(t, pool, opts), &logRecorder{}
+			store.SetClock("clock.now()")
 			m := patientManager(t, store, func(c *session.Config) { c.AbsoluteTimeout, c.Logger = absolute, log.logger() })
 			created := func(b *browser, by time.Duration) { // by the database's clock, before its now
 				t.Helper()

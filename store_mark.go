@@ -2,10 +2,8 @@ package session
 
 import (
 	"context"
+	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 )
@@ -19,43 +17,48 @@ func loadedRow(data []byte, left float64) (Record, error) {
 	return rec, nil
 }
 
-// deleteOne deletes the record that has, or once had, the ID that the table
-// holds as id. Marks lead from one ID to the next, a statement each, expired
-// ones too, and nobody deletes one while it may be needed; so the way is the
-// same however often it is begun.
-func (s *PostgresStore) deleteOne(ctx context.Context, id string) error {
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
-	for try := 0; ; {
-		was, err := s.deleteHop(ctx, id)
-		if err != nil || was == nil {
-			return err
+// Delete implements [Store]. Marks lead from one ID to the next, a statement
+// each, expired ones too, and nobody deletes one while it may be needed; so the
+// way is the same however often it is begun.
+//
+// Where nothing is found, another program may have deleted it in a commit whose
+// wait for the standby was cut short, so that it may yet come back: it is looked
+// for once more as if this store's own write were in doubt.
+func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	id = s.sid(id)
+	doubtful := s.doubts.has(id)
+	for {
+		began := time.Now()
+		f, err := s.settle(ctx, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, doubtful) })
+		if err != nil {
+			return s.unsure(id, err)
 		}
-		if next, ok := mark.Target([]byte(*was)); ok {
+		s.doubts.resolved(id, began)
+		next, ok := mark.Target([]byte(f.mark))
+		switch {
+		case ok:
 			id = next
-			continue
+		case f.what == fateNone && !doubtful:
+			doubtful = true
+		default: // done, or nothing there, or a mark that leads nowhere: not ours
+			return nil
 		}
-		if *was != "" {
-			return nil // a mark that leads nowhere: not ours
-		}
-		// It was there when the statement began and not as it was when its turn
-		// came: renewed, and the next one finds the mark. Or a trigger refuses.
-		if err := backoff.Pause(ctx, try); err != nil {
-			return explainTimeout(ctx, err)
-		}
-		try++
 	}
 }
 
-// deleteHop deletes the record of the ID that the table holds as id. was is nil
-// if that was done or there is nothing, a mark if there is one, else empty: it
-// could not be deleted as it was.
-func (s *PostgresStore) deleteHop(ctx context.Context, id string) (was *string, err error) {
-	return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (was *string, err error) {
-		var gone bool
-		if err = c.QueryRow(ctx, s.sql.delete, id).Scan(&gone, &was); gone {
-			was = nil
-		}
-		return was, err
-	})
+// deleteHop deletes the record of the ID that the table holds as id, or finds the
+// mark that is there.
+func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool) (fate, error) {
+	if doubtful {
+		return confirmed(ctx, s, func(ctx context.Context) (fate, error) {
+			return s.writeOne(ctx, pgrun.Repeatable, s.sql.deleteConfirmed, id)
+		}, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, false) })
+	}
+	one := func(ctx context.Context) (fate, error) {
+		return s.writeOne(ctx, pgrun.Repeatable, s.sql.delete.one, id)
+	}
+	if s.shared == nil {
+		return one(ctx)
+	}
+	return together(ctx, s, s.shared.deletes, id, one)
 }

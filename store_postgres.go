@@ -11,10 +11,12 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/cookie"
@@ -24,66 +26,8 @@ import (
 	"github.com/pgsession/session/internal/row"
 )
 
-// Statements, with the table for %[1]s, its JSON type for %[2]s and the type of
-// expire for %[3]s. A record is live iff expire >= now(), everywhere.
-//
-// expire may be a timestamp without time zone: local time of the connection's
-// TimeZone. So it is never bound nor scanned, only computed from now() and read
-// as an epoch.
-//
-// Parameters are cast, so that a column that has been given another type is an
-// error about types, not one that quotes the value.
-const (
-	sqlLoad = `SELECT sess::text, extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8
-		FROM %[1]s WHERE sid = $1::text AND expire >= now()`
-
-	sqlCreate = `INSERT INTO %[1]s (sid, sess, expire) VALUES ($1::text, $2::text::%[2]s, now() + make_interval(secs => $3))
-		ON CONFLICT (sid) DO NOTHING`
-
-	// $4 is 0 to leave the expiry alone, 1 to move it forward, 2 to set it.
-	sqlUpdate = `UPDATE %[1]s SET sess = $3::text::%[2]s, ` + sqlExpire + `
-		WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text`
-
-	// A statement of its own: one that may change a key locks the row harder.
-	// In this order, the row moved and then the mark inserted: one who waits for
-	// the row to delete it by a value follows it.
-	sqlRenew = `WITH moved AS (UPDATE %[1]s SET sid = $6::text, sess = $3::text::%[2]s, ` + sqlExpire + `
-			WHERE sid = $1::text AND expire >= now() AND sess::text = $2::text RETURNING 1)
-		INSERT INTO %[1]s (sid, sess, expire) SELECT $1::text, $7::text::%[2]s, now() + make_interval(secs => $8) FROM moved`
-
-	sqlExpire = `expire = CASE $4::int WHEN 0 THEN expire
-		WHEN 1 THEN GREATEST(expire, (now() + make_interval(secs => $5))::%[3]s)
-		ELSE (now() + make_interval(secs => $5))::%[3]s END`
-
-	sqlTouch = `UPDATE %[1]s SET expire = GREATEST(expire, (now() + make_interval(secs => $2))::%[3]s)
-		WHERE sid = $1::text AND expire >= now() AND NOT ` + mark.SQL
-
-	// What the row was before, if it was not deleted: the text of a mark, or ''
-	// if somebody has changed it while this waited for them; null for none. A
-	// mark stays, or who deletes would lose the way when cut off in the middle.
-	sqlDelete = `WITH gone AS (DELETE FROM %[1]s WHERE sid = $1::text AND NOT ` + mark.SQL + ` RETURNING 1)
-		SELECT EXISTS (SELECT FROM gone), (SELECT CASE WHEN ` + mark.SQL + ` THEN sess::text ELSE '' END FROM %[1]s WHERE sid = $1::text)`
-
-	// $1 is the expiry that the last batch ended at, in seconds since 1970 as
-	// the column counts them; null for the first. A row that was extended after
-	// it was found is left alone by the repeated condition.
-	sqlPrune = `WITH dead AS MATERIALIZED (
-			SELECT sid, expire FROM %[1]s
-			WHERE expire < now() AND expire >= COALESCE('epoch'::%[3]s + make_interval(secs => $1::float8), '-infinity')
-			ORDER BY expire LIMIT 50 FOR UPDATE SKIP LOCKED),
-		gone AS (DELETE FROM %[1]s s USING dead WHERE s.sid = dead.sid AND s.expire < now() RETURNING 1)
-		SELECT (SELECT count(*) FROM dead), (SELECT count(*) FROM gone),
-			(SELECT NULLIF(extract(epoch FROM max(expire))::float8, '-infinity') FROM dead)`
-)
-
 //go:embed schema.sql
 var schemaSQL string
-
-const (
-	pruneBatch = 50 // as in sqlPrune
-	// prunePause is how long pruning rests after a batch, in batches' time.
-	prunePause = 4
-)
 
 // PostgresOptions are the options of [NewPostgresStore]. The zero value means
 // the table schema_system.session.
@@ -95,7 +39,7 @@ type PostgresOptions struct {
 	Schema, Table string
 
 	// Under load requests share statements: while BatchSlots of one kind (load,
-	// save, touch, delete) are under way, further requests gather, at most
+	// create, save, touch, delete) are under way, further requests gather, at most
 	// MaxBatch of them, and go together when one of these ends. Nobody waits
 	// for company: a request that finds a free slot goes at once. Defaults 2
 	// and 128.
@@ -115,11 +59,13 @@ type PostgresOptions struct {
 	// IndexKeys are keys to index for [Manager.Sessions], [Manager.Revoke] and
 	// [Config.MaxPerUser], with Encrypt too. A missing index is made at start,
 	// without blocking others (CREATE INDEX CONCURRENTLY), or a warning says
-	// what its owner should run. It has a price: a save is no longer heap-only.
-	// Default none.
+	// what its owner should run: where this user may not make it, or a
+	// transaction is open for so long that it would have to be waited for. It has
+	// a price: a save is no longer heap-only. Default none.
 	IndexKeys []string
 
-	// Logger gets what was found at start. Default [slog.Default].
+	// Logger gets what was found at start, and when the database is down and
+	// back again. Default [slog.Default].
 	Logger *slog.Logger
 }
 
@@ -127,23 +73,42 @@ type PostgresOptions struct {
 // connect-pg-simple uses. It is safe for concurrent use, and many programs may
 // share a table. The pool stays the caller's.
 //
-// A statement that is late is cancelled in the server, so that its connection
-// survives. A connection that died is replaced and the statement repeated
-// within the context's deadline where that is safe.
+// A read that is late is cancelled in the server, so that its connection survives;
+// a write is left alone and is [ErrUncertain]: it may be done later. A connection
+// that died is replaced and the statement repeated within the context's deadline
+// where that is safe.
+//
+// When reads, or writes, have had no answer for five seconds (or the time that
+// they are given, if that is less) while somebody tried, they are down: methods
+// that need them return an error at once, and nothing was sent, but for one at a
+// time, which tries. Its success lets others in again, step by step. [Stats] has
+// ReadsDown and WritesDown; the logger gets one line each way.
 type PostgresStore struct {
 	opts   PostgresOptions
 	runner *pgrun.Runner
 	table  *pgtable.Table
-	sql    struct{ load, create, update, renew, touch, delete, prune, loadMany, updateMany, touchMany, deleteMany string }
+	sql    statements
+	plans  plans
+	doubts doubts
+
+	rowWaits atomic.Int32 // calls whose row is locked
 
 	shared *sharing // nil: a statement for each request
+	pruned pruneMark
 }
 
 // NewPostgresStore returns a store on a table, which it makes (schema.sql) if it
-// is missing and checks if it is there. It runs no DDL when the table exists, so
-// a role that may only read and write rows suffices then. A table of another
-// shape, a missing privilege or database is an error that says what to do. ctx
-// bounds the setup only.
+// is missing and checks if it is there. It runs no DDL when the table exists, but
+// for opts.IndexKeys, so a role that may only read and write rows suffices then.
+// A table of another shape, a missing privilege or database is an error that says
+// what to do, and so is whatever would keep sessions from being saved or ended:
+// row-level security without a policy for this user, rules, a publication without
+// a replica identity. What may do so is a warning.
+//
+// A database that is not there yet (it refuses, is starting up, its name does not
+// resolve) is waited for until ctx ends, for 30 seconds if that has no deadline,
+// and the log says so; a wrong password or an unknown database is an error at
+// once. ctx bounds the setup only.
 func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOptions) (*PostgresStore, error) {
 	if pool == nil {
 		return nil, errors.New("session: NewPostgresStore: pool is nil")
@@ -162,28 +127,12 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 			return nil, err
 		}
 	}
-	for _, q := range []struct {
-		dst *string
-		sql string
-	}{
-		{&s.sql.load, sqlLoad},
-		{&s.sql.create, sqlCreate},
-		{&s.sql.update, sqlUpdate},
-		{&s.sql.renew, sqlRenew},
-		{&s.sql.touch, sqlTouch},
-		{&s.sql.delete, sqlDelete},
-		{&s.sql.prune, sqlPrune},
-		{&s.sql.loadMany, sqlLoadMany},
-		{&s.sql.updateMany, sqlUpdateMany},
-		{&s.sql.touchMany, sqlTouchMany},
-		{&s.sql.deleteMany, sqlDeleteMany},
-	} {
-		sql := strings.Join(strings.Fields(q.sql), " ") // before the name goes in: it may have spaces
-		*q.dst = strings.NewReplacer("%[1]s", s.table.Quoted(), "%[2]s", s.table.SessType, "%[3]s", s.table.ExpireType).Replace(sql)
-	}
+	s.sql.complete(s.table)
+	s.plans.init(pool)
 	if !opts.DisableBatching {
 		s.share()
 	}
+	watchOutages(s.runner, opts.Logger, s.shared.refuse)
 	return s, nil
 }
 
@@ -263,14 +212,26 @@ func (s *PostgresStore) LogValue() slog.Value {
 		slog.Bool("hashIDs", s.opts.HashIDs))
 }
 
+// down reports what is down, for [Manager.Stats].
+func (s *PostgresStore) down() (reads, writes bool) {
+	w := s.runner.Watch
+	return w.Read.State().Down, w.Write.State().Down
+}
+
 // Load implements [Store].
 func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 	id = s.sid(id)
-	if s.shared == nil {
+	switch {
+	case s.doubts.has(id):
+		return s.loadConfirmed(ctx, id)
+	case s.shared == nil:
 		return s.loadOne(ctx, id)
 	}
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
+	ctx, leave, err := s.runner.Enter(ctx, pgrun.Read, 0)
+	if err != nil {
+		return Record{}, err
+	}
+	defer leave()
 	rec, err := s.shared.loads.Do(ctx, id)
 	if errors.Is(err, errAlone) {
 		return s.loadOne(ctx, id)
@@ -279,13 +240,8 @@ func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 }
 
 func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) {
-	rec, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (Record, error) {
-		var data []byte
-		var left float64
-		if err := c.QueryRow(ctx, s.sql.load, id).Scan(&data, &left); err != nil {
-			return Record{}, err
-		}
-		return loadedRow(data, left)
+	rec, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (Record, error) {
+		return s.scanRecord(c.QueryRow(ctx, s.sql.load, s.plans.args(id)...))
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, ErrNotFound
@@ -293,161 +249,168 @@ func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) 
 	return rec, err
 }
 
-// Create implements [Store]. It is never shared: one ID that exists already
-// would fail all.
+// scanRecord reads what sqlLoad says.
+func (s *PostgresStore) scanRecord(row pgx.Row) (Record, error) {
+	var at pgtype.TID
+	var data []byte
+	var left *float64
+	if err := row.Scan(&at, &data, &left); err != nil {
+		return Record{}, err
+	}
+	if left == nil { // sqlLoadConfirmed always has a row
+		return Record{}, ErrNotFound
+	}
+	s.plans.found(at)
+	return loadedRow(data, *left)
+}
+
+// loadConfirmed is Load for an ID in doubt.
+func (s *PostgresStore) loadConfirmed(ctx context.Context, id string) (Record, error) {
+	began := time.Now()
+	// A write, for it must not be cancelled.
+	rec, err := confirmed(ctx, s, func(ctx context.Context) (Record, error) {
+		return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (Record, error) {
+			return s.scanRecord(c.QueryRow(ctx, s.sql.loadConfirmed, s.plans.args(id)...))
+		})
+	}, func(ctx context.Context) (Record, error) { return s.loadOne(ctx, id) })
+	if err == nil || errors.Is(err, ErrNotFound) {
+		s.doubts.resolved(id, began)
+	}
+	return rec, err
+}
+
+// confirmed runs a statement that waits for the standbys. A role that may not make
+// one wait gets ErrUncertain, unless there are no standbys to wait for: then plain
+// is as good.
+func confirmed[T any](ctx context.Context, s *PostgresStore, wait, plain func(context.Context) (T, error)) (T, error) {
+	v, err := wait(ctx)
+	if pgrun.SQLState(err) != "42501" { // insufficient_privilege
+		return v, err
+	}
+	alone, aerr := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (alone bool, err error) {
+		return alone, c.QueryRow(ctx, s.sql.alone).Scan(&alone)
+	})
+	switch {
+	case aerr != nil:
+		return v, aerr
+	case alone:
+		return plain(ctx)
+	}
+	return v, fmt.Errorf("%w: an earlier write of this session had no answer, and what became of it cannot be confirmed by the standbys without EXECUTE on pg_catalog.pg_logical_emit_message: %w", ErrUncertain, err)
+}
+
+// Create implements [Store].
 func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
-	return s.exec(ctx, pgrun.Once, ErrExists, s.sql.create, s.sid(id), r.Data, r.TTL.Seconds())
+	c := creation{s.sid(id), string(r.Data), r.TTL}
+	ctx, leave, err := s.runner.Enter(ctx, pgrun.Once, len(r.Data))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
+		one := func(ctx context.Context) (fate, error) {
+			return s.writeOne(ctx, pgrun.Once, s.sql.create.one, c.id, c.data, c.ttl.Seconds())
+		}
+		if s.shared == nil {
+			return one(ctx)
+		}
+		return together(ctx, s, s.shared.creations, c, one)
+	})
+	if err == nil && f.what == fateConflict {
+		return ErrExists
+	}
+	return s.unsure(c.id, err)
 }
 
 // Update implements [Store].
 func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
-	id, c.NewID = s.sid(id), s.sid(c.NewID)
-	if s.shared == nil || c.NewID != "" || c.Shorten {
-		return s.updateOne(ctx, id, c)
-	}
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
-	_, err := s.shared.saves.Do(ctx, save{id: id, old: string(c.Old), new: string(c.New), ttl: c.TTL})
+	v := save{id: s.sid(id), old: string(c.Old), new: string(c.New), ttl: c.TTL.Seconds()}
 	switch {
-	case errors.Is(err, errAlone):
-		return s.runAlone(ctx, id, func() error { return s.updateOne(ctx, id, c) })
-	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
-		return fmt.Errorf("%w: %w", ErrUncertain, explainTimeout(ctx, err)) // others may have carried it on
+	case c.TTL <= 0:
+		v.ttl = 0
+	case c.Shorten:
+		v.ttl = -v.ttl
 	}
-	return err
+	c.NewID = s.sid(c.NewID)
+	ctx, leave, err := s.runner.Enter(ctx, pgrun.Once, len(v.old)+len(v.new))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
+		if c.NewID != "" {
+			return s.renew(ctx, &v, c.NewID)
+		}
+		one := func(ctx context.Context) (fate, error) {
+			return s.writeOne(ctx, pgrun.Once, s.sql.update.one, v.id, v.old, v.new, v.ttl)
+		}
+		if s.shared == nil {
+			return one(ctx)
+		}
+		return together(ctx, s, s.shared.saves, v, one)
+	})
+	switch {
+	case pgrun.SQLState(err) == "23505": // unique_violation
+		return ErrExists
+	case err == nil && f.what != fateDone:
+		return ErrConflict // or absent, which is as good as one
+	case c.NewID != "":
+		err = s.unsure(c.NewID, err)
+	}
+	return s.unsure(v.id, err)
 }
 
-func (s *PostgresStore) updateOne(ctx context.Context, id string, c Change) error {
-	mode := 0
-	if c.TTL > 0 {
-		mode = 1
-		if c.Shorten {
-			mode = 2
-		}
+// renew is an Update with a new ID. It shares no statement: one ID that is taken
+// would fail all.
+func (s *PostgresStore) renew(ctx context.Context, v *save, newID string) (fate, error) {
+	one := func(ctx context.Context) (fate, error) {
+		return s.writeOne(ctx, pgrun.Once, s.sql.renew.one, v.id, v.old, v.new, v.ttl, newID, mark.Of(newID), markLife.Seconds())
 	}
-	if c.NewID == "" {
-		return s.exec(ctx, pgrun.Once, ErrConflict, s.sql.update, id, c.Old, c.New, mode, c.TTL.Seconds())
+	if s.shared == nil {
+		return one(ctx)
 	}
-	err := s.exec(ctx, pgrun.Once, ErrConflict, s.sql.renew, id, c.Old, c.New, mode, c.TTL.Seconds(), c.NewID,
-		mark.Of(c.NewID), markLife.Seconds())
-	if pgrun.SQLState(err) == "23505" { // unique_violation
-		return ErrExists
-	}
-	return err
+	return together(ctx, s, s.shared.renewals, one, one)
 }
 
 // Touch implements [Store].
 func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	id = s.sid(id)
-	one := func() error { return s.exec(ctx, pgrun.Repeatable, ErrNotFound, s.sql.touch, id, ttl.Seconds()) }
-	if s.shared == nil {
-		return one()
-	}
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
-	_, err := s.shared.touches.Do(ctx, touch{id, ttl})
-	if errors.Is(err, errAlone) {
-		return s.runAlone(ctx, id, one)
-	}
-	return explainTimeout(ctx, err)
-}
-
-// Delete implements [Store].
-func (s *PostgresStore) Delete(ctx context.Context, id string) error {
-	id = s.sid(id)
-	one := func() error { return s.deleteOne(ctx, id) }
-	if s.shared == nil {
-		return one()
-	}
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
-	_, err := s.shared.deletes.Do(ctx, id)
-	if errors.Is(err, errAlone) {
-		return s.runAlone(ctx, id, one)
-	}
-	return explainTimeout(ctx, err)
-}
-
-// exec runs a statement that changes one row, or returns none if it did not.
-func (s *PostgresStore) exec(ctx context.Context, r pgrun.Repetition, none error, sql string, args ...any) error {
-	for i, a := range args {
-		if b, ok := a.([]byte); ok {
-			args[i] = string(b) // text, whatever the pool's query mode
+	v := touch{s.sid(id), ttl}
+	hurried := pgrun.IsImpatient(ctx)
+	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
+		one := func(ctx context.Context) (fate, error) {
+			return s.writeOne(ctx, pgrun.Repeatable, s.sql.touch.one, v.id, v.ttl.Seconds())
 		}
-	}
-	_, err := pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
-		tag, err := c.Exec(ctx, sql, args...)
-		if err == nil && tag.RowsAffected() == 0 {
-			err = none
+		switch {
+		case s.shared == nil:
+			return one(ctx)
+		case hurried:
+			return together(ctx, s, s.shared.hurried, v, one)
 		}
-		return struct{}{}, err
+		return together(ctx, s, s.shared.touches, v, one)
 	})
+	if err == nil && f.what == fateNone {
+		return ErrNotFound
+	}
+	return err // an uncertain one is no doubt about the session: nothing was promised
+}
+
+// unsure remembers the ID of a write if its error is [ErrUncertain].
+func (s *PostgresStore) unsure(id string, err error) error {
+	if errors.Is(err, ErrUncertain) {
+		s.doubts.add(id)
+	}
 	return err
-}
-
-// Prune implements [Pruner].
-func (s *PostgresStore) Prune(ctx context.Context, within time.Duration) (int64, error) {
-	start := time.Now()
-	var after *float64
-	var total int64
-	for {
-		begin := time.Now()
-		batch, err := s.pruneBatch(ctx, after)
-		total += batch.deleted
-		if err != nil || batch.found < pruneBatch || batch.deleted == 0 { // a trigger may refuse
-			return total, err
-		}
-		after = batch.last
-		pause := prunePause * time.Since(begin)
-		if time.Since(start) > within/2 { // or the backlog would outlive the interval
-			pause = 0
-		}
-		t := time.NewTimer(pause)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return total, nil
-		case <-t.C:
-		}
-	}
-}
-
-// pruned is what became of one batch.
-type pruned struct {
-	found, deleted int64
-	last           *float64 // the expiry that it ended at
-}
-
-// pruneBatch deletes one batch; a context that ends does not cut it.
-func (s *PostgresStore) pruneBatch(ctx context.Context, after *float64) (pruned, error) {
-	if ctx.Err() != nil {
-		return pruned{}, nil
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), DefaultStoreTimeout)
-	defer cancel()
-	return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (p pruned, err error) {
-		return p, c.QueryRow(ctx, s.sql.prune, after).Scan(&p.found, &p.deleted, &p.last)
-	})
 }
 
 // now returns the database's time.
 func (s *PostgresStore) now(ctx context.Context) (time.Time, error) {
-	return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (time.Time, error) {
+	return pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (time.Time, error) {
 		var seconds float64
-		err := c.QueryRow(ctx, "SELECT extract(epoch FROM now())::float8").Scan(&seconds)
+		err := c.QueryRow(ctx, s.sql.now).Scan(&seconds)
 		return time.UnixMilli(int64(seconds * 1000)), err
 	})
 }
 
 func fromSeconds(s float64) time.Duration {
 	return time.Duration(math.Min(s, row.MaxLifetime.Seconds()) * float64(time.Second)) // also of infinity
-}
-
-// explainTimeout says what it means that a context has ended where requests wait for each
-// other.
-func explainTimeout(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil && err == context.Cause(ctx) {
-		return fmt.Errorf("no answer in time: statements of other requests are still waiting for theirs: %w", err)
-	}
-	return err
 }

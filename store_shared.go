@@ -7,76 +7,46 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/pgsession/session/internal/batch"
-	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
-	"github.com/pgsession/session/internal/turn"
 )
 
-// Statements that several requests share, with the placeholders of the single
-// ones.
-//
-// Arrays are wrapped in a sub-select: a bare array parameter is planned anew at
-// every call while it has up to 8 members. LATERAL with a literal LIMIT never
-// becomes a sequential scan, whatever the statistics say. A row that somebody
-// has locked is passed over, for its neighbours are not to wait for it; whoever
-// wants it asks again alone.
-const (
-	// Data over 64 KiB comes back as null, and is then loaded alone.
-	sqlLoadMany = `SELECT v.n::int, t.sess, t.ttl
-		FROM unnest((SELECT $1::text[])) WITH ORDINALITY v(sid, n),
-		LATERAL (SELECT CASE WHEN pg_column_size(s.sess) <= 65536 THEN s.sess::text END AS sess,
-				extract(epoch FROM s.expire::timestamptz)::float8 - extract(epoch FROM now())::float8 AS ttl
-			FROM %[1]s s WHERE s.sid = v.sid AND s.expire >= now() LIMIT 1) t`
-
-	sqlUpdateMany = `WITH l AS MATERIALIZED (
-			SELECT v.n, v.new, v.ttl, t.sid, t.same
-			FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]), (SELECT $4::float8[]))
-				WITH ORDINALITY v(sid, old, new, ttl, n),
-			LATERAL (SELECT s.sid, s.sess::text = v.old AS same FROM %[1]s s
-				WHERE s.sid = v.sid AND s.expire >= now() LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t),
-		u AS (UPDATE %[1]s s SET sess = l.new::%[2]s,
-				expire = CASE WHEN l.ttl > 0 THEN GREATEST(s.expire, (now() + make_interval(secs => l.ttl))::%[3]s) ELSE s.expire END
-			FROM l WHERE l.same AND s.sid = l.sid RETURNING l.n)
-		SELECT l.n::int, u.n IS NOT NULL FROM l LEFT JOIN u USING (n)`
-
-	sqlTouchMany = `WITH l AS MATERIALIZED (
-			SELECT v.n, v.ttl, t.sid
-			FROM unnest((SELECT $1::text[]), (SELECT $2::float8[])) WITH ORDINALITY v(sid, ttl, n),
-			LATERAL (SELECT s.sid FROM %[1]s s
-				WHERE s.sid = v.sid AND s.expire >= now() AND NOT ` + mark.SQL + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t)
-		UPDATE %[1]s s SET expire = GREATEST(s.expire, (now() + make_interval(secs => l.ttl))::%[3]s)
-		FROM l WHERE s.sid = l.sid RETURNING l.n::int`
-
-	sqlDeleteMany = `WITH l AS MATERIALIZED (
-			SELECT v.n, t.sid FROM unnest((SELECT $1::text[])) WITH ORDINALITY v(sid, n),
-			LATERAL (SELECT s.sid FROM %[1]s s WHERE s.sid = v.sid AND NOT ` + mark.SQL + ` LIMIT 1 FOR UPDATE SKIP LOCKED) t)
-		DELETE FROM %[1]s s USING l WHERE s.sid = l.sid RETURNING l.n::int`
-)
-
-// errAlone asks for the statement of one's own: the row is locked, gone or too
-// large, or the shared statement failed.
+// errAlone asks for the statement of one's own: the data is too large, or the
+// shared statement failed.
 var errAlone = errors.New("session: to be done alone")
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
 type sharing struct {
-	loads   *batch.Group[string, Record]
-	saves   *batch.Group[save, struct{}]
-	touches *batch.Group[touch, struct{}]
-	deletes *batch.Group[string, struct{}]
+	loads     *batch.Group[string, Record]
+	creations *batch.Group[creation, fate]
+	saves     *batch.Group[save, fate]
+	touches   *batch.Group[touch, fate]
+	hurried   *batch.Group[touch, fate] // the impatient ones: a statement is patient for all its members or for none
+	deletes   *batch.Group[string, fate]
 
-	// The slow lane, for what is done alone: a third of the pool at most, and
-	// one statement per session at a time, so that a row that is locked for
-	// long does not take the connections from the others.
-	lane  chan struct{}
-	queue turn.Queue[struct{}]
+	// Renewals, a statement each. However many there are, as at a rush of logins,
+	// other writes do not stand in line behind all of them.
+	renewals *batch.Group[func(context.Context) (fate, error), fate]
+
+	// The same for the limits of users, Config.MaxPerUser.
+	limits *batch.Group[func(context.Context) (int64, error), int64]
+
+	// For the members of a write that failed: one of them may be the reason, and
+	// finds it out alone. A third of the pool at most. None of them waits for a row.
+	alone *batch.Group[func(context.Context) (fate, error), fate]
+}
+
+type creation struct {
+	id, data string
+	ttl      time.Duration
 }
 
 type save struct {
 	id       string
 	old, new string
-	ttl      time.Duration
+	ttl      float64 // seconds, as sqlUpdate has it
 }
 
 type touch struct {
@@ -87,14 +57,38 @@ type touch struct {
 // share sets s up to share statements.
 func (s *PostgresStore) share() {
 	slots, most := s.opts.BatchSlots, s.opts.MaxBatch
-	s.shared = &sharing{lane: make(chan struct{}, max(1, s.runner.MaxConns()/3))}
-	s.shared.loads = batch.New(slots, most, s.loadOne, s.loadMany)
-	// Also a single one by the shared statement: it waits for no row lock, so
-	// that no slot ever does.
-	s.shared.saves = batch.New(slots, most, viaMany(s.saveMany), s.saveMany)
-	s.shared.touches = batch.New(slots, most, viaMany(s.touchMany), s.touchMany)
-	s.shared.deletes = batch.New(slots, most, viaMany(s.deleteMany), s.deleteMany)
+	s.shared = &sharing{
+		loads:     batch.New(slots, most, s.loadOne, s.loadMany),
+		creations: batch.New(slots, most, viaMany(s.createMany), s.createMany),
+		saves:     batch.New(slots, most, viaMany(s.saveMany), s.saveMany),
+		touches:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
+		hurried:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
+		deletes:   batch.New(slots, most, viaMany(s.deleteMany), s.deleteMany),
+		renewals:  batch.New(slots, 1, ask[fate], nil),
+		limits:    batch.New(1, 1, ask[int64], nil),
+		alone:     batch.New(max(1, s.runner.MaxConns()/3), 1, ask[fate], nil),
+	}
 }
+
+// refuse answers those who wait for a shared statement: nothing was sent for them.
+func (s *sharing) refuse(reads bool, err error) {
+	switch {
+	case s == nil:
+	case reads:
+		s.loads.Refuse(err)
+	default:
+		s.creations.Refuse(err)
+		s.saves.Refuse(err)
+		s.touches.Refuse(err)
+		s.hurried.Refuse(err)
+		s.deletes.Refuse(err)
+		s.renewals.Refuse(err)
+		s.limits.Refuse(err)
+		s.alone.Refuse(err)
+	}
+}
+
+func ask[A any](ctx context.Context, f func(context.Context) (A, error)) (A, error) { return f(ctx) }
 
 func viaMany[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(context.Context, Q) (A, error) {
 	return func(ctx context.Context, q Q) (A, error) {
@@ -103,41 +97,27 @@ func viaMany[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(c
 	}
 }
 
-// runAlone runs f in the slow lane.
-func (s *PostgresStore) runAlone(ctx context.Context, id string, f func() error) error {
-	place, err := s.shared.queue.Acquire(ctx, id)
-	if err != nil {
-		return explainTimeout(ctx, err)
-	}
-	defer place.Release()
-	select {
-	case s.shared.lane <- struct{}{}:
-		defer func() { <-s.shared.lane }()
-		return f()
-	case <-ctx.Done():
-		return fmt.Errorf("no answer in time: rows are locked, and the slow lane of %d connections is full: %w", cap(s.shared.lane), context.Cause(ctx))
-	}
-}
-
 // loadMany loads the records of ids in one statement.
 func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answer[Record] {
-	answers, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[Record], error) {
+	answers, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[Record], error) {
 		answers := make([]batch.Answer[Record], len(ids))
 		for i := range answers {
 			answers[i].Err = ErrNotFound
 		}
-		rows, err := c.Query(ctx, s.sql.loadMany, ids)
+		rows, err := c.Query(ctx, s.sql.loadMany, s.plans.args(ids)...)
 		if err != nil {
 			return nil, err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var n int
+			var at pgtype.TID
 			var data []byte
 			var left float64
-			if err := rows.Scan(&n, &data, &left); err != nil {
+			if err := rows.Scan(&n, &at, &data, &left); err != nil {
 				return nil, err
 			}
+			s.plans.found(at)
 			if data == nil {
 				answers[n-1].Err = errAlone
 				continue
@@ -149,80 +129,121 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 	return failAll(answers, len(ids), err)
 }
 
-// saveMany changes records in one statement. A session takes part in it once;
-// its others are done alone.
-func (s *PostgresStore) saveMany(ctx context.Context, saves []save) []batch.Answer[struct{}] {
-	ids, olds, news := make([]string, len(saves)), make([]string, len(saves)), make([]string, len(saves))
-	ttls := make([]float64, len(saves))
-	seen := make(map[string]bool, len(saves))
-	for i, v := range saves {
-		if seen[v.id] {
-			continue // an empty ID has no row
+// createMany stores new records in one statement.
+func (s *PostgresStore) createMany(ctx context.Context, creations []creation) []batch.Answer[fate] {
+	m := newMembers(len(creations))
+	ids, data, ttls := make([]string, m.n), make([]string, m.n), make([]float64, m.n)
+	for i, v := range creations {
+		if m.takes(i, v.id) {
+			ids[i], data[i], ttls[i] = v.id, v.data, v.ttl.Seconds()
 		}
-		seen[v.id] = true
-		ids[i], olds[i], news[i], ttls[i] = v.id, v.old, v.new, v.ttl.Seconds()
 	}
-	return s.many(ctx, pgrun.Once, len(saves), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
-		return c.Query(ctx, s.sql.updateMany, ids, olds, news, ttls)
-	}, func(rows pgx.Rows) (n int, err error) {
-		var saved bool
-		if err := rows.Scan(&n, &saved); err != nil {
-			return 0, err
+	return s.many(ctx, pgrun.Once, m, s.sql.create.many, ids, data, ttls)
+}
+
+// saveMany changes records in one statement.
+func (s *PostgresStore) saveMany(ctx context.Context, saves []save) []batch.Answer[fate] {
+	m := newMembers(len(saves))
+	ids, olds, news := make([]string, m.n), make([]string, m.n), make([]string, m.n)
+	ttls := make([]float64, m.n)
+	for i, v := range saves {
+		if m.takes(i, v.id) {
+			ids[i], olds[i], news[i], ttls[i] = v.id, v.old, v.new, v.ttl
 		}
-		if !saved {
-			return n, ErrConflict
-		}
-		return n, nil
-	})
+	}
+	return s.many(ctx, pgrun.Once, m, s.sql.update.many, ids, olds, news, ttls)
 }
 
 // touchMany moves the expiries of records in one statement.
-func (s *PostgresStore) touchMany(ctx context.Context, touches []touch) []batch.Answer[struct{}] {
-	ids, ttls := make([]string, len(touches)), make([]float64, len(touches))
+func (s *PostgresStore) touchMany(ctx context.Context, touches []touch) []batch.Answer[fate] {
+	m := newMembers(len(touches))
+	ids, ttls := make([]string, m.n), make([]float64, m.n)
 	for i, v := range touches {
-		ids[i], ttls[i] = v.id, v.ttl.Seconds()
+		if m.takes(i, v.id) {
+			ids[i] = v.id
+		}
+		ttls[m.as[i]] = max(ttls[m.as[i]], v.ttl.Seconds()) // one touch is as good as all
 	}
-	return s.many(ctx, pgrun.Repeatable, len(touches), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
-		return c.Query(ctx, s.sql.touchMany, ids, ttls)
-	}, scanIndex)
+	m.alike = true
+	return s.many(ctx, pgrun.Repeatable, m, s.sql.touch.many, ids, ttls)
 }
 
 // deleteMany deletes records in one statement.
-func (s *PostgresStore) deleteMany(ctx context.Context, ids []string) []batch.Answer[struct{}] {
-	return s.many(ctx, pgrun.Repeatable, len(ids), func(ctx context.Context, c *pgx.Conn) (pgx.Rows, error) {
-		return c.Query(ctx, s.sql.deleteMany, ids)
-	}, scanIndex)
-}
-
-// scanIndex reads a row that is only the number of a member, from 1 on.
-func scanIndex(rows pgx.Rows) (n int, err error) {
-	return n, rows.Scan(&n)
-}
-
-// many runs a statement that answers with a row for each member it was done for.
-// A member without one was passed over. An answer counts only once the statement
-// has ended without an error: it commits then, not when the row comes.
-func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, members int, query func(context.Context, *pgx.Conn) (pgx.Rows, error), row func(pgx.Rows) (int, error)) []batch.Answer[struct{}] {
-	answers, err := pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[struct{}], error) {
-		answers := make([]batch.Answer[struct{}], members)
-		for i := range answers {
-			answers[i].Err = errAlone
+func (s *PostgresStore) deleteMany(ctx context.Context, deletes []string) []batch.Answer[fate] {
+	m := newMembers(len(deletes))
+	ids := make([]string, m.n)
+	for i, id := range deletes {
+		if m.takes(i, id) {
+			ids[i] = id
 		}
-		rows, err := query(ctx, c)
+	}
+	m.alike = true
+	return s.many(ctx, pgrun.Repeatable, m, s.sql.delete.many, ids)
+}
+
+// members are those of a shared write, in which an ID takes part once.
+type members struct {
+	n     int
+	first map[string]int
+	as    []int // who does the work of each: itself, or the first of its ID
+	alike bool  // they ask the same, so that one answer is that of all; else they ask again
+}
+
+func newMembers(n int) *members {
+	return &members{n: n, first: make(map[string]int, n), as: make([]int, n)}
+}
+
+// takes reports whether i is the first of its ID.
+func (m *members) takes(i int, id string) bool {
+	first, ok := m.first[id]
+	if !ok {
+		m.first[id], first = i, i
+	}
+	m.as[i] = first
+	return !ok
+}
+
+// many runs a write for several members. An answer counts only once the statement
+// has ended without an error: it commits then, not when the row comes.
+func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members, sql string, args ...any) []batch.Answer[fate] {
+	answers, err := pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[fate], error) {
+		answers := make([]batch.Answer[fate], m.n)
+		rows, err := c.Query(ctx, sql, s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...)...)
 		if err != nil {
 			return nil, err
 		}
 		defer rows.Close()
 		for rows.Next() {
-			n, err := row(rows)
-			if n == 0 {
+			n, f, err := scanFate(rows)
+			if err != nil {
 				return nil, err
 			}
-			answers[n-1].Err = err
+			answers[n-1].Value = f
 		}
 		return answers, rows.Err()
 	})
-	return failAll(answers, members, err)
+	if err == nil {
+		for i, first := range m.as {
+			switch {
+			case first == i:
+			case m.alike:
+				answers[i] = answers[first]
+			default:
+				answers[i].Value.what = fateLocked
+			}
+		}
+	}
+	return failAll(answers, m.n, err)
+}
+
+// shareOf returns a quarter of a lock_timeout, so that the members have time left to
+// find out alone for whom it was.
+func shareOf(timeout string) string {
+	d, err := time.ParseDuration(timeout)
+	if err != nil {
+		return timeout
+	}
+	return fmt.Sprintf("%dms", max(d.Milliseconds()/4, 1))
 }
 
 // failAll gives the error of a shared statement to its members. What one of them
