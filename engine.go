@@ -16,6 +16,8 @@ import (
 	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/jsonobj"
+	"github.com/pgsession/session/internal/outage"
+	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/row"
 	"github.com/pgsession/session/internal/seal"
 	"github.com/pgsession/session/internal/turn"
@@ -27,7 +29,7 @@ import (
 type engine struct {
 	store     Store
 	limits    limits
-	sealer    seal.Sealer
+	sealer    atomic.Pointer[seal.Sealer] // Manager.SetSecrets replaces it
 	log       *slog.Logger
 	rand      io.Reader
 	name      string        // of this program, in tags
@@ -49,8 +51,8 @@ type limits struct {
 }
 
 // init makes e ready; it is called once.
-func (e *engine) init(store Store, sealer seal.Sealer, log *slog.Logger, l limits) {
-	e.store, e.sealer, e.log, e.limits = store, sealer, log, l
+func (e *engine) init(store Store, log *slog.Logger, l limits) {
+	e.store, e.log, e.limits = store, log, l
 	e.rand, e.name = rand.Reader, rand.Text()[:row.ProgramBytes]
 }
 
@@ -78,7 +80,7 @@ func (l *loaded) remaining(now time.Time) time.Duration { return l.left - now.Su
 
 // counters are what Stats shows.
 type counters struct {
-	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors atomic.Uint64
+	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors, refused atomic.Uint64
 }
 
 // countError counts errors that a person on call wants to know of.
@@ -89,7 +91,25 @@ func (e *engine) countError(err error) error {
 		}
 	}
 	e.stats.storeErrors.Add(1)
+	if isRefused(err) {
+		e.stats.refused.Add(1)
+	}
 	return err
+}
+
+// isRefused reports whether a store that is down has refused an operation without
+// trying: nothing was sent for it.
+func isRefused(err error) bool {
+	return errors.As(err, new(*outage.Refused)) && !errors.Is(err, ErrUncertain)
+}
+
+// levelOf is the level at which an error of the store is logged. Of what is
+// refused while it is down the store has logged the one line that is needed.
+func levelOf(err error) slog.Level {
+	if isRefused(err) {
+		return slog.LevelDebug
+	}
+	return slog.LevelError
 }
 
 // idle is a record's idle timeout.
@@ -326,7 +346,7 @@ func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id 
 // encode writes a record of id as it is stored.
 func (e *engine) encode(id string, r *row.Row) ([]byte, error) {
 	if e.limits.encrypt {
-		return e.sealer.Seal(id, r)
+		return e.sealer.Load().Seal(id, r)
 	}
 	return r.Encode(), nil
 }
@@ -348,7 +368,7 @@ func (e *engine) update(ctx context.Context, p *snapshot, out *outcome) error {
 	case errors.Is(err, ErrDestroyed):
 		out.gone = true
 	default:
-		e.log.LogAttrs(ctx, slog.LevelError, "session: creation time or expiry not stored, the next request tries again", slog.Any("error", err))
+		e.log.LogAttrs(ctx, levelOf(err), "session: creation time or expiry not stored, the next request tries again", slog.Any("error", err))
 	}
 	return nil
 }
@@ -389,6 +409,11 @@ func (e *engine) touch(ctx context.Context, p *snapshot, rec *view, out *outcome
 	if !e.touchDue(rec.idle, ttl, rec.remaining(now)) {
 		return nil
 	}
+	if rec.remaining(now) > rec.idle.timeout/2 {
+		// There will be other requests: this one does not wait for those who hold
+		// all connections, who may be the handlers of pages like this one.
+		ctx = pgrun.Impatient(ctx)
+	}
 	switch err := e.store.Touch(ctx, rec.id, ttl); {
 	case err == nil:
 		e.stats.touches.Add(1)
@@ -400,7 +425,7 @@ func (e *engine) touch(ctx context.Context, p *snapshot, rec *view, out *outcome
 		out.gone = true
 	default:
 		out.alive = false // it may take long to fail
-		e.log.LogAttrs(ctx, slog.LevelError, "session: expiry not moved, the next request tries again", slog.Any("error", e.countError(err)))
+		e.log.LogAttrs(ctx, levelOf(err), "session: expiry not moved, the next request tries again", slog.Any("error", e.countError(err)))
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (s *Session) cookiesLocked(public bool) []string {
 	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
 	switch {
 	case c.send && s.rec != nil && (s.made || !s.detached && !(c.refreshOnly && public)):
-		value, err := s.m.codec.Sign(name, s.rec.id)
+		value, err := (*s.m.keys.codec.Load()).Sign(name, s.rec.id)
 		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
 			s.logUnlocked(func(ctx context.Context, l *slog.Logger) {

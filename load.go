@@ -112,7 +112,7 @@ func (e *engine) fetch(ctx context.Context, id string) (loaded, error) {
 		e.log.LogAttrs(ctx, slog.LevelError, "session: a record cannot be read, its session is treated as absent and the row left alone", slog.Any("error", err))
 		return loaded{}, ErrNotFound
 	}
-	if err := e.sealer.Open(id, &rec.Row); err != nil {
+	if err := e.sealer.Load().Open(id, &rec.Row); err != nil {
 		return loaded{}, err
 	}
 	rec.idle = e.idle(&rec.Row)
@@ -125,7 +125,7 @@ func (e *engine) fetch(ctx context.Context, id string) (loaded, error) {
 	if !rec.newborn && rec.asOf.Sub(created) >= e.limits.absoluteTimeout && !e.clockIsAhead(ctx, created) {
 		// Express knows no absolute timeout and would keep it alive.
 		if err := e.store.Delete(ctx, id); err != nil {
-			e.log.LogAttrs(ctx, slog.LevelError, "session: a record over its absolute timeout could not be deleted; it is refused all the same", slog.Any("error", e.countError(err)))
+			e.log.LogAttrs(ctx, levelOf(err), "session: a record over its absolute timeout could not be deleted; it is refused all the same", slog.Any("error", e.countError(err)))
 		}
 		return loaded{}, ErrNotFound
 	}

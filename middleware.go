@@ -12,9 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/gate"
-	"github.com/pgsession/session/internal/seal"
 )
 
 // Manager loads and saves the sessions of an application. It is safe for
@@ -22,7 +20,7 @@ import (
 type Manager struct {
 	cfg    Config
 	store  Store
-	codec  cookie.Codec
+	keys   keys // SetSecrets replaces them
 	engine engine
 	name   any // cookieName, ready to be looked up
 
@@ -37,9 +35,10 @@ type Manager struct {
 func (*Manager) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Manager") }
 
 // Open is the short way: [ConfigFromEnv], [NewPostgresStore] with its defaults
-// and [New]. It makes the table if it is missing and starts pruning. ctx bounds
-// the setup only. The pool stays the caller's: Close the Manager first, then
-// the pool.
+// and [New]. It makes the table if it is missing and starts pruning. A database
+// that is not there yet is waited for until ctx ends, for 30 seconds if that has
+// no deadline. ctx bounds the setup only. The pool stays the caller's: Close the
+// Manager first, then the pool.
 func Open(ctx context.Context, pool *pgxpool.Pool) (*Manager, error) {
 	cfg, err := ConfigFromEnv()
 	if cfg.Secret != "" { // else that is said already
@@ -68,17 +67,11 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
-	secrets := append([]string{cfg.Secret}, cfg.OldSecrets...)
-	codec, err := cookie.NewCodec(secrets, cfg.Cookie.Format == FormatExpress)
-	if err != nil {
+	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name)}
+	m.engine.init(store, cfg.Logger, cfg.limits())
+	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
-	sealer, err := seal.New(secrets, cfg.UserKey)
-	if err != nil {
-		return nil, err
-	}
-	m := &Manager{cfg: cfg, store: store, codec: codec, name: cookieName(cfg.Cookie.Name)}
-	m.engine.init(store, sealer, cfg.Logger, cfg.limits())
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -101,6 +94,29 @@ func (m *Manager) logSettings() {
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
 		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
 		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser)
+}
+
+// SetSecrets replaces [Config.Secret] and [Config.OldSecrets] in a running
+// program: secret signs and seals from now on, and both it and old verify, open
+// and find. What is not given counts no more. Cookies, encrypted data and the
+// hashes that [Config.UserKey] is found by follow at once; requests under way
+// carry on with either.
+//
+// Where several programs share the sessions, all must have a secret among the
+// old ones before the first makes it its own (docs/operations.md has the steps), so
+//
+//	cfg, err := session.ConfigFromEnv() // with SESSION_SECRET_FILE, SESSION_SECRET_OLD_FILE
+//	if err == nil {
+//		err = sessions.SetSecrets(cfg.Secret, cfg.OldSecrets...)
+//	}
+//
+// on a signal does what a restart would. An error holds every fault, as that of
+// [New], and changes nothing. SetSecrets is safe for concurrent use; of several
+// calls the last counts, whole.
+func (m *Manager) SetSecrets(secret string, old ...string) error {
+	cfg := m.cfg
+	cfg.Secret, cfg.OldSecrets = secret, old
+	return m.keys.change(&cfg, &m.engine.sealer)
 }
 
 // Close stops pruning after the batch under way and waits for it, at most
@@ -259,7 +275,7 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 
 // Answer implements [gate.Hooks].
 func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
-	level := slog.LevelError
+	level := levelOf(err)
 	if errors.Is(err, ErrDestroyed) {
 		level = slog.LevelInfo
 	}
@@ -287,7 +303,7 @@ func (x *exchange) Settle() error {
 	known := s.Err()
 	err := s.settle()
 	if err != nil && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
-		s.log(slog.LevelError, "session: not saved after the first byte, response aborted", err)
+		s.log(levelOf(err), "session: not saved after the first byte, response aborted", err)
 	}
 	return err
 }
@@ -315,16 +331,26 @@ type Stats struct {
 	Pruned      uint64 // expired records deleted, and marks of renewed IDs
 	BadCookies  uint64 // session cookies that did not verify
 	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
+	Refused     uint64 // of these, refused at once because the store was down
+
+	// ReadsDown and WritesDown say that the store is down now: it has stopped
+	// answering, and all but one request at a time are refused. Only a
+	// [PostgresStore] knows.
+	ReadsDown, WritesDown bool
 }
 
 // Stats returns the counts so far. It is safe for concurrent use, and suits
 // expvar.Func.
 func (m *Manager) Stats() Stats {
 	c := &m.engine.stats
+	var readsDown, writesDown bool
+	if s, ok := m.store.(interface{ down() (reads, writes bool) }); ok {
+		readsDown, writesDown = s.down()
+	}
 	return Stats{
 		Loads: c.loads.Load(), Misses: c.misses.Load(), Creates: c.creates.Load(), Saves: c.saves.Load(),
 		Conflicts: c.conflicts.Load(), Renewals: c.renewals.Load(), Touches: c.touches.Load(),
 		Destroys: c.destroys.Load(), Pruned: c.pruned.Load(), BadCookies: c.badCookies.Load(),
-		StoreErrors: c.storeErrors.Load(),
+		StoreErrors: c.storeErrors.Load(), Refused: c.refused.Load(), ReadsDown: readsDown, WritesDown: writesDown,
 	}
 }

@@ -132,8 +132,8 @@ var renewalCuts = []struct {
 	status int
 	old    bool
 }{
-	{"its connection is terminated while it waits for the row", func(t *testing.T, rig *cutRig) *response {
-		unlock := lockRecords(t, rig.admin, rig.id)
+	{"its connection is terminated while it waits for the table", func(t *testing.T, rig *cutRig) *response {
+		unlock := holdOpen(t, rig.admin, "LOCK TABLE schema_system.session IN SHARE MODE")
 		answer := rig.renewal()
 		awaitSQL(t, rig.admin, "the renewal waits", blockedSQL, 1)
 		execSQL(t, rig.admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'renewing' AND wait_event_type = 'Lock'")

@@ -175,7 +175,7 @@ func (s *Session) presentLocked() {
 		return
 	}
 	var bad int
-	s.presented, bad = s.m.codec.Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
+	s.presented, bad = (*s.m.keys.codec.Load()).Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
 	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
