@@ -146,6 +146,11 @@ func TestDashboardUsesWhatIsExported(t *testing.T) {
 			t.Errorf("%s is on no panel", name)
 		}
 	}
+	for _, name := range states {
+		if name = strings.ReplaceAll(name, ".", "_"); metrics[name] != "GAUGE" || !used[name] {
+			t.Errorf("%s: got the type %q from the exporter, on a panel: %t; want a GAUGE that is", name, metrics[name], used[name])
+		}
+	}
 	for name := range fromPostgresExporter {
 		if !used[name] {
 			t.Errorf("%s is on no panel", name)

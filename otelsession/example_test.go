@@ -104,8 +104,11 @@ func ExampleRegister() {
 	// session_loads_total{session_manager="users"} 1
 	// session_misses_total{session_manager="users"} 0
 	// session_pruned_total{session_manager="users"} 0
+	// session_reads_down{session_manager="users"} 0
+	// session_refused_total{session_manager="users"} 0
 	// session_renewals_total{session_manager="users"} 0
 	// session_saves_total{session_manager="users"} 0
 	// session_store_errors_total{session_manager="users"} 0
 	// session_touches_total{session_manager="users"} 0
+	// session_writes_down{session_manager="users"} 0
 }

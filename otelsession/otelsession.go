@@ -3,7 +3,7 @@
 //
 //	if _, err := otelsession.Register(sessions); err != nil { log.Fatal(err) }
 //
-// Each is a counter since the start of the program, named session. and the
+// All but two are counters since the start of the program, named session. and the
 // field of [session.Stats] in snake case:
 //
 //	metric                 unit        what it counts
@@ -18,6 +18,9 @@
 //	session.pruned         {record}    expired records deleted
 //	session.bad_cookies    {cookie}    session cookies that did not verify
 //	session.store_errors   {error}     failures that the store reported
+//	session.refused        {error}     of these, refused at once because the store was down
+//	session.reads_down     {store}     a gauge: 1 while reads get no answer and are refused
+//	session.writes_down    {store}     a gauge: 1 while writes do
 //
 // Prometheus calls them session_loads_total and so on. Names, units and the
 // attribute of [WithName] are part of this package's API. No metric holds a
@@ -64,7 +67,7 @@ const (
 	attributeName = "session.manager"
 )
 
-// counters are the metrics, one for each field of session.Stats.
+// counters and gauges are the metrics, one for each field of session.Stats.
 var counters = []struct {
 	name, unit, description string
 	count                   func(session.Stats) uint64
@@ -80,6 +83,15 @@ var counters = []struct {
 	{"session.pruned", "{record}", "Expired records deleted.", func(s session.Stats) uint64 { return s.Pruned }},
 	{"session.bad_cookies", "{cookie}", "Session cookies that did not verify.", func(s session.Stats) uint64 { return s.BadCookies }},
 	{"session.store_errors", "{error}", "Failures that the store reported.", func(s session.Stats) uint64 { return s.StoreErrors }},
+	{"session.refused", "{error}", "Failures that the store reported at once, without trying, because it was down.", func(s session.Stats) uint64 { return s.Refused }},
+}
+
+var gauges = []struct {
+	name, unit, description string
+	is                      func(session.Stats) bool
+}{
+	{"session.reads_down", "{store}", "Whether reads get no answer and are refused.", func(s session.Stats) bool { return s.ReadsDown }},
+	{"session.writes_down", "{store}", "Whether writes get no answer and are refused.", func(s session.Stats) bool { return s.WritesDown }},
 }
 
 // Option changes what [Register] does.
@@ -116,20 +128,34 @@ func Register(m *session.Manager, opts ...Option) (metric.Registration, error) {
 		opt(&o)
 	}
 	meter := o.provider.Meter(scopeName)
-	instruments := make([]metric.Int64ObservableCounter, len(counters))
-	observables := make([]metric.Observable, len(counters))
-	for i, c := range counters {
+	var instruments []metric.Int64Observable
+	var observables []metric.Observable
+	for _, c := range counters {
 		instrument, err := meter.Int64ObservableCounter(c.name, metric.WithUnit(c.unit), metric.WithDescription(c.description))
 		if err != nil {
 			return nil, fmt.Errorf("otelsession: Register: %s: %w", c.name, err)
 		}
-		instruments[i], observables[i] = instrument, instrument
+		instruments, observables = append(instruments, instrument), append(observables, instrument)
+	}
+	for _, g := range gauges {
+		instrument, err := meter.Int64ObservableGauge(g.name, metric.WithUnit(g.unit), metric.WithDescription(g.description))
+		if err != nil {
+			return nil, fmt.Errorf("otelsession: Register: %s: %w", g.name, err)
+		}
+		instruments, observables = append(instruments, instrument), append(observables, instrument)
 	}
 	attributes := metric.WithAttributeSet(attribute.NewSet(o.attributes...))
 	registration, err := meter.RegisterCallback(func(_ context.Context, to metric.Observer) error {
 		stats := m.Stats()
 		for i, c := range counters {
 			to.ObserveInt64(instruments[i], int64(min(c.count(stats), math.MaxInt64)), attributes)
+		}
+		for i, g := range gauges {
+			var is int64
+			if g.is(stats) {
+				is = 1
+			}
+			to.ObserveInt64(instruments[len(counters)+i], is, attributes)
 		}
 		return nil
 	}, observables...)

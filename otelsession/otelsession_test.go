@@ -19,6 +19,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/outage"
 	"github.com/pgsession/session/otelsession"
 )
 
@@ -30,6 +31,7 @@ var errStore = errors.New("the test's store is down")
 type store struct {
 	*session.MemoryStore
 	down      atomic.Bool
+	refuses   atomic.Bool
 	conflicts atomic.Int64 // updates still to be refused
 	pruned    int64
 }
@@ -37,6 +39,9 @@ type store struct {
 func (s *store) Load(ctx context.Context, id string) (session.Record, error) {
 	if s.down.Load() {
 		return session.Record{}, errStore
+	}
+	if s.refuses.Load() {
+		return session.Record{}, &outage.Refused{Kind: "read", For: time.Second, Cause: errStore}
 	}
 	return s.MemoryStore.Load(ctx, id)
 }
@@ -114,18 +119,26 @@ func exercise(t *testing.T, m *session.Manager, s *store) {
 	s.down.Store(true)
 	repeat(12, func() { visit(t, m, cookie, get) })
 	s.down.Store(false)
+	s.refuses.Store(true)
+	repeat(16, func() { visit(t, m, cookie, get) })
+	s.refuses.Store(false)
 	s.pruned = 13
 	if _, err := m.Prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// states are the metrics that are no counts.
+var states = []string{"session.reads_down", "session.writes_down"}
+
 // fields are the counts by their metric's name.
 func fields(stats session.Stats) map[string]int64 {
 	counts := map[string]int64{}
 	v := reflect.ValueOf(stats)
 	for i := range v.NumField() {
-		counts[metricName(v.Type().Field(i).Name)] = int64(v.Field(i).Uint())
+		if v.Field(i).CanUint() {
+			counts[metricName(v.Type().Field(i).Name)] = int64(v.Field(i).Uint())
+		}
 	}
 	return counts
 }
@@ -195,7 +208,13 @@ func TestRegisterPublishesEveryCount(t *testing.T) {
 			t.Errorf("%s: got %d in %d series, want %d in one without attributes", name, v, len(values), n)
 		}
 	}
-	if len(got) != len(want) {
+	for _, name := range states {
+		gauge, ok := got[name].Data.(metricdata.Gauge[int64])
+		if !ok || len(gauge.DataPoints) != 1 || gauge.DataPoints[0].Value != 0 {
+			t.Errorf("%s: got %+v, want a gauge that is 0", name, got[name].Data)
+		}
+	}
+	if len(got) != len(want)+len(states) {
 		t.Errorf("metrics: got %d, want one for each of the %d fields of session.Stats", len(got), len(want))
 	}
 	// The next collection sees what has happened since.

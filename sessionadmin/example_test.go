@@ -30,7 +30,7 @@ func onlyAdmins(next http.Handler) http.Handler {
 // The pages at /admin/sessions/, for administrators only. In a program of its
 // own the store is session.NewPostgresStore(ctx, pool, …), on the same pool.
 func Example() {
-	pool, err := pgxpool.New(context.Background(), "postgres://app@localhost/app")
+	pool, err := pgxpool.New(context.Background(), "postgres://app@localhost/app?connect_timeout=2")
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -134,6 +134,7 @@ type counter struct {
 
 var counters = []counter{
 	{"Store errors", "failures that requests met", func(s session.Stats) uint64 { return s.StoreErrors }, true},
+	{"Refused", "of these, at once, because the database was down", func(s session.Stats) uint64 { return s.Refused }, true},
 	{"Conflicts", "saves merged with another request's", func(s session.Stats) uint64 { return s.Conflicts }, false},
 	{"Bad cookies", "session cookies that did not verify", func(s session.Stats) uint64 { return s.BadCookies }, false},
 	{"Loads", "records asked for", func(s session.Stats) uint64 { return s.Loads }, false},

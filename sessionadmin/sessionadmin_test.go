@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/hostile"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessionadmin"
 )
@@ -293,4 +294,29 @@ func TestDatabaseDown(t *testing.T) {
 	r.must(server.Start(t.Context()))
 	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`)
 	r.get("/search?key=userId&value=42").want(t, 200, "1 session")
+}
+
+// Pages in a database where somebody has made, on the search path, a twin of all
+// that a statement can name: none is called, and no page misses a session.
+func TestHostileSchema(t *testing.T) {
+	db := hostile.New(t)
+	programs := newRigOn(t, db.Pool(t, "pg_catalog"), session.Config{}, sessionadmin.Options{})
+	for _, path := range hostile.Paths {
+		t.Run(path, func(t *testing.T) {
+			r := newRigOn(t, db.Pool(t, path), session.Config{}, sessionadmin.Options{})
+			handle, live := programs.login(42)
+			r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "1 of the live sessions began in the last 24 hours")
+			r.get(address("userId", "42")).want(t, 200, "<h1>1 session</h1>", handle)
+			r.get(address("", handle)).want(t, 200, "<h1>1 session</h1>")
+			r.post(url.Values{"key": {"userId"}, "value": {"42"}}).want(t, 303)
+			if live() {
+				t.Error("the session has not ended")
+			}
+			other, live := programs.login(42)
+			r.post(url.Values{"key": {""}, "value": {other}}).want(t, 303)
+			if live() {
+				t.Error("by handle: the session has not ended")
+			}
+		})
+	}
 }
