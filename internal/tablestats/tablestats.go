@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/mark"
+	"github.com/pgsession/session/internal/pgrun"
 )
 
 // ErrNoTable says that there is no table of that name, or that the role may not
@@ -83,23 +84,29 @@ var expiries = []Expiry{
 }
 
 const (
+	// Every name is qualified: what a stranger may make in a schema of the search
+	// path is never taken for it.
+	//
 	// A partitioned table has neither size nor statistics, its partitions have.
 	sqlParts = `WITH parts AS (SELECT c.oid, c.reltoastrelid AS toast FROM pg_catalog.pg_class c
-		WHERE c.oid = $1::text::regclass OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::text::regclass)))`
+		WHERE c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass
+			OR c.oid OPERATOR(pg_catalog.=) ANY (SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.text::pg_catalog.regclass)))`
 
-	sqlSizes = sqlParts + ` SELECT COALESCE(sum(pg_table_size(oid)), 0)::bigint, COALESCE(sum(pg_indexes_size(oid)), 0)::bigint,
-			COALESCE(sum(pg_total_relation_size(NULLIF(toast, 0))), 0)::bigint
+	sqlSizes = sqlParts + ` SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(oid)), 0)::bigint, COALESCE(pg_catalog.sum(pg_catalog.pg_indexes_size(oid)), 0)::bigint,
+			COALESCE(pg_catalog.sum(CASE WHEN toast OPERATOR(pg_catalog.<>) 0::pg_catalog.oid THEN pg_catalog.pg_total_relation_size(toast) END), 0)::bigint
 		FROM parts`
 
-	sqlStatistics = sqlParts + ` SELECT COALESCE(sum(n_dead_tup), 0)::bigint, COALESCE(sum(n_tup_upd), 0)::bigint, COALESCE(sum(n_tup_hot_upd), 0)::bigint,
-			extract(epoch FROM max(last_vacuum))::float8, extract(epoch FROM max(last_autovacuum))::float8
-		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid = oid`
+	sqlStatistics = sqlParts + ` SELECT COALESCE(pg_catalog.sum(n_dead_tup), 0)::bigint, COALESCE(pg_catalog.sum(n_tup_upd), 0)::bigint, COALESCE(pg_catalog.sum(n_tup_hot_upd), 0)::bigint,
+			extract(epoch FROM pg_catalog.max(last_vacuum))::double precision, extract(epoch FROM pg_catalog.max(last_autovacuum))::double precision
+		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid OPERATOR(pg_catalog.=) oid`
 
 	// A range each, of nothing but expire, so that its index can answer: a
 	// third of the time of one pass that sorts the rows into buckets. Then the
 	// marks among them, in one statement, so that they are among them.
-	sqlExpiries = `SELECT extract(epoch FROM (SELECT min(expire) FROM %[1]s)::timestamptz)::float8,
-		extract(epoch FROM (SELECT max(expire) FROM %[1]s)::timestamptz)::float8, ARRAY[%[2]s], ARRAY[%[3]s]`
+	// The last times that there can be have no equal in other time zones.
+	sqlExpiries = `SELECT (SELECT ` + sqlEpoch + ` FROM (SELECT pg_catalog.min(expire) AS m FROM %[1]s) s WHERE m IS NOT NULL),
+		(SELECT ` + sqlEpoch + ` FROM (SELECT pg_catalog.max(expire) AS m FROM %[1]s) s WHERE m IS NOT NULL), ARRAY[%[2]s], ARRAY[%[3]s]`
+	sqlEpoch = `extract(epoch FROM LEAST(GREATEST(m, '0001-01-02'), '9999-12-30')::timestamp with time zone)::double precision`
 )
 
 // markLife is how long marks live: what expires later is none.
@@ -140,22 +147,22 @@ func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
 
 func (s *Stats) expiries(ctx context.Context, tx pgx.Tx, name string) error {
 	after := func(d time.Duration) string {
-		return fmt.Sprintf("now() + make_interval(secs => %d)", int(d.Seconds()))
+		return fmt.Sprintf("(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => %d))", int(d.Seconds()))
 	}
-	const expired = "SELECT count(*) FROM %[1]s WHERE expire < now()"
+	const expired = "SELECT pg_catalog.count(*) FROM %[1]s WHERE expire OPERATOR(pg_catalog.<) pg_catalog.now()"
 	counts, marks := []string{"(" + expired + ")"}, []string{"(" + expired + " AND " + mark.SQL + ")"}
 	for _, e := range expiries[1:] {
-		count := "SELECT count(*) FROM %[1]s WHERE expire >= " + after(e.From)
+		count := "SELECT pg_catalog.count(*) FROM %[1]s WHERE expire OPERATOR(pg_catalog.>=) " + after(e.From)
 		until := ""
 		if e.Until > 0 {
-			until = " AND expire < " + after(e.Until)
+			until = " AND expire OPERATOR(pg_catalog.<) " + after(e.Until)
 		}
 		counts = append(counts, "("+count+until+")")
 		if e.From > markLife {
 			continue
 		}
 		if e.Until > markLife {
-			until = " AND expire <= " + after(markLife)
+			until = " AND expire OPERATOR(pg_catalog.<=) " + after(markLife)
 		}
 		marks = append(marks, "("+count+until+" AND "+mark.SQL+")")
 	}
@@ -201,7 +208,7 @@ func read(ctx context.Context, pool *pgxpool.Pool, name string, f func(pgx.Tx) e
 			}
 		}
 		var there bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass($1::text) IS NOT NULL", name).Scan(&there); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT pg_catalog.to_regclass($1::pg_catalog.text) IS NOT NULL", name).Scan(&there); err != nil {
 			return err
 		}
 		if !there {
@@ -210,7 +217,7 @@ func read(ctx context.Context, pool *pgxpool.Pool, name string, f func(pgx.Tx) e
 		return f(tx)
 	})
 	if err != nil {
-		return fmt.Errorf("reading the table %s: %w", name, err)
+		return fmt.Errorf("reading the table %s: %w", name, pgrun.Scrub(err))
 	}
 	return nil
 }
@@ -230,15 +237,17 @@ type Ages struct {
 }
 
 // sampleBytes is how much of a table ReadAges reads.
-const sampleBytes = 64 << 20
+var sampleBytes float64 = 64 << 20
 
 // PostgreSQL reads no member of an object that has \u0000 or half a surrogate
 // pair anywhere, so these become spaces first, as where sessions are searched:
 // one such row must not hide all others.
-const sqlAges = `WITH live AS (SELECT (CASE WHEN strpos(sess::text, E'\\u') = 0 THEN sess::json
-			ELSE regexp_replace(sess::text, E'\\\\u(0000|[dD][89a-fA-F]..)', E'\\\\u0020', 'g')::json END)->>'__created' AS created
-		FROM %[1]s %[2]s WHERE expire >= now() AND NOT ` + mark.SQL + `)
-	SELECT CASE WHEN created ~ '^[0-9]{1,15}$' THEN floor((extract(epoch FROM now())::float8 - created::float8 / 1000) / 3600)::int ELSE NULL END, count(*)
+const sqlAges = `WITH live AS (SELECT (CASE WHEN pg_catalog.strpos(sess::pg_catalog.text, E'\\u') OPERATOR(pg_catalog.=) 0 THEN sess::pg_catalog.json
+			ELSE pg_catalog.regexp_replace(sess::pg_catalog.text, E'(?<!\\\\)((\\\\\\\\)*)\\\\u(0000|[dD][89a-fA-F]..)', E'\\1\\\\u0020', 'g')::pg_catalog.json END)
+			OPERATOR(pg_catalog.->>) '__created' AS created
+		FROM %[1]s %[2]s WHERE expire OPERATOR(pg_catalog.>=) pg_catalog.now() AND NOT ` + mark.SQL + `)
+	SELECT CASE WHEN created OPERATOR(pg_catalog.~) '^[0-9]{1,15}$' THEN pg_catalog.floor(
+			(extract(epoch FROM pg_catalog.now())::double precision OPERATOR(pg_catalog.-) (created::double precision OPERATOR(pg_catalog./) 1000)) OPERATOR(pg_catalog./) 3600)::int ELSE NULL END, pg_catalog.count(*)
 	FROM live GROUP BY 1`
 
 // ReadAges reads the creation time in the data of every live session; of a table
@@ -249,14 +258,14 @@ func ReadAges(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Ag
 	name := pgx.Identifier{schema, table}.Sanitize()
 	err := read(ctx, pool, name, func(tx pgx.Tx) error {
 		var bytes int64
-		err := tx.QueryRow(ctx, sqlParts+" SELECT COALESCE(sum(pg_table_size(oid)), 0)::bigint FROM parts", name).Scan(&bytes)
+		err := tx.QueryRow(ctx, sqlParts+" SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(oid)), 0)::bigint FROM parts", name).Scan(&bytes)
 		if err != nil {
 			return err
 		}
 		a.Share = min(1, sampleBytes/float64(max(bytes, 1)))
 		sample := ""
 		if a.Share < 1 {
-			sample = fmt.Sprintf("TABLESAMPLE SYSTEM (%g)", 100*a.Share)
+			sample = fmt.Sprintf("TABLESAMPLE pg_catalog.system (%g)", 100*a.Share)
 		}
 		rows, err := tx.Query(ctx, strings.NewReplacer("%[1]s", name, "%[2]s", sample).Replace(sqlAges))
 		if err != nil {

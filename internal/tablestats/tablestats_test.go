@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/hostile"
 	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/internal/tablestats"
@@ -265,5 +267,92 @@ func TestReadInTime(t *testing.T) {
 	}
 	if _, err := tablestats.Read(t.Context(), pool, schema, table); err != nil || pool.Stat().NewConnsCount() != 2 {
 		t.Errorf("afterwards: got %v and %d connections opened, want no error and 2", err, pool.Stat().NewConnsCount())
+	}
+}
+
+// Rows that nobody would write by intention do not keep the others from being
+// counted: times that no time zone can show, escapes that no text can have, and
+// what looks like one.
+func TestOddRows(t *testing.T) {
+	for _, tt := range tables {
+		t.Run(tt.name, func(t *testing.T) {
+			pool := makeTable(t, tt.columns)
+			exec(t, pool, "ALTER DATABASE "+pool.Config().ConnConfig.Database+" SET timezone = 'America/New_York'")
+			pool.Reset()
+			insert(t, pool, 3, "1 hour", "2 hours")
+			latest := "294276-12-31 23:59" // as UTC is out of range
+			if tt.name == "jsonb" {
+				latest = "294276-12-31 18:59 Z"
+			}
+			for i, expire := range []string{"4714-11-24 00:00 BC", latest, "-infinity", "infinity"} {
+				exec(t, pool, "INSERT INTO "+quoted+" VALUES ($1, '{}', $2)", fmt.Sprint("odd", i), expire)
+				if s, err := tablestats.Read(t.Context(), pool, schema, table); err != nil || s.Rows() != int64(4+i) {
+					t.Errorf("Read with %s: got %d rows, %v, want %d", expire, s.Rows(), err, 4+i)
+				}
+			}
+			values := []string{`x\\ud8`, `\\u0000`, `\\\\\\u00`}
+			if tt.name != "jsonb" { // which does not take them
+				values = append(values, `\u0000`, `\ud800`, `\\\\\ud800`)
+			}
+			for i, v := range values {
+				exec(t, pool, "INSERT INTO "+quoted+" VALUES ($1, $2, now() + interval '1 hour')", fmt.Sprint("value", i), `{"a":"`+v+`"}`)
+			}
+			s, err := tablestats.Read(t.Context(), pool, schema, table)
+			if err != nil || s.Live != int64(5+len(values)) || s.Expired != 2 || s.OldestExpiry.Year() > 1970 || s.NewestExpiry.Year() < 2900 {
+				t.Errorf("Read: got %+v, %v, want %d live and 2 expired", s, err, 5+len(values))
+			}
+			a, err := tablestats.ReadAges(t.Context(), pool, schema, table)
+			if err != nil || a.Hours[2] != 3 || a.Unknown != int64(2+len(values)) {
+				t.Errorf("ReadAges: got %+v, %v, want 3 made two hours ago, and %d unknown", a, err, 2+len(values))
+			}
+		})
+	}
+}
+
+// What others have made in a schema of the search path is never called, and
+// never seen. The table is large enough for a sample of it.
+func TestHostileSchema(t *testing.T) {
+	db := hostile.New(t)
+	clean := db.Pool(t, "pg_catalog")
+	for _, tt := range tables {
+		t.Run(tt.name, func(t *testing.T) {
+			exec(t, clean, `DROP SCHEMA IF EXISTS "a ""schema""" CASCADE; CREATE SCHEMA "a ""schema"""; CREATE TABLE `+quoted+" "+tt.columns)
+			insert(t, clean, 3, "1 hour", "2 hours")
+			insert(t, clean, 2, "-1 hour", "2 hours")
+			for _, path := range hostile.Paths {
+				pool := db.Pool(t, path)
+				s, err := tablestats.Read(t.Context(), pool, schema, table)
+				if err != nil || s.Live != 3 || s.Expired != 2 {
+					t.Errorf("Read, search path %s: got %d live, %d expired, %v, want 3 and 2", path, s.Live, s.Expired, err)
+				}
+				a, err := tablestats.ReadAges(t.Context(), pool, schema, table)
+				if err != nil || a.Days[0] != 3 {
+					t.Errorf("ReadAges, search path %s: got %v, %v, want 3 made today", path, a.Days, err)
+				}
+				undo := tablestats.SetSampleBytes(1)
+				if a, err := tablestats.ReadAges(t.Context(), pool, schema, table); err != nil || a.Share >= 1 {
+					t.Errorf("ReadAges of a sample, search path %s: got a share of %v, %v, want less than 1", path, a.Share, err)
+				}
+				undo()
+			}
+		})
+	}
+}
+
+// What a function of the database says while the table is read may quote a row.
+func TestErrorsAreDiscreet(t *testing.T) {
+	pool := makeTable(t, `(sid text, sess json, expire timestamptz)`)
+	insert(t, pool, 3, "1 hour", "1 minute")
+	exec(t, pool, `ALTER TABLE `+quoted+` RENAME TO behind;
+		CREATE FUNCTION public.leak(sid text, sess json) RETURNS json LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the row: % %', sid, sess USING DETAIL = sess; END $$;
+		CREATE FUNCTION public.leak(sid text, expire timestamptz) RETURNS timestamptz LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the row: %', sid; END $$;
+		CREATE VIEW `+quoted+` AS SELECT sid, public.leak(sid, sess) AS sess, public.leak(sid, expire) AS expire FROM "a ""schema""".behind`)
+	_, stats := tablestats.Read(t.Context(), pool, schema, table)
+	_, ages := tablestats.ReadAges(t.Context(), pool, schema, table)
+	for _, err := range []error{stats, ages} {
+		var pe *pgconn.PgError
+		if !errors.As(err, &pe) || strings.Contains(fmt.Sprintf("%v %+v", err, pe), "the row") || pe.Detail != "" {
+			t.Errorf("got %v, want PostgreSQL's error without the row", err)
+		}
 	}
 }

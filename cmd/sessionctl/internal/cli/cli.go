@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pgsession/session/internal/pgrun"
 )
 
 // Exit codes. Those up to 3 are what monitoring systems know as ok, warning,
@@ -61,7 +63,7 @@ func usage(format string, args ...any) error {
 // after the batch under way.
 func Run(ctx context.Context, args []string, std IO) int {
 	a := &app{IO: std}
-	root := a.root()
+	root := a.root(args)
 	root.SetArgs(args)
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
@@ -89,7 +91,7 @@ func Run(ctx context.Context, args []string, std IO) int {
 
 // fail prints an error.
 func (a *app) fail(err error) {
-	text := strings.ReplaceAll(err.Error(), "session: ", "")
+	text := strings.ReplaceAll(pgrun.Scrub(err).Error(), "session: ", "")
 	if a.json {
 		_ = json.NewEncoder(a.Err).Encode(map[string]string{"error": text})
 		return
@@ -97,7 +99,7 @@ func (a *app) fail(err error) {
 	fmt.Fprintln(a.Err, "sessionctl: "+text)
 }
 
-func (a *app) root() *cobra.Command {
+func (a *app) root(args []string) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sessionctl",
 		Short: "Look after the table of sessions of github.com/pgsession/session",
@@ -115,7 +117,7 @@ Exit codes: 0 done; 1 failed (doctor: warnings); 2 doctor: errors;
 3 no connection to the database; 64 wrong usage; 130 interrupted.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Args:          noArguments,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			const longest = 63
 			if a.schema == "" || a.table == "" || len(a.schema) > longest || len(a.table) > longest {
@@ -127,11 +129,12 @@ Exit codes: 0 done; 1 failed (doctor: warnings); 2 doctor: errors;
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.url, "database-url", "", "where the database is: postgres://user:password@host:5432/database (default $DATABASE_URL)")
+	flags.StringVar(&a.url, "database-url", "", "where the database is: postgres://user:password@host:5432/database?connect_timeout=2 (default $DATABASE_URL)")
 	flags.StringVar(&a.schema, "schema", "schema_system", "the table's schema, as in PostgresOptions.Schema")
 	flags.StringVar(&a.table, "table", "session", "the table, as in PostgresOptions.Table")
 	flags.BoolVar(&a.hashIDs, "hash-ids", false, "the programs set PostgresOptions.HashIDs")
 	flags.BoolVar(&a.json, "json", false, "print JSON, with field names that do not change")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, err, args) })
 	root.AddCommand(a.schemaCommand(), a.doctorCommand(), a.statsCommand(), a.listCommand(), a.destroyCommand(),
 		a.pruneCommand(), a.rotateCommand(), a.versionCommand())
 	return root

@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,6 +17,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/again"
+	"github.com/pgsession/session/cmd/sessionctl/internal/zone"
 	"github.com/pgsession/session/internal/mark"
 )
 
@@ -33,27 +34,25 @@ const (
 type database struct {
 	a       *app
 	program *pgxpool.Config // as a program with this environment would connect
-	pool    *pgxpool.Pool   // without the TimeZone of PGTZ, in a mode that suits every pooler
+	pool    *pgxpool.Pool   // without a TimeZone of the environment, in a mode that suits every pooler
+	options bool            // the URL has a TimeZone in its options, as every program's and Express's
 }
 
 // connect connects. Its errors hold no password.
 func (a *app) connect(ctx context.Context) (*database, error) {
 	url := cmp.Or(a.url, os.Getenv("DATABASE_URL"))
 	if url == "" && os.Getenv("PGHOST")+os.Getenv("PGSERVICE")+os.Getenv("PGUSER")+os.Getenv("PGDATABASE") == "" {
-		return nil, &codeError{ExitUnconnected, errors.New("which database? Set DATABASE_URL=postgres://user:password@host:5432/database, or PGHOST, PGUSER, PGPASSWORD and PGDATABASE")}
+		return nil, &codeError{ExitUnconnected, errors.New("which database? Set DATABASE_URL=postgres://user:password@host:5432/database?connect_timeout=2, or PGHOST, PGUSER, PGPASSWORD and PGDATABASE")}
 	}
 	program, err := pgxpool.ParseConfig(url)
 	if err != nil { // it may quote what it could not read
-		return nil, &codeError{ExitUnconnected, errors.New("the database URL cannot be read; it should look like postgres://user:password@host:5432/database, with %-codes for special characters in the password")}
+		return nil, &codeError{ExitUnconnected, errors.New("the database URL cannot be read; it should look like postgres://user:password@host:5432/database?connect_timeout=2, with %-codes for special characters in the password")}
 	}
 	cfg := program.Copy()
 	c := cfg.ConnConfig
-	if !strings.Contains(strings.ToLower(url), "timezone") {
-		// From PGTZ, which this shell may have and the programs may not: in a
-		// column without time zone every expiry would be hours off, and live
-		// sessions pruned. What the URL says the programs have too.
-		delete(c.RuntimeParams, "timezone")
-	}
+	// This shell may have a TimeZone that the programs have not: in a column
+	// without time zone every expiry would be hours off, and live sessions pruned.
+	options := zone.NotOfEnvironment(url, c)
 	if c.DefaultQueryExecMode == pgx.QueryExecModeCacheStatement {
 		c.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	}
@@ -77,7 +76,7 @@ func (a *app) connect(ctx context.Context) (*database, error) {
 		}
 		return nil, &codeError{ExitUnconnected, connectError(c, err)}
 	}
-	return &database{a, program, pool}, nil
+	return &database{a, program, pool, options}, nil
 }
 
 func connectError(c *pgx.ConnConfig, err error) error {
@@ -102,33 +101,91 @@ func (d *database) close() { d.pool.Close() }
 // name is the table's, for people.
 func (a *app) name() string { return a.schema + "." + a.table }
 
+// where names the table in commands.
+func (a *app) where() again.Where {
+	return again.Where{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs}
+}
+
 // quoted is the table's name in SQL.
 func (a *app) quoted() string { return pgx.Identifier{a.schema, a.table}.Sanitize() }
 
 // exists reports whether there is a table of that name.
 func (d *database) exists(ctx context.Context) (there bool, err error) {
-	return there, d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1::text AND c.relname = $2::text)`, d.a.schema, d.a.table).Scan(&there)
+	return there, d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+		WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text)`, d.a.schema, d.a.table).Scan(&there)
 }
 
 // mustExist keeps the library from making the table: a mistyped name would.
 func (d *database) mustExist(ctx context.Context) error {
 	there, err := d.exists(ctx)
 	if err == nil && !there {
-		err = fmt.Errorf("there is no table %s in database %q: name another with --schema and --table, or make it: sessionctl schema --apply", d.a.name(), d.program.ConnConfig.Database)
+		err = fmt.Errorf("there is no table %s in database %q: name another with --schema and --table, or make it: %s", d.a.name(), d.program.ConnConfig.Database, d.a.where().Command("schema --apply"))
 	}
 	return err
 }
 
+// mustBeOurs is what every command wants that reads or changes rows.
+func (d *database) mustBeOurs(ctx context.Context) error {
+	if err := d.mustExist(ctx); err != nil {
+		return err
+	}
+	return d.mustAgree(ctx)
+}
+
+// mustAgree refuses to go on where the connection's TimeZone makes expiries in a
+// column without time zone something else than what the programs wrote: live
+// sessions would be taken for expired ones, or the other way round.
+func (d *database) mustAgree(ctx context.Context) error {
+	var plain bool
+	err := d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass($1::pg_catalog.text)::pg_catalog.oid
+		AND attname OPERATOR(pg_catalog.=) 'expire' AND atttypid OPERATOR(pg_catalog.=) 1114::pg_catalog.oid)`, d.a.quoted()).Scan(&plain) // 1114: timestamp
+	if err != nil || !plain {
+		return err
+	}
+	ours, err := zone.Read(ctx, d.pool)
+	if err != nil {
+		return err
+	}
+	if ours.Asked() {
+		if err := d.agrees(ctx, ours); err != nil {
+			return err
+		}
+	}
+	sooner, compared, err := zone.Contradicted(ctx, d.pool, d.a.quoted())
+	if err == nil && zone.TooMany(sooner, compared) {
+		err = fmt.Errorf("the expiries in %s were written with another TimeZone than this connection's, %s: by it, %d of %d sessions that were looked at end sooner than their cookies say, and live ones would be taken for expired. Connect as the programs do, with their user and without a TimeZone that they do not set",
+			d.a.name(), ours.Name, sooner, compared)
+	}
+	return err
+}
+
+// agrees compares a TimeZone that came with the connection with the database's own.
+func (d *database) agrees(ctx context.Context, ours zone.Zone) error {
+	conn, err := zone.Plain(ctx, d.pool.Config().ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	theirs, err := zone.Read(ctx, conn)
+	switch {
+	case err != nil || ours.Same(theirs):
+		return err
+	case d.options:
+		d.a.note("the TimeZone %s of the URL's options is followed; every program must have it, the database's own is %s", ours.Name, theirs.Name)
+		return nil
+	}
+	return fmt.Errorf("this connection has TimeZone %s, others of this user have %s: in a column without time zone each takes the expiries of the other for hours off, and live sessions for expired ones. Unset it", ours.Name, theirs.Name)
+}
+
 // count counts the rows that meet a condition.
 func (d *database) count(ctx context.Context, where string) (n int64, err error) {
-	return n, d.pool.QueryRow(ctx, "SELECT count(*) FROM "+d.a.quoted()+" WHERE "+where).Scan(&n)
+	return n, d.pool.QueryRow(ctx, "SELECT pg_catalog.count(*) FROM "+d.a.quoted()+" WHERE "+where).Scan(&n)
 }
 
 // Conditions of rows: a mark of a renewed ID is no session, and is pruned like one.
 const (
-	live    = "expire >= now() AND NOT " + mark.SQL
-	expired = "expire < now()"
+	live    = "expire OPERATOR(pg_catalog.>=) pg_catalog.now() AND NOT " + mark.SQL
+	expired = "expire OPERATOR(pg_catalog.<) pg_catalog.now()"
 )
 
 // open connects and returns the store and a manager on the table.
@@ -146,7 +203,7 @@ func (a *app) open(ctx context.Context) (*database, *session.PostgresStore, *ses
 }
 
 func (d *database) manager(ctx context.Context) (*session.PostgresStore, *session.Manager, error) {
-	if err := d.mustExist(ctx); err != nil {
+	if err := d.mustBeOurs(ctx); err != nil {
 		return nil, nil, err
 	}
 	quiet := slog.New(slog.DiscardHandler) // doctor says all of it
@@ -154,8 +211,11 @@ func (d *database) manager(ctx context.Context) (*session.PostgresStore, *sessio
 	if err != nil {
 		return nil, nil, err
 	}
-	cfg, _ := session.ConfigFromEnv() // what it finds missing need not be there, and New finds what is wrong
-	if cfg.Secret == "" {
+	cfg, err := session.ConfigFromEnv() // what it finds missing need not be there, and New finds what is wrong
+	switch {
+	case err != nil && os.Getenv("SESSION_SECRET_FILE")+os.Getenv("SESSION_SECRET_OLD_FILE") != "":
+		return nil, nil, err // a file that cannot be read is not a secret that is not there
+	case cfg.Secret == "":
 		cfg.Secret = rand.Text() + rand.Text() // opens nothing
 	}
 	cfg.Encrypt, cfg.DisablePrune, cfg.Logger, cfg.StoreTimeout = false, true, quiet, storeTimeout
@@ -164,18 +224,4 @@ func (d *database) manager(ctx context.Context) (*session.PostgresStore, *sessio
 	}
 	m, err := session.New(store, cfg)
 	return store, m, err
-}
-
-// needsSecret is an error where sessions are to be found by a value and some
-// cannot be: they would stay alive, or seem not to be there.
-func (d *database) needsSecret(ctx context.Context) error {
-	if os.Getenv("SESSION_SECRET") != "" {
-		return nil
-	}
-	var sealed bool
-	err := d.pool.QueryRow(ctx, "SELECT EXISTS (SELECT FROM "+d.a.quoted()+` WHERE strpos(sess::text, '"__sealed"') > 0)`).Scan(&sealed)
-	if err == nil && sealed {
-		err = errors.New("there are encrypted sessions, which are found by a keyed hash: set SESSION_SECRET and SESSION_SECRET_OLD as the programs have them")
-	}
-	return err
 }

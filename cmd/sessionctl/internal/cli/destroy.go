@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/again"
+	"github.com/pgsession/session/internal/mark"
 )
 
 func (a *app) destroyCommand() *cobra.Command {
@@ -42,7 +44,7 @@ A login under way may make a session a moment later: change the password first.`
 			if ways != 1 {
 				return usage("name the sessions in one way: handles, --key and --value, or --all")
 			}
-			if err := checkHandles(handles); err != nil {
+			if err := checkHandles(a.where(), handles); err != nil {
 				return err
 			}
 			d, _, m, err := a.open(cmd.Context())
@@ -54,16 +56,17 @@ A login under way may make a session a moment later: change the password first.`
 			case all:
 				return a.destroyAll(cmd.Context(), d, m, yes)
 			case by.given():
-				if err := d.needsSecret(cmd.Context()); err != nil {
-					return err
-				}
-				return a.revoke(cmd.Context(), m, by.filter())
+				return a.destroyFound(cmd.Context(), d, m, &by)
 			}
 			filters := make([]session.Filter, 0, len(handles))
 			for _, h := range handles {
 				filters = append(filters, session.Everyone().Handle(h))
 			}
-			return a.revoke(cmd.Context(), m, filters...)
+			n, err := a.revoke(cmd.Context(), m, filters...)
+			if err == nil && n < int64(len(handles)) {
+				a.note("%d of %d handles name no live session: it has ended, or has another handle since it was renewed; see %s", int64(len(handles))-n, len(handles), a.where().Command("list"))
+			}
+			return a.ended(cmd.Context(), n, err)
 		},
 	}
 	by.flags(cmd)
@@ -75,45 +78,72 @@ A login under way may make a session a moment later: change the password first.`
 var handle = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
 // checkHandles does not repeat what it refuses: it may be a session ID.
-func checkHandles(handles []string) error {
+func checkHandles(where again.Where, handles []string) error {
 	for i, h := range handles {
 		if !handle.MatchString(h) {
-			return usage("argument %d is no handle: those have 32 digits from 0 to f, and come from sessionctl list", i+1)
+			return usage("argument %d is no handle: those have 32 digits from 0 to f, and come from %s", i+1, where.Command("list"))
 		}
 	}
 	return nil
 }
 
-// revoke ends sessions and prints how many.
-func (a *app) revoke(ctx context.Context, m *session.Manager, filters ...session.Filter) error {
-	var total int64
+// revoke ends sessions, one filter after the other until ctx ends, and returns how
+// many. What is under way when it ends is finished.
+func (a *app) revoke(ctx context.Context, m *session.Manager, filters ...session.Filter) (total int64, err error) {
 	for _, f := range filters {
-		n, err := m.Revoke(ctx, f)
+		if ctx.Err() != nil {
+			return total, ctx.Err()
+		}
+		n, err := m.Revoke(context.WithoutCancel(ctx), f)
 		total += n
 		if err != nil {
-			if ctx.Err() != nil {
-				return &codeError{ExitInterrupted, fmt.Errorf("interrupted; %s sessions ended before", number(total))}
-			}
-			return err
+			return total, err
 		}
+	}
+	return total, nil
+}
+
+// ended prints how many sessions were ended, also where an error or Ctrl-C has cut
+// that short.
+func (a *app) ended(ctx context.Context, n int64, err error) error {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return &codeError{ExitInterrupted, fmt.Errorf("interrupted: %s sessions were ended, others were not", number(n))}
+	case err != nil && n > 0:
+		return fmt.Errorf("%s sessions were ended, then: %w", number(n), err)
+	case err != nil:
+		return err
 	}
 	if a.json {
 		return a.printJSON(struct {
 			Destroyed int64 `json:"destroyed"`
-		}{total})
+		}{n})
 	}
-	a.say("%s live sessions ended", number(total))
+	a.say("%s live sessions ended", number(n))
 	return nil
 }
 
+// destroyFound ends the sessions in which a key has a value.
+func (a *app) destroyFound(ctx context.Context, d *database, m *session.Manager, by *selection) error {
+	locked, err := d.mustFind(ctx, by.key)
+	if err != nil {
+		return err
+	}
+	n, err := a.revoke(ctx, m, by.filter())
+	if err := a.ended(ctx, n, err); err != nil {
+		return err
+	}
+	return d.doubt(locked, n)
+}
+
 func (a *app) destroyAll(ctx context.Context, d *database, m *session.Manager, yes bool) error {
+	total, err := d.count(ctx, live)
+	if err != nil {
+		return err
+	}
 	if !yes {
-		n, err := d.count(ctx, live)
-		if err != nil {
-			return err
-		}
 		c := d.program.ConnConfig
-		fmt.Fprintf(a.Err, "This ends all %s live sessions in database %q at %s: everybody has to log in again.\nType %s to go on: ", number(n), c.Database, c.Host, a.name())
+		fmt.Fprintf(a.Err, "This ends all %s live sessions in database %q at %s: everybody has to log in again.\nType %s to go on: ", number(total), c.Database, c.Host, a.name())
 		typed, err := a.readLine(ctx)
 		if err != nil {
 			return err
@@ -122,7 +152,51 @@ func (a *app) destroyAll(ctx context.Context, d *database, m *session.Manager, y
 			return errors.New("that was not the table's name: nothing was ended. Without a person to ask, use --yes")
 		}
 	}
-	return a.revoke(ctx, m, session.Everyone())
+	bar := a.progress("ended", total)
+	n, err := d.destroyBatches(ctx, bar.set)
+	bar.end()
+	if err == nil { // what was renewed meanwhile to an ID that was passed already
+		var more int64
+		more, err = a.revoke(ctx, m, session.Everyone())
+		n += more
+	}
+	return a.ended(ctx, n, err)
+}
+
+// sqlDestroyBatch ends the sessions that come next by their IDs. Their rows are
+// locked first: one that is renewed meanwhile is not deleted, and left for last.
+const sqlDestroyBatch = `WITH next AS MATERIALIZED (SELECT sid, expire OPERATOR(pg_catalog.>=) pg_catalog.now() AS live FROM %[1]s
+		WHERE sid OPERATOR(pg_catalog.>) $1::pg_catalog.text AND NOT ` + mark.SQL + ` ORDER BY sid LIMIT %[2]d FOR UPDATE),
+	gone AS (DELETE FROM %[1]s t USING next WHERE t.sid OPERATOR(pg_catalog.=) next.sid RETURNING next.live)
+	SELECT (SELECT pg_catalog.count(*) FROM next), (SELECT pg_catalog.max(sid) FROM next), (SELECT pg_catalog.count(*) FROM gone WHERE live)`
+
+// destroyBatch is how many sessions one statement ends.
+const destroyBatch = 500
+
+// destroyBatches ends all sessions, so that it can stop between two batches when ctx
+// ends. It returns how many were live.
+func (d *database) destroyBatches(ctx context.Context, done func(int64)) (total int64, err error) {
+	sql := fmt.Sprintf(sqlDestroyBatch, d.a.quoted(), destroyBatch)
+	last := ""
+	for {
+		if ctx.Err() != nil {
+			return total, ctx.Err()
+		}
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+		var found, gone int64
+		var next *string
+		err := d.pool.QueryRow(bounded, sql, last).Scan(&found, &next, &gone)
+		cancel()
+		if err != nil {
+			return total, err
+		}
+		total += gone
+		done(total)
+		if found == 0 || next == nil {
+			return total, nil
+		}
+		last = *next
+	}
 }
 
 // readLine reads a line of the input, until ctx ends.

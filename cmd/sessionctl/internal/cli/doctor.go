@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +23,7 @@ SESSION_SECRET_OLD.
 
 The exit code is 0 if there is nothing worse than hints, 1 with warnings, 2 with
 errors, 3 if the database cannot be reached: what monitoring systems expect.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			d, err := a.connect(ctx)
@@ -32,13 +31,17 @@ errors, 3 if the database cannot be reached: what monitoring systems expect.`,
 				return err
 			}
 			defer d.close()
+			cfg, err := session.ConfigFromEnv() // also from files; what is wrong with it the program says
+			if err != nil && os.Getenv("SESSION_SECRET_FILE")+os.Getenv("SESSION_SECRET_OLD_FILE") != "" {
+				return err
+			}
 			report, err := doctor.Run(ctx, doctor.Options{
 				Program: d.program, Pool: d.pool, Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, IndexKeys: keys,
 				Open: func(ctx context.Context) (*session.Manager, error) {
 					_, m, err := d.manager(ctx)
 					return m, err
 				},
-				Secret: os.Getenv("SESSION_SECRET"), OldSecrets: strings.Fields(os.Getenv("SESSION_SECRET_OLD")), Now: time.Now,
+				Secret: cfg.Secret, OldSecrets: cfg.OldSecrets, Now: time.Now,
 			})
 			switch {
 			case ctx.Err() != nil:

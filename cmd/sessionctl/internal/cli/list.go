@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +57,7 @@ func (a *app) listCommand() *cobra.Command {
 else all. Handles are what destroy takes. Without an index on the key it reads
 the whole table.`,
 		Example: "  sessionctl list --key userId --value 42",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if limit < 1 || limit > mostListed {
 				return usage("--limit must be 1 to %d", mostListed)
@@ -71,9 +70,9 @@ the whole table.`,
 				return err
 			}
 			defer d.close()
-			filter := session.Everyone()
+			filter, locked := session.Everyone(), sealed{}
 			if by.given() {
-				if err := d.needsSecret(cmd.Context()); err != nil {
+				if locked, err = d.mustFind(cmd.Context(), by.key); err != nil {
 					return err
 				}
 				filter = by.filter()
@@ -82,7 +81,10 @@ the whole table.`,
 			if err != nil {
 				return err
 			}
-			return a.printSessions(found, limit)
+			if err := a.printSessions(found, limit); err != nil {
+				return err
+			}
+			return d.doubt(locked, int64(len(found)))
 		},
 	}
 	by.flags(cmd)
@@ -98,7 +100,11 @@ func (a *app) printSessions(found []session.Info, limit int) error {
 		for _, i := range found {
 			list = append(list, listed{i.Handle, moment(i.CreatedAt), moment(i.RenewedAt), moment(i.LastSeenAt), moment(i.ExpiresAt)})
 		}
-		return a.printJSON(list)
+		if err := a.printJSON(list); err != nil {
+			return err
+		}
+		a.noteLimit(all, len(found))
+		return nil
 	}
 	rows := [][]string{{"HANDLE", "CREATED", "RENEWED", "LAST SEEN", "EXPIRES"}}
 	for _, i := range found {
@@ -107,8 +113,16 @@ func (a *app) printSessions(found []session.Info, limit int) error {
 	if err := a.printTable(rows); err != nil {
 		return err
 	}
-	if all == mostListed || all > limit {
-		fmt.Fprintf(a.Err, "only the %s last seen are listed\n", number(int64(len(found))))
-	}
+	a.noteLimit(all, len(found))
 	return nil
+}
+
+// noteLimit says that the list is not whole.
+func (a *app) noteLimit(all, listed int) {
+	switch {
+	case listed < all:
+		a.note("only the %s last seen are listed", number(int64(listed)))
+	case all == mostListed:
+		a.note("only the %s last seen are listed: the list stops there, and stats counts all", number(mostListed))
+	}
 }

@@ -2,12 +2,16 @@ package cli_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/cmd/sessionctl/internal/cli"
@@ -65,6 +69,40 @@ func TestPrune(t *testing.T) {
 	if ada.user() != 42 {
 		t.Error("a live session was pruned")
 	}
+}
+
+// Beside an old snapshot what is deleted stays in the index. A batch does not walk
+// over all of it again: the entries that are read are counted, not the time.
+func TestPruneGoesOnWhereItEnded(t *testing.T) {
+	const rows = 5000
+	r := newRig(t)
+	r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	r.exec(insertExpired, rows)
+	r.exec("VACUUM (ANALYZE) schema_system.session")
+	old, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Rollback(context.Background())
+	if _, err := old.Exec(t.Context(), "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM schema_system.session"); err != nil {
+		t.Fatal(err)
+	}
+	defer cli.SetSlice(time.Millisecond)() // a batch or a few each time
+	if got := parse[pruned](r.run("prune", "--fast", "--json").want(cli.ExitOK)); got.Pruned != rows || got.Left != 0 {
+		t.Fatalf("got %+v, want all %d", got, rows)
+	}
+	var read, deleted int64
+	for deleted < rows { // until the statistics are there
+		err := r.pool.QueryRow(t.Context(), `SELECT i.idx_tup_read, t.n_tup_del, pg_sleep(0.02)::text FROM pg_stat_user_indexes i JOIN pg_stat_user_tables t USING (relid)
+			WHERE i.indexrelname = 'idx_session_expire' AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'sessionctl')`).Scan(&read, &deleted, nil)
+		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			t.Fatal(err)
+		}
+	}
+	if most := int64(12 * rows); read > most {
+		t.Errorf("got %d entries of the index read for %d rows, want at most %d", read, rows, most)
+	}
+	t.Logf("%d entries of the index read for %d rows", read, rows)
 }
 
 type rotated struct {
@@ -226,11 +264,15 @@ func TestRotateLeavesTheRestAlone(t *testing.T) {
 	plain := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
 	r.login(lost, 1)
 	r.login(plain, 2)
+	// With secrets that open nothing at all, nothing is said to be done.
+	r.run("rotate").want(cli.ExitFailed, "no secret given here opens any of the 1 encrypted sessions", "Keep every old secret")
+	r.run("rotate", "--dry-run").want(cli.ExitFailed, "no secret given here opens any")
+	r.login(r.manager(session.Config{Secret: secret, Encrypt: true}, session.PostgresOptions{}), 3)
 	state := "SELECT md5(string_agg(sid || sess::text || expire::text, ' ' ORDER BY sid)) FROM schema_system.session"
 	before := get[string](r, state)
 	got := r.rotate(cli.ExitOK)
-	if got.Unopened != 1 || got.Plain != 1 || got.Sessions != 2 || *got.Remaining != 0 {
-		t.Errorf("got %+v, want 1 unopened and 1 plain", got)
+	if got.Unopened != 1 || got.Plain != 1 || got.Current != 1 || got.Sessions != 3 || *got.Remaining != 0 {
+		t.Errorf("got %+v, want 1 unopened, 1 plain and 1 current", got)
 	}
 	if get[string](r, state) != before {
 		t.Error("the table has changed")

@@ -38,6 +38,16 @@ func (a *app) say(format string, args ...any) {
 	}
 }
 
+// note says something beside the answer, on standard error.
+func (a *app) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if a.json {
+		_ = json.NewEncoder(a.Err).Encode(map[string]string{"note": text})
+		return
+	}
+	fmt.Fprintln(a.Err, text)
+}
+
 func isTerminal(w any) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

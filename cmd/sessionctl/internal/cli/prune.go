@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,13 +10,12 @@ import (
 	"github.com/pgsession/session"
 )
 
-const (
-	// slice is how long the library prunes between two words about progress.
-	slice = 500 * time.Millisecond
+// slice is how long the library prunes between two words about progress. Each time
+// it goes on where the last one ended.
+var slice = 500 * time.Millisecond
 
-	// restful lets the library rest between batches however long it takes.
-	restful = 24 * time.Hour
-)
+// restful lets the library rest between batches however long it takes.
+const restful = 24 * time.Hour
 
 // pruned is the answer of prune.
 type pruned struct {
@@ -34,7 +32,7 @@ func (a *app) pruneCommand() *cobra.Command {
 		Long: `Delete expired rows, in small batches with rests between them, so that requests
 do not feel it (about 6,000 rows a second). It may run beside programs that prune,
 and other calls of itself. Ctrl-C stops it after the batch under way.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			d, store, _, err := a.open(ctx)
@@ -94,7 +92,7 @@ func (a *app) printPruned(p pruned) error {
 	case p.Interrupted:
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on")}
 	case p.Left > 0 && !a.json:
-		fmt.Fprintln(a.Err, "those left are locked by somebody, or expired just now: run it again")
+		a.note("those left are locked by somebody, or expired just now: run it again. If they stay, a trigger, a rule or row-level security keeps them: %s", a.where().Command("doctor"))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -61,7 +62,19 @@ type rig struct {
 // newRig gives the command DATABASE_URL and the secrets.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, url: pgtest.URL(t), in: strings.NewReader("")}
+	return newRigOn(t, pgtest.URL(t))
+}
+
+// newRigOn is a rig on a database that is there.
+func newRigOn(t *testing.T, dsn string) *rig {
+	t.Helper()
+	r := &rig{t: t, url: dsn, in: strings.NewReader("")}
+	u, err := url.Parse(r.url)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	u.RawQuery += "&connect_timeout=5" // what doctor wants
+	r.url = u.String()
 	pool, err := pgxpool.New(context.Background(), r.url)
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +82,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(pool.Close)
 	r.pool = pool
 	r.exec("ALTER DATABASE " + pool.Config().ConnConfig.Database + " SET timezone = 'UTC'")
+	r.exec("REVOKE CREATE ON SCHEMA public FROM PUBLIC") // as it is from PostgreSQL 15 on
 	pool.Reset()
 	t.Setenv("DATABASE_URL", r.url)
 	t.Setenv("PGTZ", "")

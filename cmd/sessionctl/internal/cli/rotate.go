@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -40,13 +39,13 @@ while sessions remain under an old secret: do not drop it yet.
 With hashed IDs (--hash-ids) it is not possible: the key of a session's data comes
 from its ID, which the table does not have. A session is then sealed anew when it
 is next saved.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			switch {
-			case a.hashIDs:
+			if a.hashIDs {
 				return &codeError{ExitFailed, errors.New("not possible with hashed IDs: the key of a session's data comes from its ID, which the table does not have. Keep SESSION_SECRET_OLD as long as your longest idle timeout")}
-			case os.Getenv("SESSION_SECRET") == "":
-				return errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them")
+			}
+			if given, err := secrets(); len(given) == 0 {
+				return errors.Join(errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them"), err)
 			}
 			return a.rotate(cmd.Context(), dry)
 		},
@@ -110,6 +109,8 @@ func (a *app) printRotated(r rotated) error {
 	switch {
 	case r.Interrupted:
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on, it passes over what is done")}
+	case r.Unopened > 0 && r.Current+r.Resealed+*r.Remaining == 0:
+		return fmt.Errorf("no secret given here opens any of the %s encrypted sessions: are SESSION_SECRET and SESSION_SECRET_OLD those of the programs? Keep every old secret", number(r.Unopened))
 	case *r.Remaining > 0 && !r.DryRun:
 		return fmt.Errorf("%s sessions remain under an old secret: some program still seals with it. Give every program the new one, and run this again", number(*r.Remaining))
 	case *r.Remaining > 0:

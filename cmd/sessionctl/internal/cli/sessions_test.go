@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -116,6 +117,59 @@ func TestEncryptedSessionsNeedTheSecret(t *testing.T) {
 	}
 }
 
+// The secrets may be in files, as the programs have them. One that cannot be read
+// is not a secret that is not there.
+func TestSecretsFromFiles(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: oldSecret, Encrypt: true, UserKey: "userId"}, session.PostgresOptions{})
+	r.login(m, 42)
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	t.Setenv("SESSION_SECRET", "")
+	t.Setenv("SESSION_SECRET_OLD", "")
+	t.Setenv("SESSION_SECRET_FILE", file("current", secret+"\n"))
+	list := []string{"list", "--key", "userId", "--value", "42"}
+	r.run(list...).want(cli.ExitFailed, "opened by no secret given here")
+	t.Setenv("SESSION_SECRET_OLD_FILE", file("old", oldSecret+"\n"))
+	r.run(list...).want(cli.ExitOK, "HANDLE")
+	r.run("rotate", "--dry-run").want(cli.ExitFailed)
+	r.run("rotate").want(cli.ExitOK)
+	r.run("doctor").want(cli.ExitOK, "1 old ones")
+	t.Setenv("SESSION_SECRET_FILE", file("weak", "keyboard cat"))
+	r.run("doctor").want(cli.ExitErrors, "openssl rand -base64 48")
+	t.Setenv("SESSION_SECRET_FILE", filepath.Join(dir, "missing"))
+	for _, args := range [][]string{list, {"destroy", "--key", "userId", "--value", "42"}, {"rotate"}, {"doctor"}} {
+		if res := r.run(args...); res.code == cli.ExitOK || !strings.Contains(res.err, "SESSION_SECRET_FILE") || strings.Contains(res.out+res.err, oldSecret) {
+			t.Errorf("%v without the file: got code %d, %s, want a failure that names the variable", args, res.code, res.err)
+		}
+	}
+	if got := r.rows(); got != 1 {
+		t.Errorf("rows: got %d, want 1", got)
+	}
+}
+
+// What a trigger of the database says may quote a row.
+func TestErrorsAreDiscreet(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	r.login(m, 42)
+	r.exec(`CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'the row: % %', OLD.sid, OLD.sess USING DETAIL = OLD.sess; END $$;
+		CREATE TRIGGER refuse BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.refuse()`)
+	for _, args := range [][]string{{"destroy", "--all", "--yes"}, {"destroy", "--key", "userId", "--value", "42"}} {
+		for _, args := range [][]string{args, append(args, "--json")} {
+			if res := r.run(args...).want(cli.ExitFailed, "P0001"); strings.Contains(res.out+res.err, "the row") {
+				t.Errorf("%v: got %s%s, want no row", args, res.out, res.err)
+			}
+		}
+	}
+}
+
 func TestDestroyAll(t *testing.T) {
 	r := newRig(t)
 	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
@@ -182,10 +236,22 @@ func TestUsage(t *testing.T) {
 		{[]string{"prune", "--table", "sessions"}, cli.ExitFailed, "sessionctl schema --apply"},
 		{[]string{"stats", "--table", "sessions"}, cli.ExitFailed, "sessionctl schema --apply"},
 		{[]string{"rotate", "--hash-ids"}, cli.ExitFailed, "not possible with hashed IDs"},
+		{[]string{"prnue"}, cli.ExitUsage, "did you mean prune?"},
+		{[]string{"doc"}, cli.ExitUsage, "did you mean doctor?"},
+		{[]string{"destory", "--all"}, cli.ExitUsage, "did you mean destroy?"},
+		{[]string{"--shcema", "app", "prune"}, cli.ExitUsage, "did you mean --schema?"},
+		{[]string{"destroy", "--al", "--yes"}, cli.ExitUsage, "did you mean --all?"},
+		{[]string{"list", "--kye", "userId", "--value", "1"}, cli.ExitUsage, "did you mean --key?"},
+		{[]string{"prune", "--shcema", "app"}, cli.ExitUsage, "did you mean --schema?"},
+		{[]string{"list", "--limit", id}, cli.ExitUsage, "the value of --limit cannot be read"},
+		{[]string{id}, cli.ExitUsage, "unknown command"},
+		{[]string{"list", id}, cli.ExitUsage, "list takes no arguments"},
+		{[]string{"destroy", "-" + id[1:]}, cli.ExitUsage, "no flag of one letter"},
+		{[]string{"destroy", "--" + id[2:]}, cli.ExitUsage, "unknown flag"},
 		{nil, cli.ExitOK, "Available Commands"},
 	} {
 		res := r.run(tt.args...).want(tt.code, tt.words)
-		if strings.Contains(res.out+res.err, id) {
+		if strings.Contains(res.out+res.err, id[2:]) {
 			t.Errorf("%v: an argument that may be a session ID is repeated", tt.args[0])
 		}
 		if tt.code == cli.ExitOK {
@@ -209,7 +275,7 @@ func TestNoConnection(t *testing.T) {
 	for _, tt := range []struct{ name, url, words string }{
 		{"nobody listens", "postgres://ada:" + password + "@127.0.0.1:1/shop", `database "shop", user "ada" does not answer`},
 		{"no such database", strings.Replace(r.url, c.Database, "nowhere", 1), "createdb"},
-		{"not a URL", "postgres://ada:" + password + "%@/shop?port=x", "postgres://user:password@host:5432/database"},
+		{"not a URL", "postgres://ada:" + password + "%@/shop?port=x", "postgres://user:password@host:5432/database?connect_timeout=2"},
 		{"none", "", "Set DATABASE_URL"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -254,5 +320,155 @@ func TestCompletionVersionHelp(t *testing.T) {
 	}
 	for _, command := range []string{"schema", "doctor", "stats", "list", "destroy", "prune", "rotate", "version", "completion"} {
 		r.run(command, "--help").want(cli.ExitOK, "Usage:")
+	}
+}
+
+// An encrypted session is found by the programs' user key alone, and with their
+// secrets alone. Nothing else is "0 ended".
+func TestWhatCannotBeFoundIsAnError(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		cfg    session.Config
+		hashed bool
+		secret string
+		key    string
+		code   int
+		words  string
+	}{
+		{"the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+		{"another key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "note", cli.ExitFailed, `cannot be searched by the key "note": only by the programs' Config.UserKey (here it is userId)`},
+		{"no user key", session.Config{Secret: secret, Encrypt: true}, false, secret, "userId", cli.ExitFailed, "the programs set none"},
+		{"another secret", session.Config{Secret: strings.ToUpper(secret), Encrypt: true, UserKey: "userId"}, false, secret, "userId", cli.ExitFailed, "1 of 1 encrypted sessions that were looked at are opened by no secret"},
+		{"a key that no session has", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "tenant", cli.ExitOK, "0 live sessions ended"},
+		{"hashed IDs, the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, true, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+		{"hashed IDs, another key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, true, secret, "note", cli.ExitFailed, "here it is userId"},
+		{"hashed IDs, another secret", session.Config{Secret: strings.ToUpper(secret), Encrypt: true, UserKey: "userId"}, true, secret, "userId", cli.ExitFailed, "cannot be told whether SESSION_SECRET"},
+		{"plain", session.Config{Secret: secret}, false, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t)
+			ada := r.login(r.manager(tt.cfg, session.PostgresOptions{HashIDs: tt.hashed}), 42)
+			t.Setenv("SESSION_SECRET", tt.secret)
+			where := []string{}
+			if tt.hashed {
+				where = append(where, "--hash-ids")
+			}
+			args := append(where, "--key", tt.key, "--value", "42")
+			if tt.code != cli.ExitOK {
+				r.run(append([]string{"list"}, args...)...).want(tt.code, tt.words)
+			}
+			res := r.run(append([]string{"destroy"}, args...)...).want(tt.code, tt.words)
+			if ended := strings.Contains(res.out, "1 live"); ended != (ada.user() == 0) || tt.code != cli.ExitOK && strings.Contains(res.out, "0 live") && !tt.hashed {
+				t.Errorf("got %q, and user %d", res.out, ada.user())
+			}
+		})
+	}
+	t.Run("one of two secrets", func(t *testing.T) {
+		r := newRig(t)
+		cfg := session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}
+		ada := r.login(r.manager(cfg, session.PostgresOptions{}), 42)
+		cfg.Secret = strings.ToUpper(secret)
+		lost := r.login(r.manager(cfg, session.PostgresOptions{}), 42)
+		r.run("destroy", "--key", "userId", "--value", "42").want(cli.ExitFailed, "1 live sessions ended", "1 of 2 encrypted sessions")
+		if ada.user() != 0 || lost.user() != 42 {
+			t.Errorf("got users %d and %d, want the one ended that can be found", ada.user(), lost.user())
+		}
+	})
+}
+
+// The list says where it stops.
+func TestListStops(t *testing.T) {
+	r := newRig(t)
+	r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	const insert = `INSERT INTO schema_system.session SELECT 'many' || n, '{"cookie":{},"userId":9}', now() + n * interval '1 minute' FROM generate_series($1::int, $2::int) n`
+	r.exec(insert, 1, 999)
+	if res := r.run("list").want(cli.ExitOK); res.err != "" {
+		t.Errorf("of 999: got %q, want nothing said", res.err)
+	}
+	r.exec(insert, 1000, 1001)
+	r.run("list").want(cli.ExitOK, "only the 1,000 last seen are listed", "stats counts all")
+	r.run("list", "--key", "userId", "--value", "9").want(cli.ExitOK, "only the 1,000")
+	res := r.run("list", "--json").want(cli.ExitOK)
+	if got := parse[[]listed](res); len(got) != 1000 || !strings.HasPrefix(res.err, `{"note":"only the 1,000`) {
+		t.Errorf("--json: got %d and %q, want 1000 and a note", len(got), res.err)
+	}
+	r.run("list", "--limit", "5").want(cli.ExitOK, "only the 5 last seen")
+}
+
+// Ctrl-C ends destroy after the batch, or the handle, under way, and says how many
+// sessions were ended.
+func TestDestroyInterrupted(t *testing.T) {
+	r := newRig(t)
+	r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	r.exec(`INSERT INTO schema_system.session SELECT md5(n::text), '{"cookie":{}}', now() + interval '1 hour' FROM generate_series(1, 6000) n`)
+	ctx, cancel := context.WithCancel(t.Context())
+	res := r.runWith(ctx, func(s string) {
+		if strings.HasPrefix(s, "ended ") {
+			cancel()
+		}
+	}, "destroy", "--all", "--yes")
+	left := r.rows()
+	if left == 0 || left == 6000 || left%500 != 0 {
+		t.Errorf("got %d of 6000 left, want whole batches of 500 ended", left)
+	}
+	res.want(cli.ExitInterrupted, fmt.Sprintf("interrupted: %s sessions were ended", strings.TrimPrefix(fmt.Sprintf("%d,%03d", (6000-left)/1000, (6000-left)%1000), "0,")))
+	r.run("destroy", "--all", "--yes").want(cli.ExitOK, "live sessions ended")
+	if got := r.rows(); got != 0 {
+		t.Errorf("again: got %d left, want none", got)
+	}
+
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	ada, bob := r.login(m, 1), r.login(m, 2)
+	ctx, cancel = context.WithCancel(t.Context())
+	tx, err := r.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	if _, err := tx.Exec(t.Context(), "SELECT FROM schema_system.session FOR UPDATE"); err != nil {
+		t.Fatal(err)
+	}
+	go func() { // while the first waits for its row
+		defer tx.Rollback(context.Background())
+		defer cancel()
+		for waiting := false; !waiting; {
+			err := r.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'sessionctl' AND wait_event_type = 'Lock'), pg_sleep(0.02)::text").Scan(&waiting, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	r.runWith(ctx, nil, "destroy", ada.handle(), bob.handle()).want(cli.ExitInterrupted, "interrupted: 1 sessions were ended")
+	if ada.user() != 0 || bob.user() != 2 {
+		t.Errorf("got users %d and %d, want the first ended and the other not", ada.user(), bob.user())
+	}
+}
+
+// What is renewed while all are ended is ended too, whatever its new ID.
+func TestDestroyAllBesideRenewals(t *testing.T) {
+	r := newRig(t)
+	m := r.manager(session.Config{Secret: secret}, session.PostgresOptions{})
+	r.exec(`INSERT INTO schema_system.session SELECT encode(sha256(n::text::bytea), 'base64'), '{"cookie":{}}', now() + interval '1 hour' FROM generate_series(1, 3000) n`)
+	var all []*browser
+	for n := range 60 { // of 60 new IDs some are among those that were passed
+		all = append(all, r.login(m, int64(n+1)))
+	}
+	renewed := false
+	r.runWith(t.Context(), func(s string) {
+		if strings.HasPrefix(s, "ended ") && !renewed { // some have been passed
+			renewed = true
+			for _, b := range all {
+				b.visit((*session.Session).Renew)
+			}
+		}
+	}, "destroy", "--all", "--yes").want(cli.ExitOK)
+	for _, b := range all {
+		if b.user() != 0 {
+			t.Fatal("a session that was renewed meanwhile lives on")
+		}
+	}
+	if !renewed {
+		t.Error("nothing was renewed")
 	}
 }

@@ -54,14 +54,14 @@ func (a *app) statsCommand() *cobra.Command {
 		Short: "Count sessions, and measure the table",
 		Long: `Count live and expired sessions, by when they expire and when they were created,
 and measure the table. A million rows take some seconds.`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
 			defer d.close()
-			if err := d.mustExist(cmd.Context()); err != nil {
+			if err := d.mustBeOurs(cmd.Context()); err != nil {
 				return err
 			}
 			s, err := tablestats.Read(cmd.Context(), d.pool, a.schema, a.table)

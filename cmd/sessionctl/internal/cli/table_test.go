@@ -3,6 +3,7 @@ package cli_test
 import (
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -57,7 +58,8 @@ func TestSchemaApply(t *testing.T) {
 	t.Setenv("DATABASE_URL", u.String())
 	r.run("schema", "--apply").want(cli.ExitOK, "was there")
 	r.run("schema", "--apply", "--index-key", "userId").want(cli.ExitFailed, "As the table's owner, run", "CREATE INDEX CONCURRENTLY")
-	r.run("schema", "--apply", "--schema", "another").want(cli.ExitFailed, "may not make it", "GRANT")
+	r.run("schema", "--apply", "--schema", "another").want(cli.ExitFailed, "may not make it", "GRANT", "sessionctl schema --apply --schema 'another' (")
+	r.run("schema", "--apply", "--table", "another").want(cli.ExitFailed, "may not make it", "sessionctl schema --apply --table 'another' (")
 }
 
 type measured struct {
@@ -188,4 +190,114 @@ func TestATimeZoneOfTheURL(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whatever way a TimeZone of its own comes to this command, no live session looks
+// expired to it, and doctor says so.
+func TestTimeZonesOfTheEnvironment(t *testing.T) {
+	services := filepath.Join(t.TempDir(), "services")
+	tokyo := []struct {
+		name string
+		env  map[string]string
+	}{
+		{"PGTZ", map[string]string{"PGTZ": "Asia/Tokyo"}},
+		{"-c", map[string]string{"PGOPTIONS": "-c timezone=Asia/Tokyo"}},
+		{"-c without a space", map[string]string{"PGOPTIONS": "-ctimezone=Asia/Tokyo"}},
+		{"--", map[string]string{"PGOPTIONS": "--TimeZone=Asia/Tokyo"}},
+		{"escaped, the last of several", map[string]string{"PGOPTIONS": `-c geqo=off -c time\zone=Asia\/Tokyo`}},
+		{"a service's options", map[string]string{"PGSERVICEFILE": services, "PGSERVICE": "tokyo"}},
+		{"a service's timezone", map[string]string{"PGSERVICEFILE": services, "PGSERVICE": "tz"}},
+	}
+	if err := os.WriteFile(services, []byte("[tokyo]\noptions=-c timezone=Asia/Tokyo\n[tz]\ntimezone=Asia/Tokyo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := newRig(t)
+	// A name that a search for the word would find.
+	r.exec("CREATE ROLE timezone SUPERUSER LOGIN PASSWORD '" + password + "'")
+	t.Cleanup(func() { r.exec("DROP ROLE timezone") })
+	u, err := url.Parse(r.url)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	u.User = url.UserPassword("timezone", password)
+	t.Setenv("DATABASE_URL", u.String())
+	ada := r.login(r.manager(session.Config{Secret: secret}, session.PostgresOptions{}), 42)
+	ada.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
+	for _, tt := range tokyo {
+		t.Run(tt.name, func(t *testing.T) {
+			for name, value := range tt.env {
+				t.Setenv(name, value)
+			}
+			r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+			if got := r.list(); len(got) != 1 || time.Until(*got[0].ExpiresAt) > 61*time.Minute {
+				t.Errorf("list: got %+v, want one that expires in an hour", got)
+			}
+			if got := parse[measured](r.run("stats", "--json").want(cli.ExitOK)); got.Live != 1 || got.Expired != 0 {
+				t.Errorf("stats: got %d live and %d expired, want 1 and 0", got.Live, got.Expired)
+			}
+			r.run("doctor").want(cli.ExitErrors, "timezone", "Asia/Tokyo")
+			if ada.user() != 42 {
+				t.Error("a live session was pruned")
+			}
+		})
+	}
+}
+
+// Where the TimeZone is this user's in the database, nothing in the connection
+// shows it: the rows do.
+func TestATimeZoneThatTheRowsContradict(t *testing.T) {
+	for _, way := range []string{"ALTER ROLE", "the URL's options"} {
+		t.Run(way, func(t *testing.T) {
+			r := newRig(t)
+			ada := r.login(r.manager(session.Config{Secret: secret}, session.PostgresOptions{}), 42)
+			ada.visit(func(s *session.Session) { s.SetIdleTimeout(time.Hour) })
+			if way == "ALTER ROLE" {
+				r.exec("CREATE ROLE admin SUPERUSER LOGIN PASSWORD '" + password + "'; ALTER ROLE admin SET timezone = 'Asia/Tokyo'")
+				t.Cleanup(func() { r.exec("DROP ROLE admin") })
+				u, err := url.Parse(r.url)
+				if err != nil {
+					t.Fatal("the URL cannot be parsed")
+				}
+				u.User = url.UserPassword("admin", password)
+				t.Setenv("DATABASE_URL", u.String())
+			} else {
+				t.Setenv("DATABASE_URL", r.url+"&options=--timezone%3DAsia/Tokyo")
+			}
+			for _, args := range [][]string{{"prune"}, {"list"}, {"destroy", "--all", "--yes"}, {"stats"}, {"rotate"}} {
+				r.run(args...).want(cli.ExitFailed, "Asia/Tokyo", "1 of 1 sessions")
+			}
+			r.run("doctor").want(cli.ExitErrors, "timezone", "Asia/Tokyo")
+			if ada.user() != 42 {
+				t.Error("a live session has ended")
+			}
+			r.exec("ALTER TABLE schema_system.session ALTER COLUMN expire TYPE timestamptz USING expire AT TIME ZONE 'UTC'")
+			r.pool.Reset()
+			r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+		})
+	}
+}
+
+// Rows that nobody would write by intention keep no command from its work.
+func TestOddRows(t *testing.T) {
+	r := newRig(t)
+	r.exec("ALTER DATABASE " + r.pool.Config().ConnConfig.Database + " SET timezone = 'America/New_York'")
+	r.pool.Reset()
+	ada := r.login(r.manager(session.Config{Secret: secret}, session.PostgresOptions{}), 42)
+	for i, expire := range []string{"4714-11-24 00:00 BC", "294276-12-31 23:59", "-infinity", "infinity"} {
+		r.exec("INSERT INTO schema_system.session VALUES ('odd' || $1::int, $2, $3::text::timestamp)", i, `{"a":"x\\ud8"}`, expire)
+	}
+	for i, sess := range []string{`[]`, `7`, `null`, `"text"`, `{"cookie":{"expires":"2024-02-30T00:00:00.000Z"}}`, `{"a":"\u0000"}`, `{"a":"\ud800"}`} {
+		r.exec("INSERT INTO schema_system.session VALUES ('data' || $1::int, $2, now() + interval '1 hour')", i, sess)
+	}
+	r.run("stats").want(cli.ExitOK)
+	r.run("list").want(cli.ExitOK, ada.handle())
+	r.run("list", "--key", "userId", "--value", "42").want(cli.ExitOK, ada.handle())
+	r.run("rotate").want(cli.ExitOK)
+	r.run("doctor").want(cli.ExitFailed, "rows are no JSON object")
+	if strings.Contains(r.run("doctor").out, "not checked") {
+		t.Error("doctor: got something not checked")
+	}
+	r.run("prune").want(cli.ExitOK, "2 expired rows deleted")
+	r.run("destroy", "--key", "userId", "--value", "42").want(cli.ExitOK, "1 live sessions ended")
+	r.run("destroy", "--all", "--yes").want(cli.ExitOK)
 }

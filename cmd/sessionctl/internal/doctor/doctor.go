@@ -7,12 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/again"
+	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/tablestats"
 )
 
@@ -22,9 +25,9 @@ type Level int
 const (
 	// OK is as it should be.
 	OK Level = iota
-	// Hint works, and could work better, or could not be checked.
+	// Hint works, and could work better.
 	Hint
-	// Warning works now and will hurt.
+	// Warning works now and will hurt, or could not be checked.
 	Warning
 	// Error does not work, or lets sessions be lost or stolen.
 	Error
@@ -84,13 +87,15 @@ type exam struct {
 	report   Report
 	stats    tablestats.Stats
 	sample   sample
-	expire   string // type of the column
-	badNames bool   // a pooler passes the names of prepared statements through
-	silent   error  // why no more is asked
+	badNames bool  // a pooler passes the names of prepared statements through
+	silent   error // why no more is asked
 }
 
 // checkTimeout bounds a check. A hundred million rows are counted in one minute.
-const checkTimeout = 2 * time.Minute
+var checkTimeout = 2 * time.Minute
+
+// answerTimeout is how long a server may take to say that it is there.
+const answerTimeout = 10 * time.Second
 
 // Run examines. It returns an error only if the server stops answering; what
 // cannot be checked otherwise is a finding.
@@ -106,23 +111,18 @@ func Run(ctx context.Context, o Options) (Report, error) {
 		{"secret", e.secret},
 	})
 	there := false
-	e.run(ctx, []check{{"table", func(ctx context.Context) (err error) { there, err = e.exists(ctx); return err }}})
+	e.run(ctx, []check{
+		{"search-path", e.searchPath},
+		{"table", func(ctx context.Context) (err error) { there, err = e.exists(ctx); return err }},
+	})
 	if there {
 		e.run(ctx, []check{
 			{"start", e.start},
 			{"timezone", e.timezone},
 			{"indexes", e.indexes},
 			{"storage", e.storage},
-			{"row-security", e.rowSecurity},
-			{"statistics", e.statistics},
-			{"expired", e.expired},
-			{"autovacuum", e.autovacuum},
-			{"dead-rows", e.deadRows},
-			{"bloat", e.bloat},
-			{"heap-only", e.heapOnly},
-			{"rows", e.rows},
-			{"encryption", e.encryption},
 		})
+		e.measured(ctx)
 	}
 	e.run(ctx, []check{{"held-back", e.heldBack}, {"replication", e.replication}, {"durability", e.durability}})
 	for _, f := range e.report.Findings {
@@ -134,14 +134,38 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	return e.report, o.Pool.Ping(ctx)
 }
 
+// measured carries out the checks that need the table measured, and says of each
+// that it was not carried out where that failed.
+func (e *exam) measured(ctx context.Context) {
+	checks := []check{
+		{"expired", e.expired},
+		{"autovacuum", e.autovacuum},
+		{"dead-rows", e.deadRows},
+		{"bloat", e.bloat},
+		{"heap-only", e.heapOnly},
+		{"planner", e.planner},
+		{"rows", e.rows},
+		{"encryption", e.encryption},
+	}
+	before := len(e.report.Findings)
+	e.run(ctx, []check{{"statistics", e.statistics}})
+	if len(e.report.Findings) == before {
+		e.run(ctx, checks)
+		return
+	}
+	for _, c := range checks {
+		e.unread(c.name, "the table could not be measured")
+	}
+}
+
 type check struct {
 	name string
 	run  func(context.Context) error
 }
 
-// run carries out checks. One that fails is a hint, for it may need no more than
-// a right that this user does not have; after one that gets no answer, no other
-// is asked.
+// run carries out checks. What one could not read is said, and counts as a
+// warning, for nothing is known of it; where the server no longer answers at all,
+// nothing else is asked.
 func (e *exam) run(ctx context.Context, checks []check) {
 	for _, c := range checks {
 		if ctx.Err() != nil || e.silent != nil {
@@ -149,14 +173,31 @@ func (e *exam) run(ctx context.Context, checks []check) {
 		}
 		bounded, cancel := context.WithTimeout(ctx, checkTimeout)
 		err := c.run(bounded)
-		if bounded.Err() != nil {
-			e.silent = fmt.Errorf("the check %s got no answer in time: %w", c.name, bounded.Err())
-		}
+		late := bounded.Err() != nil && ctx.Err() == nil
 		cancel()
-		if err != nil && !errors.Is(err, tablestats.ErrNoTable) {
-			e.find(c.name, Hint, fmt.Sprintf("could not be checked: %v", err))
+		if late {
+			err = fmt.Errorf("no answer within %v", checkTimeout)
+			bounded, cancel := context.WithTimeout(ctx, answerTimeout)
+			if silent := e.Pool.Ping(bounded); silent != nil {
+				e.silent = fmt.Errorf("the check %s got no answer in time: %w", c.name, silent)
+			}
+			cancel()
+		}
+		if err != nil && ctx.Err() == nil {
+			e.unread(c.name, pgrun.Scrub(err).Error())
 		}
 	}
+}
+
+// unread says that a check was not carried out.
+func (e *exam) unread(check, why string) {
+	e.find(check, Warning, "not checked: "+strings.ReplaceAll(why, "\n", " ")).
+		advise("run this again as a user who may read it: the program's, or the table's owner; settings and other users' sessions show themselves to members of pg_monitor")
+}
+
+// where names the table in commands.
+func (e *exam) where() again.Where {
+	return again.Where{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs}
 }
 
 func (e *exam) find(check string, level Level, what string) *Finding {

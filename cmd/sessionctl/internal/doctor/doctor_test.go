@@ -30,15 +30,30 @@ type patient struct {
 	doctor.Options
 }
 
-// bare is a database without a table, in UTC.
+// with adds a parameter to a URL, where a plus would be a plus.
+func with(t *testing.T, dsn, name, value string) string {
+	t.Helper()
+	u, err := url.Parse(dsn)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	q := u.Query()
+	q.Set(name, value)
+	u.RawQuery = strings.ReplaceAll(q.Encode(), "+", "%20")
+	return u.String()
+}
+
+// bare is a database without a table, in UTC, as it should be else.
 func bare(t *testing.T, dsn string) *patient {
 	t.Helper()
+	dsn = with(t, dsn, "connect_timeout", "5")
 	p := &patient{t: t, url: dsn}
 	program, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		t.Fatal("the URL cannot be parsed")
 	}
 	p.exec("ALTER DATABASE " + pgx.Identifier{program.ConnConfig.Database}.Sanitize() + " SET timezone = 'UTC'")
+	p.exec("REVOKE CREATE ON SCHEMA public FROM PUBLIC") // as it is from PostgreSQL 15 on
 	p.pool = p.open(dsn)
 	p.Options = doctor.Options{
 		Program: program, Pool: p.pool, Schema: "schema_system", Table: "session", Secret: goodSecret, Now: time.Now,
@@ -61,9 +76,9 @@ func healthy(t *testing.T) *patient {
 	return p
 }
 
-func (p *patient) makeTable() {
+func (p *patient) makeTable(keys ...string) {
 	p.t.Helper()
-	if _, err := session.NewPostgresStore(p.t.Context(), p.pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)}); err != nil {
+	if _, err := session.NewPostgresStore(p.t.Context(), p.pool, session.PostgresOptions{IndexKeys: keys, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 		p.t.Fatal(err)
 	}
 }
@@ -125,14 +140,8 @@ func (p *patient) await(what, sql string) {
 // with adds a parameter to the program's URL.
 func (p *patient) with(name, value string) {
 	p.t.Helper()
-	u, err := url.Parse(p.url)
-	if err != nil {
-		p.t.Fatal("the URL cannot be parsed")
-	}
-	q := u.Query()
-	q.Set(name, value)
-	u.RawQuery = q.Encode()
-	if p.Program, err = pgxpool.ParseConfig(u.String()); err != nil {
+	var err error
+	if p.Program, err = pgxpool.ParseConfig(with(p.t, p.url, name, value)); err != nil {
 		p.t.Fatal("the URL cannot be parsed")
 	}
 }

@@ -21,3 +21,18 @@ func JudgeSecret(s string) (Level, string) {
 	level, what, advice := judgeSecret(s)
 	return level, what + advice
 }
+
+// SetCheckTimeout changes how many seconds a check may take.
+func SetCheckTimeout(seconds int) (undo func()) {
+	old := checkTimeout
+	checkTimeout = time.Duration(seconds) * time.Second
+	return func() { checkTimeout = old }
+}
+
+// StartMessages are the beginnings of the library's warnings that the checks know.
+func StartMessages() (messages []string) {
+	for _, c := range startChecks {
+		messages = append(messages, c.message)
+	}
+	return messages
+}

@@ -108,7 +108,7 @@ func TestPrivileges(t *testing.T) {
 	}
 	defer pool.Close()
 	p.Pool = pool
-	want(t, p.examine(), "row-security", doctor.Warning, "DISABLE ROW LEVEL SECURITY")
+	want(t, p.examine(), "row-security", doctor.Error, `CREATE POLICY session_store ON "schema_system"."session" TO "reader"`)
 	p.mend("row-security")
 }
 

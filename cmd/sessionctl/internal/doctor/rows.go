@@ -48,9 +48,11 @@ func (e *exam) statistics(ctx context.Context) (err error) {
 	// A record may be a JSON string that holds an object. The mark of a renewed
 	// ID is none, and is as it should be.
 	sql := strings.NewReplacer("%t", e.table, "%n", fmt.Sprint(sampledRows), "%s", sealedMember, "%l", fmt.Sprint(loadedAlone)).Replace(
-		`SELECT count(*), count(*) FILTER (WHERE sess !~ '^[ \t\r\n]*("[ \t\r\n]*)?\{'), count(*) FILTER (WHERE strpos(sess, 'cookie') = 0),
-			count(*) FILTER (WHERE strpos(sess, '%s') > 0), count(*) FILTER (WHERE bytes > %l), COALESCE(avg(bytes), 0)::float8
-		FROM (SELECT sess::text AS sess, pg_column_size(sess) AS bytes FROM %t WHERE NOT ` + mark.SQL + ` LIMIT %n) s`)
+		`SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE sess OPERATOR(pg_catalog.!~) '^[ \t\r\n]*("[ \t\r\n]*)?\{'),
+			pg_catalog.count(*) FILTER (WHERE pg_catalog.strpos(sess, 'cookie') OPERATOR(pg_catalog.=) 0),
+			pg_catalog.count(*) FILTER (WHERE pg_catalog.strpos(sess, '%s') OPERATOR(pg_catalog.>) 0),
+			pg_catalog.count(*) FILTER (WHERE bytes OPERATOR(pg_catalog.>) %l), COALESCE(pg_catalog.avg(bytes), 0)::double precision
+		FROM (SELECT sess::pg_catalog.text AS sess, pg_catalog.pg_column_size(sess) AS bytes FROM %t WHERE NOT ` + mark.SQL + ` LIMIT %n) s`)
 	s := &e.sample
 	return e.scan(ctx, sql, nil, &s.rows, &s.unreadable, &s.cookieless, &s.sealed, &s.large, &s.bytes)
 }
@@ -58,7 +60,7 @@ func (e *exam) statistics(ctx context.Context) (err error) {
 // expired looks for rows that should have been pruned long ago.
 func (e *exam) expired(ctx context.Context) error {
 	var late int64
-	sql := fmt.Sprintf("SELECT count(*) FROM (SELECT FROM %s WHERE expire < now() - interval '%s' LIMIT 1000001) s", e.table, overdue)
+	sql := fmt.Sprintf("SELECT pg_catalog.count(*) FROM (SELECT FROM %s WHERE expire OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%s') LIMIT 1000001) s", e.table, overdue)
 	if err := e.scan(ctx, sql, nil, &late); err != nil {
 		return err
 	}
@@ -72,15 +74,15 @@ func (e *exam) expired(ctx context.Context) error {
 		level = Warning
 	}
 	e.find("expired", level, fmt.Sprintf("%d rows expired over an hour ago, the oldest %v ago: nobody has pruned them", late, since)).
-		advise("let one program prune (its log says prune=true at start), look there for \"session: pruning failed\", and run: sessionctl prune")
+		advise("let one program prune (its log says prune=true at start), look there for \"session: pruning failed\", and run: " + e.where().Command("prune"))
 	return nil
 }
 
 func (e *exam) autovacuum(ctx context.Context) error {
-	rows, err := e.Pool.Query(ctx, parts+`SELECT p.oid::regclass::text, current_setting('autovacuum') = 'on' AND current_setting('track_counts') = 'on',
-			COALESCE((SELECT option_value::bool FROM pg_options_to_table(p.reloptions) WHERE option_name = 'autovacuum_enabled'), true),
-			COALESCE((SELECT option_value::float8 FROM pg_options_to_table(p.reloptions) WHERE option_name = 'autovacuum_vacuum_scale_factor'),
-				current_setting('autovacuum_vacuum_scale_factor')::float8)
+	rows, err := e.Pool.Query(ctx, parts+`SELECT p.name, pg_catalog.current_setting('autovacuum') OPERATOR(pg_catalog.=) 'on' AND pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.=) 'on',
+			COALESCE((SELECT option_value::boolean FROM pg_catalog.pg_options_to_table(p.reloptions) WHERE option_name OPERATOR(pg_catalog.=) 'autovacuum_enabled'), true),
+			COALESCE((SELECT option_value::double precision FROM pg_catalog.pg_options_to_table(p.reloptions) WHERE option_name OPERATOR(pg_catalog.=) 'autovacuum_vacuum_scale_factor'),
+				pg_catalog.current_setting('autovacuum_vacuum_scale_factor')::double precision)
 		FROM parts p ORDER BY 1`, e.table)
 	if err != nil {
 		return err
@@ -145,8 +147,10 @@ func (e *exam) deadRows(context.Context) error {
 // bloat compares what indexes and table take with what they need.
 func (e *exam) bloat(ctx context.Context) error {
 	count := e.stats.Rows()
-	rows, err := e.Pool.Query(ctx, parts+`SELECT i.indexrelid::regclass::text, pg_relation_size(i.indexrelid)
-		FROM pg_catalog.pg_index i WHERE i.indrelid IN (SELECT oid FROM parts) ORDER BY 1`, e.table)
+	rows, err := e.Pool.Query(ctx, parts+`SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_relation_size(c.oid)
+		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+		JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+		WHERE i.indrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM parts) ORDER BY 1`, e.table)
 	if err != nil {
 		return err
 	}
@@ -175,6 +179,32 @@ func (e *exam) bloat(ctx context.Context) error {
 	default:
 		e.ok("bloat", fmt.Sprintf("%d kB of rows and %d kB of indexes for %d rows", int64(heap)>>10, e.stats.IndexBytes>>10, count))
 	}
+	return nil
+}
+
+const (
+	staleFactor = 10 // times as many rows as when they were counted
+	fewRows     = 1000
+)
+
+// planner compares the table with what PostgreSQL plans for.
+func (e *exam) planner(ctx context.Context) error {
+	var planned float64
+	var analysed bool
+	err := e.scan(ctx, parts+`SELECT COALESCE(pg_catalog.sum(pg_catalog.float8larger(c.reltuples::double precision, 0)), 0)::double precision,
+			COALESCE(pg_catalog.bool_or(s.last_analyze IS NOT NULL OR s.last_autoanalyze IS NOT NULL), false)
+		FROM parts p JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) p.oid JOIN pg_catalog.pg_stat_all_tables s ON s.relid OPERATOR(pg_catalog.=) p.oid`,
+		[]any{e.table}, &planned, &analysed)
+	if err != nil {
+		return err
+	}
+	rows := e.stats.Rows()
+	if (analysed || planned > 0) && rows > fewRows && float64(rows) > staleFactor*max(planned, 1) {
+		e.find("planner", Warning, fmt.Sprintf("PostgreSQL plans for %.0f rows, and there are %d: statements of other programs, and searches, may read the whole table for each row", planned, rows)).
+			advise("run this, and see the check autovacuum, which should do it", "ANALYZE "+e.table+";")
+		return nil
+	}
+	e.ok("planner", fmt.Sprintf("%d rows, planned for are %.0f", rows, planned))
 	return nil
 }
 
@@ -245,15 +275,15 @@ func (e *exam) encryption(ctx context.Context) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && n.Unopened == 0:
 		e.find("encryption", Hint, fmt.Sprintf("%d of many live sessions were looked at, and all encrypted ones open", n.Records)).
-			advise("to look at all, run: sessionctl rotate --dry-run")
+			advise("to look at all, run: " + e.where().Command("rotate --dry-run"))
 	case err != nil && n.Unopened == 0:
 		return err
 	case n.Unopened > 0:
 		e.find("encryption", Error, fmt.Sprintf("%d live sessions are encrypted with a secret that is not set here: their users get a 503", n.Unopened)).
-			advise("add the secret that was dropped to SESSION_SECRET_OLD, then run: sessionctl rotate; if the programs hash IDs, use --hash-ids here")
+			advise("add the secret that was dropped to SESSION_SECRET_OLD, then run: " + e.where().Command("rotate") + "; if the programs hash IDs, use --hash-ids here")
 	case n.Old > 0:
 		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with an old secret, %d with the current one", n.Old, n.Current)).
-			advise("before SESSION_SECRET_OLD is dropped, run: sessionctl rotate")
+			advise("before SESSION_SECRET_OLD is dropped, run: " + e.where().Command("rotate"))
 	default:
 		e.ok("encryption", fmt.Sprintf("%d live sessions are encrypted with the current secret, %d are plain", n.Current, n.Plain))
 	}

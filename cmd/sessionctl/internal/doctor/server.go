@@ -10,7 +10,10 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session/cmd/sessionctl/internal/zone"
 )
 
 // Versions that the library's tests run on.
@@ -29,7 +32,7 @@ var longTransaction = time.Hour
 
 func (e *exam) version(ctx context.Context) error {
 	var number int
-	err := e.scan(ctx, "SELECT current_setting('server_version'), current_setting('server_version_num')::int", nil, &e.report.Server, &number)
+	err := e.scan(ctx, "SELECT pg_catalog.current_setting('server_version'), pg_catalog.current_setting('server_version_num')::int", nil, &e.report.Server, &number)
 	if err != nil {
 		return err
 	}
@@ -55,7 +58,7 @@ func (e *exam) judgeVersion(major int) {
 func (e *exam) primary(ctx context.Context) error {
 	var standby bool
 	var readOnly string
-	if err := e.scan(ctx, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')", nil, &standby, &readOnly); err != nil {
+	if err := e.scan(ctx, "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')", nil, &standby, &readOnly); err != nil {
 		return err
 	}
 	switch {
@@ -107,7 +110,7 @@ func (e *exam) pooler(ctx context.Context) error {
 			advise(describeMode)
 	case mode == modeStatement:
 		e.find("pooler", Hint, "a pooler in statement mode").
-			advise("let sessionctl schema --apply make the table without the pooler: it needs a transaction")
+			advise("let " + e.where().Command("schema --apply") + " make the table without the pooler: it needs a transaction")
 	default:
 		e.ok("pooler", fmt.Sprintf("a pooler in %s mode, which suits the program's query mode, %s", mode, e.Program.ConnConfig.DefaultQueryExecMode))
 	}
@@ -162,7 +165,7 @@ func backend(ctx context.Context, c interface {
 	QueryRow(context.Context, string, ...any) pgx.Row
 },
 ) (pid int32, err error) {
-	return pid, c.QueryRow(ctx, "SELECT pg_backend_pid()").Scan(&pid)
+	return pid, c.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&pid)
 }
 
 // passesNames reports whether a statement that the program prepares keeps its
@@ -177,7 +180,7 @@ func (e *exam) passesNames(ctx context.Context) (bool, error) {
 	}
 	defer conn.Close(ctx)
 	names := false
-	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE name LIKE 'stmtcache%')").Scan(&names)
+	err = conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE pg_catalog.starts_with(name, 'stmtcache'))").Scan(&names)
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) && (pe.Code == "42P05" || pe.Code == "26000") { // duplicate or missing prepared statement
 		return true, nil
@@ -187,10 +190,10 @@ func (e *exam) passesNames(ctx context.Context) (bool, error) {
 
 func (e *exam) connections(ctx context.Context) error {
 	var most, used, role, database int
-	err := e.scan(ctx, `SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int,
-		(SELECT sum(numbackends) FROM pg_catalog.pg_stat_database)::int,
-		(SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = current_user),
-		(SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = current_database())`, nil, &most, &used, &role, &database)
+	err := e.scan(ctx, `SELECT pg_catalog.current_setting('max_connections')::int OPERATOR(pg_catalog.-) pg_catalog.current_setting('superuser_reserved_connections')::int,
+		(SELECT pg_catalog.sum(numbackends) FROM pg_catalog.pg_stat_database)::int,
+		(SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) CURRENT_USER),
+		(SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())`, nil, &most, &used, &role, &database)
 	if err != nil {
 		return err
 	}
@@ -221,7 +224,7 @@ func (e *exam) clock(ctx context.Context) error {
 	for range 5 {
 		var epoch float64
 		before := e.Now()
-		if err := e.scan(ctx, "SELECT extract(epoch FROM clock_timestamp())::float8", nil, &epoch); err != nil {
+		if err := e.scan(ctx, "SELECT extract(epoch FROM pg_catalog.clock_timestamp())::double precision", nil, &epoch); err != nil {
 			return err
 		}
 		trip := e.Now().Sub(before)
@@ -247,34 +250,52 @@ func (e *exam) clock(ctx context.Context) error {
 	return nil
 }
 
-const sqlZone = `SELECT current_setting('TimeZone'),
-	(SELECT string_agg(extract(timezone FROM to_timestamp(day * 86400))::text, ' ' ORDER BY day)
-		FROM generate_series(floor(extract(epoch FROM now()) / 86400)::int, floor(extract(epoch FROM now()) / 86400)::int + 730, 10) day)`
-
 // timezone compares the program's TimeZone with the one that the database gives
-// to programs that do not ask, such as Express.
+// to programs that do not ask, such as Express, and with what the rows say.
 func (e *exam) timezone(ctx context.Context) error {
-	var theirs, theirOffsets, ours, ourOffsets string
-	if err := e.scan(ctx, sqlZone, nil, &theirs, &theirOffsets); err != nil {
+	var typ uint32
+	err := e.scan(ctx, "SELECT atttypid FROM pg_catalog.pg_attribute WHERE attrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass AND attname OPERATOR(pg_catalog.=) 'expire'", []any{e.table}, &typ)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return errors.New("the table has no column expire")
+	case err != nil:
 		return err
+	case typ == pgtype.TimestamptzOID:
+		e.ok("timezone", "expire has a time zone: no program's TimeZone matters")
+		return nil
 	}
 	conn, err := pgx.ConnectConfig(ctx, e.Program.ConnConfig.Copy())
 	if err != nil {
 		return err
 	}
 	defer conn.Close(ctx)
-	mode := pgx.QueryExecModeExec // no name for a pooler to mix up
-	if err := conn.QueryRow(ctx, sqlZone, mode).Scan(&ours, &ourOffsets); err != nil {
+	ours, err := zone.Read(ctx, conn)
+	if err != nil {
 		return err
 	}
+	plain, err := zone.Plain(ctx, e.Program.ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer plain.Close(ctx)
+	theirs, err := zone.Read(ctx, plain)
+	if err != nil {
+		return err
+	}
+	if !ours.Same(theirs) {
+		e.find("timezone", Error, fmt.Sprintf("the program has TimeZone %s, others of this user, Express among them, have %s: each takes the expiries of the other for hours off and deletes sessions that are alive", ours.Name, theirs.Name)).
+			advise("unset PGTZ, and timezone in PGOPTIONS, in DATABASE_URL (its options too) and in the service file")
+		return nil
+	}
+	sooner, compared, err := zone.Contradicted(ctx, conn, e.table)
 	switch {
-	case strings.HasPrefix(e.expire, "timestamp with time zone"):
-		e.ok("timezone", "expire has a time zone: no program's TimeZone matters")
-	case ourOffsets != theirOffsets:
-		e.find("timezone", Error, fmt.Sprintf("the program has TimeZone %s, others of this user, Express among them, have %s: each takes the expiries of the other for hours off and deletes sessions that are alive", ours, theirs)).
-			advise("unset PGTZ, and timezone in DATABASE_URL")
+	case err != nil:
+		return err
+	case zone.TooMany(sooner, compared):
+		e.find("timezone", Error, fmt.Sprintf("by TimeZone %s, %d of %d sessions that were looked at end sooner than their cookies say: they were written by programs with another TimeZone, and live ones are taken for expired", ours.Name, sooner, compared)).
+			advise("find the TimeZone that the other programs have (SHOW timezone on their connections; ALTER ROLE … SET timezone gives each user another), and let every program have the same")
 	default:
-		e.ok("timezone", ours+" here and for every program of this user")
+		e.ok("timezone", ours.Name+" here and for every program of this user")
 	}
 	return nil
 }
@@ -283,29 +304,44 @@ func (e *exam) timezone(ctx context.Context) error {
 func (e *exam) heldBack(ctx context.Context) error {
 	var pid int32
 	var seconds float64
-	err := e.scan(ctx, `SELECT pid, extract(epoch FROM now() - xact_start)::float8 FROM pg_catalog.pg_stat_activity
-		WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND xact_start IS NOT NULL AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-			AND (datname = current_database() OR backend_xid IS NOT NULL)
+	err := e.scan(ctx, `SELECT pid, extract(epoch FROM pg_catalog.now() OPERATOR(pg_catalog.-) xact_start)::double precision FROM pg_catalog.pg_stat_activity
+		WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND xact_start IS NOT NULL
+			AND pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid() AND backend_type OPERATOR(pg_catalog.=) 'client backend'
+			AND (datname OPERATOR(pg_catalog.=) pg_catalog.current_database() OR backend_xid IS NOT NULL)
 		ORDER BY xact_start LIMIT 1`, nil, &pid, &seconds)
 	switch open := time.Duration(seconds * float64(time.Second)).Round(time.Second); {
 	case errors.Is(err, pgx.ErrNoRows), err == nil && open < longTransaction:
-		e.ok("held-back", "no transaction is open for long")
+		hidden, err := e.hidden(ctx)
+		if err == nil && hidden == 0 {
+			e.ok("held-back", "no transaction is open for long")
+		} else if err == nil {
+			e.unread("held-back", fmt.Sprintf("%d transactions of other users are open, and since when is not shown to user %s", hidden, e.Program.ConnConfig.User))
+		}
+		return err
 	case err != nil:
 		return err
 	default:
 		e.find("held-back", Warning, fmt.Sprintf("process %d has had a transaction open for %v: vacuum removes nothing that died since", pid, open)).
 			advise("look what it is, end it if nobody needs it, and set idle_in_transaction_session_timeout",
-				fmt.Sprintf("SELECT state, query FROM pg_stat_activity WHERE pid = %d;", pid), fmt.Sprintf("SELECT pg_terminate_backend(%d);", pid))
+				fmt.Sprintf("SELECT state, query FROM pg_catalog.pg_stat_activity WHERE pid = %d;", pid), fmt.Sprintf("SELECT pg_terminate_backend(%d);", pid))
 	}
 	return nil
 }
 
+// hidden counts the open transactions whose beginning is not shown to this user.
+func (e *exam) hidden(ctx context.Context) (n int, err error) {
+	return n, e.scan(ctx, `SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_locks l ON l.pid OPERATOR(pg_catalog.=) a.pid
+		WHERE l.locktype OPERATOR(pg_catalog.=) 'virtualxid' AND l.mode OPERATOR(pg_catalog.=) 'ExclusiveLock' AND l.granted
+			AND a.usesysid IS NOT NULL AND a.backend_type IS NULL AND a.xact_start IS NULL
+			AND a.datname OPERATOR(pg_catalog.=) pg_catalog.current_database()`, nil, &n)
+}
+
 func (e *exam) replication(ctx context.Context) error {
-	var replicas, synchronous int
-	if err := e.scan(ctx, "SELECT count(*), count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) FROM pg_catalog.pg_stat_replication", nil, &replicas, &synchronous); err != nil {
+	var replicas, synchronous, hidden int
+	if err := e.scan(ctx, "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE sync_state OPERATOR(pg_catalog.=) ANY (ARRAY['sync', 'quorum'])), pg_catalog.count(*) FILTER (WHERE sync_state IS NULL) FROM pg_catalog.pg_stat_replication", nil, &replicas, &synchronous, &hidden); err != nil {
 		return err
 	}
-	rows, err := e.Pool.Query(ctx, "SELECT slot_name::text FROM pg_catalog.pg_replication_slots WHERE NOT active ORDER BY 1")
+	rows, err := e.Pool.Query(ctx, "SELECT slot_name::pg_catalog.text FROM pg_catalog.pg_replication_slots WHERE NOT active ORDER BY 1")
 	if err != nil {
 		return err
 	}
@@ -318,6 +354,8 @@ func (e *exam) replication(ctx context.Context) error {
 			advise("start what reads it, or drop it", "SELECT pg_drop_replication_slot('"+strings.ReplaceAll(slot, "'", "''")+"');")
 	}
 	switch {
+	case hidden > 0:
+		e.unread("replication", fmt.Sprintf("there are %d replicas, and whether they are synchronous is not shown to user %s", replicas, e.Program.ConnConfig.User))
 	case replicas > 0 && synchronous == 0:
 		e.find("replication", Hint, fmt.Sprintf("%d replicas, none of them known to be synchronous: a failover may lose the last moments, and a logout in them", replicas)).
 			advise("accept that, or let one be synchronous", "ALTER SYSTEM SET synchronous_standby_names = '*';")
@@ -329,7 +367,7 @@ func (e *exam) replication(ctx context.Context) error {
 
 func (e *exam) durability(ctx context.Context) error {
 	var commit string
-	if err := e.scan(ctx, "SELECT current_setting('synchronous_commit')", nil, &commit); err != nil {
+	if err := e.scan(ctx, "SELECT pg_catalog.current_setting('synchronous_commit')", nil, &commit); err != nil {
 		return err
 	}
 	if commit == "off" {

@@ -2,125 +2,39 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
-	"regexp"
-	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
-	"github.com/pgsession/session"
+	"github.com/pgsession/session/cmd/sessionctl/internal/again"
+	"github.com/pgsession/session/internal/pgtable"
+	"github.com/pgsession/session/internal/row"
 )
 
 // parts are the table $1, or its partitions.
-const parts = `WITH parts AS (SELECT c.oid, c.relname, c.relkind, c.reloptions FROM pg_catalog.pg_class c
-	WHERE (c.oid = $1::text::regclass OR c.oid IN (SELECT relid FROM pg_catalog.pg_partition_tree($1::text::regclass))) AND c.relkind = 'r') `
+const parts = `WITH parts AS (SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.reloptions
+	FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+	WHERE (c.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass
+		OR c.oid OPERATOR(pg_catalog.=) ANY (SELECT relid::pg_catalog.oid FROM pg_catalog.pg_partition_tree($1::pg_catalog.text::pg_catalog.regclass)))
+		AND c.relkind OPERATOR(pg_catalog.=) 'r') `
 
 func (e *exam) exists(ctx context.Context) (there bool, err error) {
-	err = e.scan(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE n.nspname = $1::text AND c.relname = $2::text)`, []any{e.Schema, e.Table}, &there)
+	err = e.scan(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+		WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text)`, []any{e.Schema, e.Table}, &there)
 	if err == nil && !there {
 		e.find("table", Error, fmt.Sprintf("there is no table %s in database %s", e.report.Table, e.Program.ConnConfig.Database)).
-			advise("start the program, or run: sessionctl schema --apply; is it another database, or another --schema or --table?")
+			advise("start the program, or run: " + e.where().Command("schema --apply") + "; is it another database, or another --schema or --table?")
 	}
 	return there, err
 }
 
-// startChecks are what the library itself looks at when it starts, with what it
-// is when it has found nothing to say.
-var startChecks = []struct{ check, message, ok string }{
-	{"expire-index", "session: no index on expire", "expire has an index"},
-	{"logged", "session: the table is UNLOGGED", "the table survives a crash of the server"},
-	{"daylight-saving", "session: the connection's TimeZone observes daylight saving", "no clock is turned back where expire is kept"},
-}
-
-// toRun is where the library's errors come to the SQL that mends the fault.
-var toRun = regexp.MustCompile(`\. (As its owner, run|Name another with PostgresOptions, or run|Run): `)
-
-// start does what the program does when it starts, on the program's own kind of
-// connections, and takes over what the library says.
-func (e *exam) start(ctx context.Context) error {
-	cfg := e.Program.Copy()
-	cfg.MinConns, cfg.MaxConns = 0, 2
-	if e.badNames { // found already, and would hide the rest
-		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	defer pool.Close()
-	said := &listener{}
-	_, err = session.NewPostgresStore(ctx, pool, session.PostgresOptions{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs, Logger: slog.New(said)})
-	if err != nil {
-		for _, fault := range split(err) {
-			text := strings.TrimPrefix(fault.Error(), "session: ")
-			f := e.find("table", Error, text)
-			if m := toRun.FindStringSubmatchIndex(text); m != nil {
-				f.What = text[:m[0]]
-				f.advise("as the table's owner, run", text[m[1]:])
-			}
-		}
-		return nil
-	}
-	e.ok("table", fmt.Sprintf("%s has the right columns, and user %s may read and write it", e.report.Table, e.Program.ConnConfig.User))
-	for _, c := range startChecks {
-		i := slices.IndexFunc(said.warnings, func(w warning) bool { return strings.HasPrefix(w.message, c.message) })
-		if i < 0 {
-			e.ok(c.check, c.ok)
-			continue
-		}
-		f := e.find(c.check, Warning, strings.TrimPrefix(said.warnings[i].message, "session: "))
-		if run := said.warnings[i].run; run != "" {
-			f.advise("as the table's owner, run", run+";")
-		} else {
-			f.advise("while nobody is logged in, run", e.sqlSet("timezone", "UTC")[0])
-		}
-	}
-	return e.scan(ctx, "SELECT format_type(atttypid, NULL) FROM pg_catalog.pg_attribute WHERE attrelid = $1::text::regclass AND attname = 'expire'", []any{e.table}, &e.expire)
-}
-
-// split takes apart what errors.Join has joined.
-func split(err error) []error {
-	var many interface{ Unwrap() []error }
-	if errors.As(err, &many) && strings.Contains(err.Error(), "\n") {
-		return many.Unwrap()
-	}
-	return []error{err}
-}
-
-// listener keeps the warnings that the library logs.
-type listener struct{ warnings []warning }
-
-type warning struct{ message, run string }
-
-func (*listener) Enabled(context.Context, slog.Level) bool { return true }
-func (l *listener) WithAttrs([]slog.Attr) slog.Handler     { return l }
-func (l *listener) WithGroup(string) slog.Handler          { return l }
-
-func (l *listener) Handle(_ context.Context, r slog.Record) error {
-	if r.Level < slog.LevelWarn {
-		return nil
-	}
-	w := warning{message: r.Message}
-	r.Attrs(func(a slog.Attr) bool {
-		if a.Key == "run" {
-			w.run = a.Value.String()
-		}
-		return true
-	})
-	l.warnings = append(l.warnings, w)
-	return nil
-}
-
 // indexes checks that every index is complete, and those of IndexKeys there.
 func (e *exam) indexes(ctx context.Context) error {
-	rows, err := e.Pool.Query(ctx, parts+`SELECT n.nspname::text, c.relname::text, i.indisvalid AND i.indisready
-		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		WHERE i.indrelid = $1::text::regclass OR i.indrelid IN (SELECT oid FROM parts) ORDER BY 2`, e.table)
+	rows, err := e.Pool.Query(ctx, parts+`SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, i.indisvalid AND i.indisready
+		FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+		JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+		WHERE i.indrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass OR i.indrelid OPERATOR(pg_catalog.=) ANY (SELECT oid FROM parts) ORDER BY 2`, e.table)
 	if err != nil {
 		return err
 	}
@@ -139,34 +53,53 @@ func (e *exam) indexes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range e.IndexKeys {
-		var there bool
-		if err := e.scan(ctx, "SELECT to_regclass($1::text) IS NOT NULL", []any{e.indexOf(key)}, &there); err != nil {
-			return err
-		}
-		if !there {
-			e.find("indexes", Warning, fmt.Sprintf("the key %q has no index: finding sessions by it reads the whole table", key)).
-				advise(fmt.Sprintf("run: sessionctl schema --apply --index-key %s", key))
-		}
+	if err := e.keyIndexes(ctx); err != nil {
+		return err
 	}
 	e.ok("indexes", fmt.Sprintf("%d valid", good))
 	return nil
 }
 
-// indexOf returns the quoted name of a key's index, as the library calls it.
-func (e *exam) indexOf(key string) string {
-	sql := session.SchemaSQL(session.PostgresOptions{Schema: e.Schema, Table: e.Table, IndexKeys: []string{key}})
-	_, sql, _ = strings.Cut(sql, "CREATE INDEX CONCURRENTLY IF NOT EXISTS ")
-	name, _, _ := strings.Cut(sql, " ON "+e.table+" ((")
-	return pgx.Identifier{e.Schema}.Sanitize() + "." + name
+// keyIndexes looks for the indexes of IndexKeys, by what they hold: a name may be
+// another table's, or chosen by somebody else.
+func (e *exam) keyIndexes(ctx context.Context) error {
+	if len(e.IndexKeys) == 0 {
+		return nil
+	}
+	conn, err := e.Pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	var oid int64
+	var typ string
+	err = conn.QueryRow(ctx, `SELECT attrelid::bigint, pg_catalog.format_type(atttypid, NULL) FROM pg_catalog.pg_attribute
+		WHERE attrelid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass AND attname OPERATOR(pg_catalog.=) 'sess'`, e.table).Scan(&oid, &typ)
+	if err != nil {
+		return err
+	}
+	table := &pgtable.Table{FindPrefix: row.PrefixFind}
+	for _, key := range e.IndexKeys {
+		there, err := table.HasKeyIndex(ctx, conn.Conn(), oid, strings.TrimPrefix(typ, "pg_catalog."), key)
+		switch {
+		case err != nil:
+			return err
+		case !there:
+			e.find("indexes", Warning, fmt.Sprintf("the key %q has no index: finding sessions by it reads the whole table", key)).
+				advise("run: " + e.where().Command("schema --apply --index-key "+again.Word(key)))
+		}
+	}
+	return nil
 }
 
 // storage looks at how the rows are kept.
 func (e *exam) storage(ctx context.Context) error {
-	rows, err := e.Pool.Query(ctx, parts+`SELECT p.oid::regclass::text,
-			COALESCE((SELECT option_value::int FROM pg_options_to_table(p.reloptions) WHERE option_name = 'fillfactor'), 100),
-			COALESCE((SELECT to_json(a)->>'attcompression' FROM pg_catalog.pg_attribute a WHERE a.attrelid = p.oid AND a.attname = 'sess'), ''),
-			COALESCE((SELECT 'lz4' = ANY (enumvals) AND setting <> 'lz4' FROM pg_catalog.pg_settings WHERE name = 'default_toast_compression'), false)
+	rows, err := e.Pool.Query(ctx, parts+`SELECT p.name,
+			COALESCE((SELECT option_value::int FROM pg_catalog.pg_options_to_table(p.reloptions) WHERE option_name OPERATOR(pg_catalog.=) 'fillfactor'), 100),
+			COALESCE((SELECT pg_catalog.to_json(a) OPERATOR(pg_catalog.->>) 'attcompression' FROM pg_catalog.pg_attribute a
+				WHERE a.attrelid OPERATOR(pg_catalog.=) p.oid AND a.attname OPERATOR(pg_catalog.=) 'sess'), ''),
+			COALESCE((SELECT 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals) AND setting OPERATOR(pg_catalog.<>) 'lz4'
+				FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'default_toast_compression'), false)
 		FROM parts p ORDER BY 1`, e.table)
 	if err != nil {
 		return err
@@ -199,20 +132,5 @@ func (e *exam) storage(ctx context.Context) error {
 	} else {
 		e.ok("compression", "the fastest that this server has")
 	}
-	return nil
-}
-
-// rowSecurity looks for policies that hide rows from the program.
-func (e *exam) rowSecurity(ctx context.Context) error {
-	var active bool
-	if err := e.scan(ctx, "SELECT row_security_active($1::text)", []any{e.table}, &active); err != nil {
-		return err
-	}
-	if !active {
-		e.ok("row-security", "no policy hides rows")
-		return nil
-	}
-	e.find("row-security", Warning, "row-level security hides rows from this user: a session may be there and not be found").
-		advise("as the table's owner, run", "ALTER TABLE "+e.table+" DISABLE ROW LEVEL SECURITY;")
 	return nil
 }
