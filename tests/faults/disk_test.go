@@ -47,7 +47,7 @@ func TestFaultDiskFull(t *testing.T) {
 	back := time.Now()
 	r.wait(recovery)
 	res := r.finish("disk of the table full")
-	res.refused(t, 5*brief)
+	res.refused(t)
 	res.recovered(t, time.Time{}) // no read has failed at all
 	res.kept(t)
 	for _, kind := range []faults.Kind{faults.Logout, faults.Replay} {

@@ -25,7 +25,7 @@ func TestFaultReadOnly(t *testing.T) {
 	readOnly("off")
 	r.wait(recovery)
 	res := r.finish("read-only primary")
-	res.refused(t, brief)
+	res.refused(t)
 	res.persisted(t, brief)
 	res.recovered(t, time.Time{}) // no read has failed at all
 	res.reconnected(t, 2)

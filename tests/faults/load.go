@@ -2,7 +2,9 @@ package faults
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 )
@@ -41,10 +43,6 @@ type Report struct {
 	// LongestGap is the longest time without a 2xx for a session, and
 	// LongestPublicGap for a page that does not use one.
 	LongestGap, LongestPublicGap time.Duration
-
-	// SlowestPublic is the longest that an answer without a session took: what
-	// the machine, which has other things to do, adds to every answer.
-	SlowestPublic time.Duration
 
 	// Failed are the answers that were neither 2xx nor 409.
 	Failed []Answer
@@ -85,8 +83,9 @@ type Run struct {
 	report     Report
 	lastOK     time.Time
 	lastPublic time.Time
-	waiting    []waiting // for 2xx of sessions
-	failing    []waiting // for failed answers
+	waiting    []waiting              // for 2xx of sessions
+	failing    []waiting              // for failed answers
+	underWay   map[chan struct{}]bool // requests; closed when one was answered
 }
 
 type waiting struct {
@@ -126,7 +125,7 @@ func (l Load) Start() *Run {
 		l.Mix = usualMix
 	}
 	r := &Run{load: l, stop: make(chan struct{}), lastOK: time.Now(), lastPublic: time.Now()}
-	r.report.Faults = map[string]int{}
+	r.report.Faults, r.underWay = map[string]int{}, map[chan struct{}]bool{}
 	for user := range l.Users {
 		for range l.Sessions {
 			r.browsers = append(r.browsers, l.Ledger.NewBrowser(fmt.Sprintf("user %d", user), l.Pad, nil))
@@ -163,7 +162,23 @@ func (r *Run) work(next func() Kind) {
 			return
 		case <-tick.C:
 		}
+		done := r.begin()
 		r.enter(r.browsers[rand.IntN(len(r.browsers))].Do(next(), r.load.Target()))
+		done()
+	}
+}
+
+// begin enters a request that is under way until done is called.
+func (r *Run) begin() (done func()) {
+	q := make(chan struct{})
+	r.mu.Lock()
+	r.underWay[q] = true
+	r.mu.Unlock()
+	return func() {
+		r.mu.Lock()
+		delete(r.underWay, q)
+		r.mu.Unlock()
+		close(q)
 	}
 }
 
@@ -178,11 +193,7 @@ func (r *Run) enter(a Answer) {
 	switch {
 	case a.OK():
 		rep.OK++
-		public := a.Kind == Public || a.Kind == Visit
-		if public {
-			rep.SlowestPublic = max(rep.SlowestPublic, a.Took)
-		}
-		r.gaps(public)
+		r.gaps(a.Kind == Public || a.Kind == Visit)
 		return
 	case a.Status == 409:
 		rep.Ended++
@@ -253,6 +264,17 @@ func (r *Run) WaitFailed(n int) error {
 	r.failing = append(r.failing, w)
 	r.mu.Unlock()
 	return r.while(fmt.Sprintf("not %d failed answers", n), w.done, func(rep *Report) int { return rep.Unavailable + rep.Other })
+}
+
+// WaitAnswered returns when each request that is under way now was answered. A
+// browser waits for a minute, and what it then has not got is a broken answer.
+func (r *Run) WaitAnswered() {
+	r.mu.Lock()
+	all := slices.Collect(maps.Keys(r.underWay))
+	r.mu.Unlock()
+	for _, q := range all {
+		<-q
+	}
 }
 
 // Stop ends the load when every request under way was answered.

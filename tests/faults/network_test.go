@@ -91,7 +91,7 @@ func TestFaultHalfOpen(t *testing.T) {
 	n.heal()
 	r.wait(recovery)
 	res := r.finish("half-open connections")
-	res.refused(t, brief)
+	res.refused(t)
 	res.reconnected(t, 2)
 }
 

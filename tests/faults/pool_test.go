@@ -1,14 +1,25 @@
 package faults_test
 
 import (
+	"context"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/faults"
 )
 
 // Other clients take every connection that the server has, and the programs lose
@@ -48,7 +59,7 @@ func TestFaultTooManyConnections(t *testing.T) {
 	release()
 	r.wait(recovery)
 	res := r.finish("too many connections")
-	res.refused(t, brief)
+	res.refused(t)
 	res.persisted(t, brief)
 	res.reconnected(t, 2)
 }
@@ -63,14 +74,15 @@ func TestFaultPoolExhausted(t *testing.T) {
 	two()
 	r.wait(recovery)
 	res := r.finish("pool exhausted")
-	res.refused(t, brief)
+	res.refused(t)
 	res.kept(t)
 	if got := r.storeErrors() - before; got < refusals {
 		t.Errorf("Stats.StoreErrors: got %d more, want at least %d", got, refusals)
 	}
 }
 
-// Statements that wait for a lock are cancelled, and their connections survive.
+// Reads that wait for a lock are cancelled, writes are left alone, and all
+// connections survive.
 func TestFaultTableLocked(t *testing.T) {
 	locked(t, "LOCK TABLE", rigOptions{timeout: brief})
 }
@@ -91,6 +103,95 @@ func locked(t *testing.T, name string, o rigOptions) {
 	execute(t, a, "COMMIT")
 	r.wait(recovery)
 	res := r.finish(name)
-	res.refused(t, brief)
+	res.refused(t)
 	res.kept(t)
+}
+
+// Handlers hold every connection of the pool, by open rows in a transaction, and
+// write their pages meanwhile. Their sessions' touches are due, and wait for what
+// these very handlers hold. Nobody stands still for StoreTimeout.
+func TestFaultHandlersHoldThePool(t *testing.T) {
+	const held, times = 4, 3
+	p, err := faults.StartProgram(t.Context(), pgtest.URL(t), faults.ProgramOptions{
+		Pool: func(cfg *pgxpool.Config) { cfg.MaxConns = held },
+		Config: func(cfg *session.Config) {
+			cfg.StoreTimeout = time.Minute
+			cfg.IdleTimeout = time.Hour
+			cfg.TouchInterval = time.Millisecond // always due
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	var all sync.WaitGroup // until each has its connection
+	pages := httptest.NewServer(p.Manager.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if session.From(r.Context()).IsNew() {
+			t.Error("got no session, want one")
+		}
+		tx, err := p.Pool.Begin(r.Context())
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = tx.Rollback(context.WithoutCancel(r.Context())) }()
+		rows, err := tx.Query(r.Context(), "SELECT n FROM generate_series(1, 100) n")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer rows.Close()
+		all.Done()
+		all.Wait()
+		for rows.Next() {
+			fmt.Fprintln(w, "row")
+		}
+	})))
+	t.Cleanup(pages.Close)
+	var clients []*http.Client
+	for i := range held {
+		jar, _ := cookiejar.New(nil) // never fails
+		c := &http.Client{Jar: jar, Timeout: time.Minute}
+		resp, err := c.Post(fmt.Sprintf("%s/login?user=%d&serial=%d", p.URL, i, i), "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		clients = append(clients, c)
+	}
+	errs := p.Manager.Stats().StoreErrors
+	var rep faults.Report
+	for range times {
+		all.Add(held)
+		var done sync.WaitGroup
+		var ok atomic.Int64
+		start := time.Now()
+		for _, c := range clients {
+			done.Go(func() {
+				resp, err := c.Get(pages.URL) // cookies do not know ports
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer resp.Body.Close()
+				if body, err := io.ReadAll(resp.Body); resp.StatusCode == 200 && err == nil && strings.Count(string(body), "row\n") == 100 {
+					ok.Add(1)
+				}
+			})
+		}
+		done.Wait()
+		rep.Requests += held
+		rep.OK += int(ok.Load())
+		rep.LongestGap = max(rep.LongestGap, time.Since(start))
+	}
+	if rep.OK != rep.Requests {
+		t.Errorf("whole pages: got %d of %d", rep.OK, rep.Requests)
+	}
+	if rep.LongestGap > 30*time.Second {
+		t.Errorf("the slowest: got %v, want nobody to wait for StoreTimeout, a minute", rep.LongestGap)
+	}
+	if got := p.Manager.Stats().StoreErrors - errs; got < times {
+		t.Errorf("touches given up: got %d, want %d at least, one each time", got, times)
+	}
+	table.add("handlers that hold the pool and write pages", &rep, faults.Findings{}, 0)
 }
