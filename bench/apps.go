@@ -3,9 +3,7 @@
 package bench
 
 import (
-	"crypto/sha256"
 	"encoding/gob"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"log/slog"
@@ -17,6 +15,8 @@ import (
 	"github.com/gorilla/sessions"
 
 	"github.com/pgsession/session"
+
+	facts "github.com/pgsession/session/bench/internal/app"
 )
 
 // app is one small application on one session library.
@@ -36,9 +36,8 @@ const (
 // values are what a login stores beside the user's name: 1 KB together.
 func values() map[string]string {
 	m := make(map[string]string)
-	for i := range 12 {
-		sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", user, i))
-		m[fmt.Sprintf("k%02d", i)] = hex.EncodeToString(sum[:])
+	for i := range facts.Facts {
+		m[facts.FactName(i)] = facts.Fact(user, i)
 	}
 	return m
 }

@@ -32,7 +32,7 @@ func main() {
 
 func command(ctx context.Context, c *rig.Command) error {
 	o := rig.Choose(c, full, short)
-	c.IntVar(&o.rows, "rows", o.rows, "rows in the table")
+	c.CountVar(&o.rows, "rows", "rows in the table")
 	if err := c.Parse(); err != nil {
 		return err
 	}

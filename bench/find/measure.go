@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"time"
 
@@ -63,7 +62,7 @@ type bench struct {
 }
 
 func measure(ctx context.Context, o options) (*Report, error) {
-	stage, err := rig.NewStage(ctx, "", 0, map[string]string{"autovacuum": "off"})
+	stage, err := rig.NewStage(ctx, rig.Setup{})
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +119,7 @@ func (b *bench) open(ctx context.Context, keys ...string) (err error) {
 
 // figures measures n lists and revocations, and saves. Nobody is revoked twice.
 func (b *bench) figures(ctx context.Context, n int) (f Figures, err error) {
-	var lists, revocations []float64
+	var lists, revocations rig.Hist
 	for range n {
 		// Of the first half, so that the other is there to be saved.
 		id := rand.N(b.users / 2)
@@ -129,7 +128,7 @@ func (b *bench) figures(ctx context.Context, n int) (f Figures, err error) {
 		if err != nil {
 			return f, err
 		}
-		lists = append(lists, rig.Milliseconds(time.Since(start)))
+		lists.Add(time.Since(start))
 		if len(found) != b.perUser && len(found) != 0 { // already revoked
 			return f, fmt.Errorf("user %d has %d sessions, not %d", id, len(found), b.perUser)
 		}
@@ -138,13 +137,13 @@ func (b *bench) figures(ctx context.Context, n int) (f Figures, err error) {
 		if err != nil {
 			return f, err
 		}
-		revocations = append(revocations, rig.Milliseconds(time.Since(start)))
+		revocations.Add(time.Since(start))
 		if int(revoked) != len(found) {
 			return f, fmt.Errorf("%d of %d sessions revoked", revoked, len(found))
 		}
 	}
-	f.ListP50, f.ListP99 = quantiles(lists)
-	f.RevokeP50, f.RevokeP99 = quantiles(revocations)
+	f.ListP50, f.ListP99 = rig.Milliseconds(lists.Quantile(0.5)), rig.Milliseconds(lists.Quantile(0.99))
+	f.RevokeP50, f.RevokeP99 = rig.Milliseconds(revocations.Quantile(0.5)), rig.Milliseconds(revocations.Quantile(0.99))
 	return f, b.save(ctx, &f)
 }
 
@@ -158,15 +157,11 @@ func (b *bench) save(ctx context.Context, f *Figures) error {
 	if _, err := conn.Exec(ctx, "VACUUM schema_system.session"); err != nil { // room for heap-only updates
 		return err
 	}
-	before, err := rig.ReadUpdates(ctx, conn)
-	if err != nil {
-		return err
-	}
 	wal, err := b.pg.WAL(ctx)
 	if err != nil {
 		return err
 	}
-	var saves []float64
+	var saves rig.Hist
 	half := b.rows / 2
 	for i := range b.saves {
 		id := fmt.Sprintf("session-%d", half+i*(half/b.saves)+rand.N(max(1, half/b.saves)))
@@ -179,33 +174,17 @@ func (b *bench) save(ctx context.Context, f *Figures) error {
 		if err := b.store.Update(ctx, id, change); err != nil {
 			return err
 		}
-		saves = append(saves, rig.Milliseconds(time.Since(start)))
+		saves.Add(time.Since(start))
 	}
-	f.SaveP50, _ = quantiles(saves)
+	f.SaveP50 = rig.Milliseconds(saves.Quantile(0.5))
 	after, err := b.pg.WAL(ctx)
 	if err != nil {
 		return err
 	}
 	f.SaveWAL = float64(after-wal) / float64(b.saves)
-	b.pool.Reset() // a connection that ends reports its counts
-	for {
-		now, err := rig.ReadUpdates(ctx, conn)
-		since := now.Sub(before)
-		if err != nil || since.All >= int64(b.saves) {
-			f.HeapOnly, _ = since.Share()
-			return err
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func quantiles(v []float64) (p50, p99 float64) {
-	slices.Sort(v)
-	return v[len(v)/2], v[len(v)*99/100]
+	updates, err := b.pg.Updates(ctx, wal, after)
+	f.HeapOnly, _ = updates.Share()
+	return err
 }
 
 func (r *Report) part() string {
@@ -224,7 +203,7 @@ func (r *Report) part() string {
 // Output implements [rig.Reporter].
 func (r *Report) Output() rig.Output {
 	return rig.Output{
-		Name: "find", Text: "# Finding and ending a user's sessions\n\nWritten by `go run ./find` in `bench`.\n\n" + r.part(),
+		Name: "find", Title: "Finding and ending a user's sessions", Text: r.part(),
 		Parts: map[string]string{"find": r.part()},
 	}
 }

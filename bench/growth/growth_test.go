@@ -26,8 +26,9 @@ func TestShortRun(t *testing.T) {
 		}
 	}
 	for _, c := range append(report.Cells, report.Processes...) {
-		if len(c.PerSecond) != short.rounds || c.PerSecond[0] <= 0 || c.P99[0] <= 0 {
-			t.Errorf("%s%s, %d sessions, %d processes: got %v requests/s, p99 %v, want some", c.Variant, c.Route, c.Sessions, c.Processes, c.PerSecond, c.P99)
+		if len(c.PerSecond) != short.rounds || c.PerSecond[0] <= 0 || c.P99[0] <= 0 || len(c.CPU) != short.rounds || c.CPU[0] < c.DatabaseCPU[0] {
+			t.Errorf("%s%s, %d sessions, %d processes: got %v requests/s, p99 %v, CPU %v (PostgreSQL's %v), want some", c.Variant, c.Route, c.Sessions, c.Processes,
+				c.PerSecond, c.P99, c.CPU, c.DatabaseCPU)
 		}
 	}
 	rigtest.Files(t, report, "growth.json", "growth.md", "growth.svg", "processes.svg")

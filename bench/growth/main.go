@@ -45,10 +45,10 @@ func command(ctx context.Context, c *rig.Command) error {
 	o := rig.Choose(c, full, short)
 	c.IntsVar(&o.sizes, "sizes", "numbers of live sessions, growing")
 	c.IntsVar(&o.processes, "processes", "numbers of application processes")
-	c.IntVar(&o.active, "active", o.active, "sessions that are visited")
-	c.IntVar(&o.conns, "conns", o.conns, "connections to each process")
-	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
-	c.DurationVar(&o.duration, "duration", o.duration, "how long a measurement takes")
+	c.CountVar(&o.active, "active", "sessions that are visited")
+	c.CountVar(&o.conns, "conns", "connections to each process")
+	c.CountVar(&o.rounds, "rounds", "how often each measurement is made")
+	c.TimeVar(&o.duration, "duration", "how long a measurement takes")
 	if err := c.Parse(); err != nil {
 		return err
 	}

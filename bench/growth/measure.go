@@ -36,7 +36,8 @@ type Cell struct {
 	Processes   int       `json:"processes"`
 	PerSecond   []float64 `json:"perSecond"`   // of each round
 	P99         []float64 `json:"p99"`         // microseconds
-	DatabaseCPU []float64 `json:"databaseCPU"` // microseconds a request
+	CPU         []float64 `json:"cpu"`         // of servers and PostgreSQL, microseconds a request
+	DatabaseCPU []float64 `json:"databaseCPU"` // of these, PostgreSQL's
 }
 
 const database = "bench_growth"
@@ -56,7 +57,7 @@ type growth struct {
 }
 
 func measure(ctx context.Context, module string, o options) (*Report, error) {
-	stage, err := rig.NewStage(ctx, module, o.pool, nil, "./server", "./peers/select")
+	stage, err := rig.NewStage(ctx, rig.Setup{Module: module, Pool: o.pool, Packages: []string{"./server", "./peers/select"}})
 	if err != nil {
 		return nil, err
 	}
@@ -185,7 +186,8 @@ func (g *growth) cell(ctx context.Context, c *Cell, visitors []*visitor) error {
 	if _, err := load.Run(ctx); err != nil {
 		return err
 	}
-	before, err := g.Postgres.CPU()
+	servers := g.servers[c.Variant][:c.Processes]
+	before, err := g.Usage(ctx, servers...)
 	if err != nil {
 		return err
 	}
@@ -195,10 +197,12 @@ func (g *growth) cell(ctx context.Context, c *Cell, visitors []*visitor) error {
 		return err
 	}
 	counted(visitors, u)
-	after, err := g.Postgres.CPU()
+	after, err := g.Usage(ctx, servers...)
+	used, requests := after.Sub(before), float64(max(1, result.Total))
 	c.PerSecond = append(c.PerSecond, result.PerSecond())
 	c.P99 = append(c.P99, rig.Microseconds(result.Latency.Quantile(0.99)))
-	c.DatabaseCPU = append(c.DatabaseCPU, rig.Microseconds(after-before)/float64(max(1, result.Total)))
+	c.CPU = append(c.CPU, rig.Microseconds(used.CPU())/requests)
+	c.DatabaseCPU = append(c.DatabaseCPU, rig.Microseconds(used.Store)/requests)
 	return err
 }
 

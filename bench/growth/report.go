@@ -40,7 +40,7 @@ func (r *Report) processSteps() (steps []step) {
 	return steps
 }
 
-// table shows requests a second, p99 and database CPU.
+// table shows what a request costs, requests a second and p99.
 func table(head string, cells []*Cell, steps []step) string {
 	t := rig.Table{Head: []string{head}}
 	for _, s := range steps {
@@ -50,9 +50,10 @@ func table(head string, cells []*Cell, steps []step) string {
 		name   string
 		format func(*Cell) string
 	}{
+		{"CPU µs", func(c *Cell) string { return rig.Int(rig.Median(c.CPU)) }},
 		{"requests/s", func(c *Cell) string { return rig.Int(rig.Median(c.PerSecond)) }},
 		{"p99 ms", func(c *Cell) string { return rig.Fixed(rig.Median(c.P99)/1e3, 2) }},
-		{"PostgreSQL CPU µs", func(c *Cell) string { return rig.Int(rig.Median(c.DatabaseCPU)) }},
+		{"of the CPU, PostgreSQL's", func(c *Cell) string { return rig.Int(rig.Median(c.DatabaseCPU)) }},
 	} {
 		for _, l := range labels {
 			row := []string{l.label + ", " + figure.name}
@@ -108,7 +109,7 @@ func (r *Report) Output() rig.Output {
 	p := r.parts()
 	return rig.Output{
 		Name: "growth", Parts: p,
-		Text: fmt.Sprintf("# Growth\n\nWritten by `go run ./growth` in `bench`.\n\n## More sessions\n\n%s\n## More processes\n\n%s", p["growth"], p["processes"]),
+		Title: "Growth", Text: fmt.Sprintf("## More sessions\n\n%s\n## More processes\n\n%s", p["growth"], p["processes"]),
 		Charts: map[string]string{
 			"growth":    chart(r.Cells, r.sizeSteps(), "Requests a second by live sessions in the table", "one process on one core; higher is better"),
 			"processes": chart(r.Processes, r.processSteps(), "Requests a second by application processes", "one database, one core a process; higher is better"),

@@ -37,9 +37,9 @@ func main() {
 
 func command(ctx context.Context, c *rig.Command) error {
 	o := rig.Choose(c, full, short)
-	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each measurement is made")
-	c.DurationVar(&o.duration, "duration", o.duration, "how long the row is locked; less than the store timeout of 5 s")
-	c.IntVar(&o.pool, "pool", o.pool, "connections of each server to its database")
+	c.CountVar(&o.rounds, "rounds", "how often each measurement is made")
+	c.TimeVar(&o.duration, "duration", "how long the row is locked; less than the store timeout of 5 s")
+	c.CountVar(&o.pool, "pool", "connections of each server to its database")
 	if err := c.Parse(); err != nil {
 		return err
 	}

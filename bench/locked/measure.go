@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -99,7 +100,7 @@ type stand struct {
 }
 
 func measure(ctx context.Context, module string, o options) (*Report, error) {
-	stage, err := rig.NewStage(ctx, module, o.pool, nil, "./server", "./peers/selectupdate")
+	stage, err := rig.NewStage(ctx, rig.Setup{Module: module, Pool: o.pool, Packages: []string{"./server", "./peers/selectupdate"}})
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +133,7 @@ func newStand(ctx context.Context, stage *rig.Stage, o options, name string) (*s
 	if s.server, err = stage.Enter(ctx, v); err != nil {
 		return nil, err
 	}
-	if s.users, err = rig.LoginUsers(s.server, o.users); err != nil {
+	if s.users, err = rig.LoginUsers(s.server, "user", o.users); err != nil {
 		return nil, err
 	}
 	if s.shared, err = s.server.Login(http.DefaultClient, lockedUser); err != nil {
@@ -161,7 +162,7 @@ func (s *stand) measure(ctx context.Context) (*Result, error) {
 		late = append(late, locked.Max-free.P50)
 		ratio = append(ratio, locked.All/max(free.All, 1e-9))
 	}
-	result.Late, result.Ratio = maximum(late), rig.Median(ratio)
+	result.Late, result.Ratio = slices.Max(late), rig.Median(ratio)
 	return result, nil
 }
 
@@ -209,13 +210,6 @@ func (s *stand) run(ctx context.Context, d time.Duration, begun func()) (Run, er
 	}, nil
 }
 
-func maximum(v []float64) (m float64) {
-	for _, x := range v {
-		m = max(m, x)
-	}
-	return m
-}
-
 func (r *Report) table() string {
 	t := rig.Table{Head: []string{"server", "all savers/s", "locked", "ratio", "neighbours/s", "locked", "p99 ms", "locked", "max ms", "locked", "latest by ms"}}
 	for _, x := range r.Results {
@@ -242,7 +236,7 @@ func (r *Report) part() string {
 // Output implements [rig.Reporter].
 func (r *Report) Output() rig.Output {
 	return rig.Output{
-		Name: "locked", Text: "# One locked row\n\nWritten by `go run ./locked` in `bench`.\n\n" + r.part(),
+		Name: "locked", Title: "One locked row", Text: r.part(),
 		Parts: map[string]string{"locked": r.part()},
 	}
 }

@@ -43,12 +43,12 @@ func main() {
 
 func command(ctx context.Context, c *rig.Command) error {
 	o := rig.Choose(c, full, short)
-	c.IntVar(&o.rows, "rows", o.rows, "rows in the table")
-	c.IntVar(&o.expired, "expired", o.expired, "rows of these that have expired")
-	c.IntVar(&o.rate, "rate", o.rate, "reads and touches a second, half of each")
-	c.IntVar(&o.workers, "workers", o.workers, "how many of them may be under way at once")
-	c.DurationVar(&o.slice, "slice", o.slice, "how long to measure without pruning, and then at most with it, in turn")
-	c.IntVar(&o.rounds, "rounds", o.rounds, "how often each way to prune has a table to itself")
+	c.CountVar(&o.rows, "rows", "rows in the table")
+	c.CountVar(&o.expired, "expired", "rows of these that have expired")
+	c.CountVar(&o.rate, "rate", "reads and touches a second, half of each")
+	c.CountVar(&o.workers, "workers", "how many of them may be under way at once")
+	c.TimeVar(&o.slice, "slice", "how long to measure without pruning, and then at most with it, in turn")
+	c.CountVar(&o.rounds, "rounds", "how often each way to prune has a table to itself")
 	if err := c.Parse(); err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -72,7 +71,7 @@ const (
 
 func measure(ctx context.Context, o options) (*Report, error) {
 	// Cleaning up behind a deletion is part of what it costs.
-	stage, err := rig.NewStage(ctx, "", 0, map[string]string{"autovacuum": "on"})
+	stage, err := rig.NewStage(ctx, rig.Setup{Settings: map[string]string{"autovacuum": "on"}})
 	if err != nil {
 		return nil, err
 	}
@@ -161,13 +160,7 @@ func row(i int, o options) (sid string, seconds float64) {
 }
 
 func text(uid string) string {
-	var s strings.Builder
-	fmt.Fprintf(&s, `{"cookie":{"originalMaxAge":86400000,"expires":"2030-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},"user_id":%q,"counter":0`, uid)
-	for i := range app.Facts {
-		fmt.Fprintf(&s, `,%q:%q`, app.FactName(i), app.Fact(uid, i))
-	}
-	s.WriteByte('}')
-	return s.String()
+	return `{"cookie":{"originalMaxAge":86400000,"expires":"2030-01-01T00:00:00.000Z","httpOnly":true,"path":"/"},` + string(app.JSON(uid)) + "}"
 }
 
 // one measures one way to prune, on a table of its own.

@@ -69,7 +69,7 @@ func (r *Report) part() string {
 // Output implements [rig.Reporter].
 func (r *Report) Output() rig.Output {
 	return rig.Output{
-		Name: "prune", Text: "# Pruning\n\nWritten by `go run ./prune` in `bench`.\n\n" + r.part(),
+		Name: "prune", Title: "Pruning", Text: r.part(),
 		Charts: map[string]string{"prune": r.chart()},
 		Parts:  map[string]string{"prune": r.part()},
 	}

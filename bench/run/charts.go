@@ -15,14 +15,13 @@ func (r *Report) charts() map[string]string {
 		return fmt.Sprintf("%d connections, application on one core, 1 KB a session; %s is better; × %s", n, better, rig.FindVariant(against(route)[0]).Label)
 	}
 	rate := func(v float64) string { return rig.Int(v) }
+	cost := func(v float64) string { return rig.Int(v) + " µs" }
 	return map[string]string{
-		"public": r.bars(bars{rig.Public, perSecond, anyStore, rate, true, "Requests a second that do not use the session", at("longer", rig.Public)}),
-		"read":   r.bars(bars{rig.Read, perSecond, anyStore, rate, true, "Requests a second that read the session", at("longer", rig.Read)}),
-		"write":  r.bars(bars{rig.Write, perSecond, anyStore, rate, true, "Requests a second that change the session", at("longer", rig.Write)}),
-		"read-database-cpu": r.bars(bars{
-			rig.Read, databaseCPU, inDatabase, func(v float64) string { return rig.Int(v) + " µs" }, true,
-			"Database CPU a request that reads the session", at("shorter", rig.Read),
-		}),
+		"public":    r.bars(bars{rig.Public, perSecond, anyStore, rate, true, "Requests a second that do not use the session", at("longer", rig.Public)}),
+		"read":      r.bars(bars{rig.Read, perSecond, anyStore, rate, true, "Requests a second that read the session", at("longer", rig.Read)}),
+		"write":     r.bars(bars{rig.Write, perSecond, anyStore, rate, true, "Requests a second that change the session", at("longer", rig.Write)}),
+		"read-cpu":  r.bars(bars{rig.Read, totalCPU, anyStore, cost, true, "CPU of server and store, a request that reads the session", at("shorter", rig.Read)}),
+		"write-cpu": r.bars(bars{rig.Write, totalCPU, anyStore, cost, true, "CPU of server and store, a request that changes the session", at("shorter", rig.Write)}),
 		"read-wal": r.walChart(bars{
 			rig.Read, walBytes, inPostgres, bytes, false,
 			"Write-ahead log a request that reads the session", fmt.Sprintf("%d connections; shorter is better; replicas and backups carry it too", n),
@@ -36,7 +35,6 @@ func (r *Report) charts() map[string]string {
 
 func anyStore(string) bool         { return true }
 func inPostgres(store string) bool { return store == rig.InPostgres }
-func inDatabase(store string) bool { return store == rig.InPostgres || store == rig.InRedis }
 
 // bars is a bar chart of a figure of a route.
 type bars struct {
@@ -109,7 +107,7 @@ func (r *Report) lines(route string, figure func(Round) float64, log bool, title
 	for _, n := range r.conns() {
 		steps = append(steps, strconv.Itoa(n))
 	}
-	shown := []string{rig.Session, against(route)[0], rig.ScsRedis, rig.ScsPgx, rig.ScsMem, rig.ExpressServer}
+	shown := []string{rig.Session, against(route)[0], rig.ScsRedis, rig.ScsRedisAlways, rig.ScsMem, rig.ExpressServer}
 	var series []rig.Series
 	for i, name := range shown {
 		line := rig.Series{Label: rig.FindVariant(name).Label, Colour: i}

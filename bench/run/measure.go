@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -30,29 +29,29 @@ type cellKey struct {
 type running struct {
 	*rig.Server
 	users *rig.Users
-	db    *pgx.Conn // to the variant's database; nil without one
+	wrk   *rig.Users // wrk's own, for nobody checks how far it has counted; nil: not measured by it
+	db    *pgx.Conn  // to the variant's database; nil without one
 }
 
 // benchmark measures everything and returns the report.
 func benchmark(ctx context.Context, module string, o options) (*Report, error) {
-	if o.users < slices.Max(o.conns) {
-		return nil, fmt.Errorf("%d users are too few for %d connections: each connection has users of its own", o.users, slices.Max(o.conns))
-	}
 	b := &bench{options: o, cells: make(map[cellKey]*Cell)}
 	b.report = &Report{
 		Occasion: rig.Now(""), // PostgreSQL is to come
+		Ground:   o.ground.Name,
 		Users:    o.users, Pool: o.pool, Rounds: o.rounds, Seconds: o.duration.Seconds(),
 	}
-	var settings map[string]string
-	if o.volatile {
-		settings = map[string]string{"fsync": "off"}
+	if b.measuresByWrk() {
+		if err := rig.Install(ctx, rig.PackageWrk); err != nil {
+			return nil, fmt.Errorf("%w (or leave it out: -wrk %s)", err, wrkOff)
+		}
 	}
 	var err error
-	if b.Stage, err = rig.NewStage(ctx, module, o.pool, settings, "./server", "./peers/..."); err != nil {
+	if b.Stage, err = rig.NewStage(ctx, rig.Setup{Module: module, Pool: o.pool, Ground: o.ground, Packages: []string{"./server", "./peers/..."}}); err != nil {
 		return nil, err
 	}
 	defer b.Close()
-	for _, step := range []func(context.Context) error{b.start, b.countStatements, b.allRounds, b.heapOnly, b.steadyRun} {
+	for _, step := range []func(context.Context) error{b.start, b.countStatements, b.allRounds, b.steadyRun} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -60,26 +59,21 @@ func benchmark(ctx context.Context, module string, o options) (*Report, error) {
 	return b.report, nil
 }
 
+// measuresByWrk reports whether any server is measured by wrk as well.
+func (o *options) measuresByWrk() bool {
+	return slices.ContainsFunc(o.variants, func(v string) bool { return slices.Contains(o.wrk, v) })
+}
+
 // start starts the servers and logs the users in.
 func (b *bench) start(ctx context.Context) error {
 	for i := range rig.Variants {
 		v := &rig.Variants[i]
-		if b.variants != nil && !slices.Contains(b.variants, v.Name) {
+		if !slices.Contains(b.variants, v.Name) {
 			continue
 		}
-		rig.Log("starting %s and logging %d users in", v.Name, b.users)
-		server, err := b.Enter(ctx, v)
+		r, err := b.enter(ctx, v)
 		if err != nil {
 			return err
-		}
-		r := &running{Server: server}
-		if r.users, err = rig.LoginUsers(server, b.users); err != nil {
-			return err
-		}
-		if v.Store == rig.InPostgres {
-			if r.db, err = b.Connect(ctx, v.Database()); err != nil {
-				return err
-			}
 		}
 		b.running = append(b.running, r)
 		b.report.Variants = append(b.report.Variants, v.Name)
@@ -87,16 +81,36 @@ func (b *bench) start(ctx context.Context) error {
 	return b.describe(ctx)
 }
 
+func (b *bench) enter(ctx context.Context, v *rig.Variant) (*running, error) {
+	rig.Log("starting %s and logging %d users in", v.Name, b.users)
+	server, err := b.Enter(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	r := &running{Server: server}
+	if r.users, err = rig.LoginUsers(server, "user", b.users); err != nil {
+		return nil, err
+	}
+	if slices.Contains(b.wrk, v.Name) {
+		if r.wrk, err = rig.LoginUsers(server, "wrk", b.users); err != nil {
+			return nil, err
+		}
+	}
+	if v.Store == rig.InPostgres {
+		r.db, err = b.Connect(ctx, v.Database())
+	}
+	return r, err
+}
+
 // describe notes what is measured on what.
 func (b *bench) describe(ctx context.Context) error {
-	commit, err := b.Postgres.CommitTime(ctx)
+	way, err := b.RoundTrip(ctx)
 	if err != nil {
 		return err
 	}
-	b.report.Postgres, b.report.Settings, b.report.CommitMs = b.Postgres.Version, b.Postgres.Settings, float64(commit)/1e6
-	if b.Redis != nil {
-		b.report.Redis = b.Redis.Version
-	}
+	b.report.RoundTripMs = rig.Milliseconds(way)
+	b.report.FileSystem = b.Postgres.FileSystem()
+	b.report.Postgres, b.report.Settings, b.report.Redis = b.Postgres.Version, b.Postgres.Settings, b.RedisVersion()
 	b.report.Node = rig.NodeVersion(ctx)
 	for _, r := range b.running {
 		if r.Variant.Name == rig.Session {
@@ -112,6 +126,11 @@ func (b *bench) allRounds(ctx context.Context) error {
 		if err := b.vacuum(ctx); err != nil {
 			return err
 		}
+		commit, err := b.Postgres.CommitTime(ctx)
+		if err != nil {
+			return err
+		}
+		b.report.CommitMs = append(b.report.CommitMs, rig.Milliseconds(commit))
 		if err := b.round(ctx, n); err != nil {
 			return err
 		}
@@ -139,7 +158,7 @@ func (b *bench) each(round int, f func(r *running, route string, conns int) erro
 		for _, conns := range b.conns {
 			for i := range b.running {
 				r := b.running[(i+round)%len(b.running)]
-				if !r.Variant.Has(route) {
+				if !r.Variant.Has(route) || b.wanted != nil && !b.wanted(r.Variant.Name, route, conns) {
 					continue
 				}
 				if err := f(r, route, conns); err != nil {
@@ -157,16 +176,16 @@ func (b *bench) load(ctx context.Context, r *running, route string, conns int, d
 	return result, visits, err
 }
 
-// settle visits every user once: an expiry that was due to be moved since the last
-// measurement is moved now. Over a whole touch interval see steadyRun.
-func (b *bench) settle(ctx context.Context, r *running, route string, conns int) error {
+// settle visits every one of the users once: an expiry that was due to be moved since
+// the last measurement is moved now. Over a whole touch interval see steadyRun.
+func (b *bench) settle(ctx context.Context, r *running, users *rig.Users, route string, conns int) error {
 	each := (b.users + conns - 1) / conns
 	if route == rig.Public || route == rig.New {
 		each = (min(b.users, 200) + conns - 1) / conns
 	}
 	_, err := rig.Load{
 		Addrs: []string{r.Addr}, Conns: conns,
-		Script: rig.NewVisits(r.Variant, route, r.users, conns, each),
+		Script: rig.NewVisits(r.Variant, route, users, conns, each),
 	}.Run(ctx)
 	return err
 }
@@ -180,7 +199,7 @@ func (b *bench) countStatements(ctx context.Context) error {
 	}
 	err := b.each(0, func(r *running, route string, conns int) error {
 		cell := b.cell(r, route, conns)
-		if err := b.settle(ctx, r, route, conns); err != nil || r.db == nil {
+		if err := b.settle(ctx, r, r.users, route, conns); err != nil || r.db == nil {
 			return err
 		}
 		before, err := b.Postgres.Statements(ctx, r.Variant.Database())
@@ -215,7 +234,7 @@ func (b *bench) cell(r *running, route string, conns int) *Cell {
 
 func (b *bench) round(ctx context.Context, n int) error {
 	return b.each(n, func(r *running, route string, conns int) error {
-		if err := b.settle(ctx, r, route, conns); err != nil {
+		if err := b.settle(ctx, r, r.users, route, conns); err != nil {
 			return err
 		}
 		m, err := b.measure(ctx, r, route, conns, b.duration)
@@ -224,36 +243,43 @@ func (b *bench) round(ctx context.Context, n int) error {
 		}
 		cell := b.cell(r, route, conns)
 		cell.Rounds = append(cell.Rounds, m)
-		return nil
+		if r.wrk == nil || conns != b.reference() {
+			return nil
+		}
+		w, err := b.measureByWrk(ctx, r, route, n)
+		cell.Wrk = append(cell.Wrk, w)
+		return err
 	})
 }
 
-// usage is what has been used so far.
-type usage struct {
-	server, database, client time.Duration
-	wal                      int64
-}
-
-func (b *bench) usage(ctx context.Context, r *running) (u usage, err error) {
-	if u.server, err = r.CPU(); err != nil {
-		return u, err
+// measureByWrk is a measurement with the same number of connections, by wrk.
+func (b *bench) measureByWrk(ctx context.Context, r *running, route string, n int) (w WrkRound, err error) {
+	load := rig.Wrk{
+		Addr: r.Addr, Route: route, Cookies: r.wrk.Cookies, Conns: b.reference(),
+		Seconds: max(1, int(b.duration.Round(time.Second)/time.Second)), Seed: n + 1,
 	}
-	if u.client, err = rig.ProcessCPU(os.Getpid()); err != nil {
-		return u, err
-	}
-	switch r.Variant.Store {
-	case rig.InPostgres:
-		if u.database, err = b.Postgres.CPU(); err == nil {
-			u.wal, err = b.Postgres.WAL(ctx)
+	switch route {
+	case rig.New:
+		load.Cookies = []string{""}
+	case rig.Read, rig.Write: // to read suffices, and nobody knows wrk's counters
+		if err := b.settle(ctx, r, r.wrk, rig.Read, load.Conns); err != nil {
+			return w, err
 		}
-	case rig.InRedis:
-		u.database, err = b.Redis.CPU()
 	}
-	return u, err
+	before, err := b.Usage(ctx, r.Server)
+	if err != nil {
+		return w, err
+	}
+	result, err := load.Run(ctx)
+	if err != nil {
+		return w, err
+	}
+	after, err := b.Usage(ctx, r.Server)
+	return WrkRound{WrkResult: *result, CPU: rig.Microseconds(after.Sub(before).CPU()) / float64(result.Requests)}, err
 }
 
 func (b *bench) measure(ctx context.Context, r *running, route string, conns int, d time.Duration) (m Round, err error) {
-	before, err := b.usage(ctx, r)
+	before, err := b.Usage(ctx, r.Server)
 	if err != nil {
 		return m, err
 	}
@@ -261,72 +287,23 @@ func (b *bench) measure(ctx context.Context, r *running, route string, conns int
 	if err != nil {
 		return m, err
 	}
-	after, err := b.usage(ctx, r)
-	per := func(d time.Duration) float64 { return rig.Microseconds(d) / float64(max(1, result.Total)) }
-	return Round{
+	after, err := b.Usage(ctx, r.Server)
+	if err != nil {
+		return m, err
+	}
+	used := after.Sub(before)
+	updates, err := b.Postgres.Updates(ctx, before.WAL, after.WAL)
+	requests := float64(max(1, result.Total))
+	per := func(d time.Duration) float64 { return rig.Microseconds(d) / requests }
+	m = Round{
 		Requests: result.Total, PerSecond: result.PerSecond(),
 		P50: rig.Microseconds(result.Latency.Quantile(0.5)), P99: rig.Microseconds(result.Latency.Quantile(0.99)), Max: rig.Microseconds(result.Latency.Max()),
-		ServerCPU: per(after.server - before.server), DatabaseCPU: per(after.database - before.database), ClientCPU: per(after.client - before.client),
-		WAL:        float64(after.wal-before.wal) / float64(max(1, result.Total)),
-		SetCookies: float64(visits.SetCookies) / float64(max(1, result.Total)),
-	}, err
-}
-
-// heapOnly finds out which share of the row updates changes no index. PostgreSQL's
-// backends report their counts once a second at most, when they are used: so the
-// load is repeated until what was counted before it and during it is told apart.
-func (b *bench) heapOnly(ctx context.Context) error {
-	for _, route := range []string{rig.Read, rig.Write} {
-		if !slices.Contains(b.routes, route) {
-			continue
-		}
-		rig.Log("counting heap-only updates of %s", route)
-		var before, after []rig.Updates
-		var total []int
-		for pass := range 3 {
-			before = after
-			var err error
-			if after, total, err = b.updates(ctx, route); err != nil {
-				return err
-			}
-			if pass == 2 {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(1100 * time.Millisecond):
-			}
-		}
-		for i, r := range b.running {
-			u := after[i].Sub(before[i])
-			// Fewer are leftovers, or a touch now and then.
-			if share, ok := u.Share(); ok && u.All > int64(total[i]/10) {
-				b.report.HeapOnly = append(b.report.HeapOnly, HeapOnly{Variant: r.Variant.Name, Route: route, Share: share})
-			}
-		}
+		ServerCPU: per(used.Server), DatabaseCPU: per(used.Store), ClientCPU: per(used.Own),
+		WAL: float64(used.WAL) / requests, Updates: updates.All, HeapOnly: updates.HeapOnly,
+		SetCookies: float64(visits.SetCookies) / requests,
 	}
-	return nil
-}
-
-// updates drives a load on each server in turn and returns the counts after it, and
-// how many requests there were.
-func (b *bench) updates(ctx context.Context, route string) (counts []rig.Updates, total []int, err error) {
-	counts, total = make([]rig.Updates, len(b.running)), make([]int, len(b.running))
-	for i, r := range b.running {
-		if r.db == nil || !r.Variant.Has(route) {
-			continue
-		}
-		result, _, err := b.load(ctx, r, route, slices.Max(b.conns), min(b.duration/2, time.Second))
-		if err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", r.Variant.Name, err)
-		}
-		total[i] = result.Total
-		if counts[i], err = rig.ReadUpdates(ctx, r.db); err != nil {
-			return nil, nil, err
-		}
-	}
-	return counts, total, nil
+	m.Others, m.Stolen = used.Foreign(b.report.Machine.Cores)
+	return m, err
 }
 
 // steadyRun reads without a pause for longer than a touch interval, so that every

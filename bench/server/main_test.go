@@ -115,7 +115,7 @@ func TestStrangers(t *testing.T) {
 			t.Errorf("%s with a forged cookie: got %d, want 401", path, resp.StatusCode)
 		}
 	}
-	users, err := rig.LoginUsers(s, 20)
+	users, err := rig.LoginUsers(s, "user", 20)
 	if err != nil {
 		t.Fatal(err)
 	}

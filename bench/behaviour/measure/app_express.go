@@ -17,8 +17,8 @@ func expressLibrary(ctx context.Context) (*library, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := installExpress(ctx, dir); err != nil {
-		return nil, err
+	if err := rig.InstallNodeModules(ctx, dir); err != nil {
+		return nil, fmt.Errorf("%w (or leave Express out: -no-express)", err)
 	}
 	l := &library{
 		name:      "express-session + connect-pg-simple",
@@ -81,27 +81,4 @@ func (l *library) run(db *database, o appOptions, dir string) (*app, error) {
 func expressDir(ctx context.Context) (string, error) {
 	module, err := rig.ModuleDir(ctx)
 	return filepath.Join(module, "behaviour", "express"), err
-}
-
-// installExpress runs npm ci unless what is installed is as new as the lock file.
-func installExpress(ctx context.Context, dir string) error {
-	for _, tool := range []string{"node", "npm"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return fmt.Errorf("%s is missing: install Node.js 20 or newer with npm, or leave Express out with -no-express: %w", tool, err)
-		}
-	}
-	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
-	if err != nil {
-		return err
-	}
-	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")) // npm writes it last
-	if err == nil && !done.ModTime().Before(lock.ModTime()) {
-		return nil
-	}
-	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("npm ci: %w\n%s", err, out)
-	}
-	return nil
 }

@@ -11,11 +11,9 @@ import (
 	"github.com/alexedwards/scs/pgxstore"
 	"github.com/alexedwards/scs/v2"
 	"github.com/jackc/pgx/v5/pgxpool"
-)
 
-// As pgxstore's documentation has it.
-const sqlSCS = `CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL);
-	CREATE INDEX IF NOT EXISTS sessions_expiry_idx ON sessions (expiry)`
+	"github.com/pgsession/session/bench/internal/scsapp"
+)
 
 func scsLibrary() *library {
 	l := &library{
@@ -30,7 +28,7 @@ func scsLibrary() *library {
 	l.start = func(ctx context.Context, db *database, o appOptions) (*app, error) {
 		log.SetOutput(io.Discard) // where its default ErrorFunc logs
 		a := &app{lib: l, db: db}
-		if err := db.exec(ctx, sqlSCS); err != nil {
+		if err := db.exec(ctx, scsapp.PgxSchema); err != nil {
 			return nil, err
 		}
 		pool, err := pgxpool.New(ctx, db.url)

@@ -58,7 +58,7 @@ func startServer(ctx context.Context) (*server, error) {
 }
 
 func (s *server) connect(ctx context.Context) (err error) {
-	s.admin, err = pgx.Connect(ctx, s.own.URL())
+	s.admin, err = pgx.Connect(ctx, s.own.ProgramURL())
 	return err
 }
 
@@ -105,7 +105,7 @@ func (s *server) database(ctx context.Context) (*database, error) {
 	if _, err := s.admin.Exec(ctx, "CREATE DATABASE "+name); err != nil {
 		return nil, err
 	}
-	u, err := url.Parse(s.own.URL())
+	u, err := url.Parse(s.own.ProgramURL())
 	if err != nil {
 		return nil, errors.New("the server's URL cannot be parsed") // the error would quote it, password and all
 	}

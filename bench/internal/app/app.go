@@ -34,6 +34,16 @@ func Fact(uid string, i int) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// JSON returns the members of a user's session as a login stores them, without the
+// braces around them.
+func JSON(uid string) []byte {
+	b := fmt.Appendf(nil, `"user_id":%q,"counter":0`, uid)
+	for i := range Facts {
+		b = fmt.Appendf(b, `,%q:%q`, FactName(i), Fact(uid, i))
+	}
+	return b
+}
+
 // Text answers with a plain text body and its Content-Length.
 func Text(w http.ResponseWriter, status int, body string) {
 	h := w.Header()

@@ -8,7 +8,6 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/http"
 	"strconv"
 
@@ -56,12 +55,8 @@ func (s *Server) Handler(ctx context.Context) (http.Handler, func(), error) {
 
 func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	uid := r.FormValue("u")
-	data := fmt.Appendf(nil, `{"user_id":%q,"counter":0`, uid)
-	for i := range app.Facts {
-		data = fmt.Appendf(data, `,%q:%q`, app.FactName(i), app.Fact(uid, i))
-	}
 	sid := rand.Text()
-	if _, err := s.pool.Exec(r.Context(), sqlInsert, sid, string(append(data, '}'))); err != nil {
+	if _, err := s.pool.Exec(r.Context(), sqlInsert, sid, "{"+string(app.JSON(uid))+"}"); err != nil {
 		app.Fail(w, err)
 		return
 	}

@@ -57,7 +57,7 @@ type Bar struct {
 func BarChart(title, subtitle string, bars []Bar) string {
 	const (
 		row, thick = 30, 18
-		left       = 230
+		left       = 250
 		right      = 150 // room for a value beside the longest bar
 	)
 	height := chartHead + row*len(bars) + chartMargin

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -25,6 +26,21 @@ func JoinInts(v []int) string {
 		s = append(s, strconv.Itoa(n))
 	}
 	return strings.Join(s, ",")
+}
+
+// SplitNames reads names separated by commas, each of them one of known, and none
+// twice.
+func SplitNames(s string, known []string) (v []string, err error) {
+	for name := range strings.SplitSeq(s, ",") {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("%q is none of %s", name, strings.Join(known, ", "))
+		}
+		if slices.Contains(v, name) {
+			return nil, fmt.Errorf("%q stands there twice", name)
+		}
+		v = append(v, name)
+	}
+	return v, nil
 }
 
 // SplitInts reads numbers from 1, separated by commas.

@@ -24,6 +24,7 @@ var (
 	PackageRedis = Package{"redis-server", func() bool { return inPath("redis-server") }}
 	PackageNode  = Package{"nodejs", func() bool { return inPath("node") }}
 	PackageNPM   = Package{"npm", func() bool { return inPath("npm") }}
+	PackageWrk   = Package{"wrk", func() bool { return inPath("wrk") }}
 )
 
 func inPath(name string) bool {

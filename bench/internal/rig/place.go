@@ -13,18 +13,18 @@ type Place struct {
 
 // places fills the gaps: the repository's own places, or temporary ones with short,
 // whose figures mean nothing.
-func places(module, out, docs string, short bool) (p Place, err error) {
-	p = Place{Out: out, Docs: docs}
+func places(module string, given Place, short bool) (p Place, err error) {
+	p = given
 	switch {
-	case docs == "none", docs == "" && short:
+	case p.Docs == "none", p.Docs == "" && short:
 		p.Docs = ""
-	case docs == "":
+	case p.Docs == "":
 		p.Docs = filepath.Join(filepath.Dir(module), "docs", "performance.md")
 	}
 	switch {
-	case out == "" && short:
+	case p.Out == "" && short:
 		p.Out, err = os.MkdirTemp("", "bench-results-")
-	case out == "":
+	case p.Out == "":
 		p.Out = filepath.Join(module, "results")
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package rig
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/url"
 	"time"
@@ -34,6 +33,8 @@ var settings = map[string]string{
 type Postgres struct {
 	server   *pgtest.Server
 	admin    *pgx.Conn
+	dir      string // of its data
+	readsWAL bool   // see Updates
 	Settings map[string]string
 	Version  string
 }
@@ -51,11 +52,17 @@ func StartPostgres(ctx context.Context, more map[string]string) (*Postgres, erro
 		return nil, err
 	}
 	p := &Postgres{server: server, Settings: all}
-	if p.admin, err = pgx.Connect(ctx, server.URL()); err == nil {
-		err = p.admin.QueryRow(ctx, "SHOW server_version").Scan(&p.Version)
+	if p.admin, err = pgx.Connect(ctx, server.ProgramURL()); err == nil {
+		err = p.admin.QueryRow(ctx, "SELECT current_setting('server_version'), current_setting('data_directory')").Scan(&p.Version, &p.dir)
 	}
 	if err == nil {
 		_, err = p.admin.Exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+	}
+	if err == nil {
+		err = p.admin.QueryRow(ctx, "SELECT count(*) > 0 FROM pg_available_extensions WHERE name = 'pg_walinspect'").Scan(&p.readsWAL)
+	}
+	if err == nil && p.readsWAL {
+		_, err = p.admin.Exec(ctx, "CREATE EXTENSION IF NOT EXISTS pg_walinspect")
 	}
 	if err != nil {
 		p.Close()
@@ -76,7 +83,7 @@ func (p *Postgres) Close() {
 
 // URL names a database of the server.
 func (p *Postgres) URL(database string) string {
-	u, err := url.Parse(p.server.URL())
+	u, err := url.Parse(p.server.ProgramURL())
 	if err != nil {
 		panic("rig: the server's URL cannot be parsed") // pgtest built it
 	}
@@ -149,31 +156,32 @@ func (u Updates) Share() (share float64, ok bool) {
 	return float64(u.HeapOnly) / float64(max(1, u.All)), u.All > 0
 }
 
-// Sub returns what has been added since.
-func (u Updates) Sub(since Updates) Updates {
-	return Updates{u.All - since.All, u.HeapOnly - since.HeapOnly}
-}
-
-// ReadUpdates reads the counts of a database's tables. Backends report theirs
-// once a second at most, when they are used.
-func ReadUpdates(ctx context.Context, c *pgx.Conn) (u Updates, err error) {
-	err = c.QueryRow(ctx, `SELECT coalesce(sum(n_tup_upd), 0)::bigint, coalesce(sum(n_tup_hot_upd), 0)::bigint
-		FROM pg_stat_user_tables`).Scan(&u.All, &u.HeapOnly)
+// Updates counts the row updates of all databases in the log between two of WAL's
+// results: there each has a record of its own, at once, while the counts of
+// pg_stat_user_tables come seconds later or never. PostgreSQL 15 or newer; of an
+// older one it returns none.
+func (p *Postgres) Updates(ctx context.Context, from, to int64) (u Updates, err error) {
+	if !p.readsWAL || to <= from {
+		return u, nil
+	}
+	// Only what has been flushed can be read, and a commit flushes what stands before it.
+	if _, err := p.admin.Exec(ctx, "SELECT pg_logical_emit_message(true, 'bench', '')"); err != nil {
+		return u, err
+	}
+	err = p.admin.QueryRow(ctx, `SELECT coalesce(sum(count), 0)::bigint, coalesce(sum(count) FILTER (WHERE "resource_manager/record_type" LIKE 'Heap/HOT_UPDATE%'), 0)::bigint
+		FROM pg_get_wal_stats('0/0'::pg_lsn + $1::numeric, '0/0'::pg_lsn + $2::numeric, true)
+		WHERE "resource_manager/record_type" ~ '^Heap/(HOT_)?UPDATE'`, from, to).Scan(&u.All, &u.HeapOnly)
 	return u, err
 }
 
-// CommitTime measures how long the smallest durable write takes, disk included:
-// it bounds what one connection can save.
+// CommitTime measures how long the smallest durable write usually takes, disk
+// included: it bounds what one connection can save.
 func (p *Postgres) CommitTime(ctx context.Context) (time.Duration, error) {
-	const n = 50
 	if _, err := p.admin.Exec(ctx, "CREATE TABLE IF NOT EXISTS commit_time (i int)"); err != nil {
 		return 0, err
 	}
-	start := time.Now()
-	for i := range n {
-		if _, err := p.admin.Exec(ctx, fmt.Sprintf("INSERT INTO commit_time VALUES (%d)", i)); err != nil {
-			return 0, err
-		}
-	}
-	return time.Since(start) / n, nil
+	return medianTime(func() error {
+		_, err := p.admin.Exec(ctx, "INSERT INTO commit_time VALUES (1)")
+		return err
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -67,10 +68,49 @@ func FamilyCPU(pid int) (time.Duration, error) {
 	return total, nil
 }
 
+// MachineTime is what the machine's processors have spent so far, by /proc/stat.
+type MachineTime struct {
+	Busy   time.Duration // in programs, in the kernel and in interrupts
+	Stolen time.Duration // waiting for the hypervisor to let them run
+}
+
+// ReadMachineTime reads it.
+func ReadMachineTime() (MachineTime, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return MachineTime{}, err
+	}
+	return machineTime(string(b))
+}
+
+func machineTime(stat string) (t MachineTime, err error) {
+	line, _, _ := strings.Cut(stat, "\n")
+	f := strings.Fields(line)
+	if len(f) < 9 || f[0] != "cpu" {
+		return t, fmt.Errorf("/proc/stat begins with %.40q", line)
+	}
+	// user nice system idle iowait irq softirq steal
+	for i, text := range f[1:9] {
+		v, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return t, fmt.Errorf("/proc/stat: %w", err)
+		}
+		switch i {
+		case 3, 4:
+		case 7:
+			t.Stolen += time.Duration(v) * tick
+		default:
+			t.Busy += time.Duration(v) * tick
+		}
+	}
+	return t, nil
+}
+
 // Machine says what the figures were measured on.
 type Machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
+	Guest  bool   `json:"guest"` // a virtual machine
 	Memory string `json:"memory"`
 	Kernel string `json:"kernel"`
 	Load   string `json:"loadBefore"` // the load averages when the run began
@@ -87,6 +127,8 @@ func ThisMachine() Machine {
 			m.Cores++
 		case "model name":
 			m.CPU = strings.TrimSpace(v)
+		case "flags":
+			m.Guest = slices.Contains(strings.Fields(v), "hypervisor")
 		}
 	}
 	mem, _ := os.ReadFile("/proc/meminfo")

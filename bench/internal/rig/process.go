@@ -9,6 +9,7 @@ import (
 	"net"
 	"os/exec"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -54,6 +55,26 @@ func start(cmd *exec.Cmd) (*process, error) {
 		close(p.ended)
 	}()
 	return p, nil
+}
+
+// startOnPort starts a program on a port that is free, another one if somebody takes
+// it meanwhile, and waits until it answers at that address.
+func startOnPort(ctx context.Context, command func(port int) *exec.Cmd, answers func(addr string) error) (p *process, addr string, err error) {
+	for range portAttempts {
+		port := freePort()
+		addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+		if p, err = start(command(port)); err != nil {
+			return nil, "", err
+		}
+		if err = p.wait(ctx, func() error { return answers(addr) }); err == nil {
+			return p, addr, nil
+		}
+		p.stop()
+		if !strings.Contains(strings.ToLower(p.said.String()), "address already in use") {
+			break
+		}
+	}
+	return nil, "", err
 }
 
 // wait waits until ready says that the program answers.

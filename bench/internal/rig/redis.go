@@ -13,8 +13,7 @@ import (
 	"time"
 )
 
-// Redis is a Redis of the benchmark's own, with its default settings: snapshots
-// now and then, so that a crash loses up to minutes of writes.
+// Redis is a Redis of the benchmark's own.
 type Redis struct {
 	proc    *process
 	dir     string
@@ -22,12 +21,15 @@ type Redis struct {
 	Version string
 }
 
-// StartRedis installs Redis if it is missing and starts one with temporary data.
-func StartRedis(ctx context.Context) (*Redis, error) {
+// StartRedis installs Redis if it is missing and starts one with temporary data below
+// a directory (empty: the usual one). With an appendfsync, "always" or "everysec", it
+// keeps an append-only file; without, it has its default settings: snapshots now and
+// then, so that a crash loses up to minutes of writes.
+func StartRedis(ctx context.Context, below, appendfsync string) (*Redis, error) {
 	if err := Install(ctx, PackageRedis); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "bench-redis-")
+	dir, err := os.MkdirTemp(below, "bench-redis-")
 	if err != nil {
 		return nil, err
 	}
@@ -39,24 +41,22 @@ func StartRedis(ctx context.Context) (*Redis, error) {
 			}
 		}
 	}
-	for range portAttempts {
-		port := freePort()
-		r.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-		cmd := exec.Command("redis-server", "--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir)
-		if r.proc, err = start(cmd); err != nil {
-			break
+	r.proc, r.Addr, err = startOnPort(ctx, func(port int) *exec.Cmd {
+		args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--dir", dir}
+		if appendfsync != "" {
+			args = append(args, "--appendonly", "yes", "--appendfsync", appendfsync)
 		}
-		if err = r.proc.wait(ctx, r.ping); err == nil {
-			return r, nil
-		}
-		r.proc.stop()
+		return exec.Command("redis-server", args...)
+	}, pong)
+	if err != nil {
+		os.RemoveAll(dir)
+		return nil, fmt.Errorf("redis-server: %w", err)
 	}
-	os.RemoveAll(dir)
-	return nil, fmt.Errorf("redis-server: %w", err)
+	return r, nil
 }
 
-func (r *Redis) ping() error {
-	c, err := net.DialTimeout("tcp", r.Addr, time.Second)
+func pong(addr string) error {
+	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
 		return err
 	}

@@ -37,8 +37,10 @@ type Reporter interface {
 
 // Output is what a report looks like to people.
 type Output struct {
-	Name     string            // of the program: its figures go to NAME.json
-	Markdown string            // file that holds Text; default NAME.md
+	Name     string // of the program: its figures go to NAME.json
+	Command  string // that writes it; default ./NAME
+	Markdown string // file that holds title and text; default NAME.md
+	Title    string
 	Text     string            // printed as well
 	Charts   map[string]string // SVGs by the names of their files, without .svg; an empty one is none
 	Parts    map[string]string // of the documentation, by the names of their places
@@ -50,18 +52,19 @@ func Save(where Place, r Reporter) error {
 	if err := writeJSON(filepath.Join(where.Out, out.Name+".json"), r); err != nil {
 		return err
 	}
-	files := map[string]string{cmp.Or(out.Markdown, out.Name+".md"): out.Text}
+	text := fmt.Sprintf("# %s\n\nWritten by `go run %s` in `bench`.\n\n%s", out.Title, cmp.Or(out.Command, "./"+out.Name), out.Text)
+	files := map[string]string{cmp.Or(out.Markdown, out.Name+".md"): text}
 	for name, svg := range out.Charts {
 		if svg != "" {
 			files[name+".svg"] = svg
 		}
 	}
-	for name, text := range files {
-		if err := writeFile(filepath.Join(where.Out, name), text); err != nil {
+	for name, content := range files {
+		if err := writeFile(filepath.Join(where.Out, name), content); err != nil {
 			return err
 		}
 	}
-	Print(out.Text)
+	Print(text)
 	Log("written to %s", where.Out)
 	if where.Docs == "" {
 		return nil

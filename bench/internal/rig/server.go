@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -24,43 +23,46 @@ type Server struct {
 
 // Launch is where and how servers are started.
 type Launch struct {
-	Module    string // the benchmark's directory
-	Binaries  string // as Build returned
-	Pool      int    // connections of each server to its database
-	RedisAddr string
-	Secret    string // of every session
+	Module   string // the benchmark's directory
+	Binaries string // as Build returned
+	Pool     int    // connections of each server to its store
+	Secret   string // of every session
 }
 
-// Start starts a server on one core and waits until it answers. database is a URL,
-// empty where the variant needs none.
-func (l *Launch) Start(ctx context.Context, v *Variant, database string) (*Server, error) {
-	for attempt := 1; ; attempt++ {
-		port := freePort()
-		var cmd *exec.Cmd
-		if v.Program == ExpressServer {
-			cmd = exec.Command("node", "server.js")
-			cmd.Dir = l.expressDir()
-		} else {
-			cmd = exec.Command(filepath.Join(l.Binaries, v.Program))
-		}
-		cmd.Env = append(os.Environ(),
-			"PORT="+strconv.Itoa(port), "DATABASE_URL="+database, "PGPOOL_MAX="+strconv.Itoa(l.Pool),
-			"REDIS_ADDR="+l.RedisAddr, "SESSION_SECRET="+l.Secret,
-			"GOMAXPROCS=1", "NODE_ENV=production")
-		cmd.Env = append(cmd.Env, v.Env...)
-		s := &Server{Variant: v, Addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
-		var err error
-		if s.proc, err = start(cmd); err != nil {
-			return nil, fmt.Errorf("%s: %w", v.Name, err)
-		}
-		if err = s.proc.wait(ctx, s.answers); err == nil {
-			return s, nil
-		}
-		s.proc.stop()
-		if attempt == portAttempts || !strings.Contains(s.proc.said.String(), "address already in use") {
-			return nil, fmt.Errorf("%s: %w", v.Name, err)
-		}
+// Start starts a server on one core and waits until it answers. store is where the
+// variant's store is: the URL of a database, the address of a Redis, or empty.
+func (l *Launch) Start(ctx context.Context, v *Variant, store string) (*Server, error) {
+	s := &Server{Variant: v}
+	var err error
+	s.proc, s.Addr, err = startOnPort(ctx, func(port int) *exec.Cmd { return l.command(v, store, port) }, func(addr string) error {
+		s.Addr = addr
+		return s.answers()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", v.Name, err)
 	}
+	return s, nil
+}
+
+func (l *Launch) command(v *Variant, store string, port int) *exec.Cmd {
+	var cmd *exec.Cmd
+	if v.Program == ExpressServer {
+		cmd = exec.Command("node", "server.js")
+		cmd.Dir = l.expressDir()
+	} else {
+		cmd = exec.Command(filepath.Join(l.Binaries, v.Program))
+	}
+	cmd.Env = append(os.Environ(),
+		"PORT="+strconv.Itoa(port), "PGPOOL_MAX="+strconv.Itoa(l.Pool), "SESSION_SECRET="+l.Secret,
+		"GOMAXPROCS=1", "NODE_ENV=production")
+	switch v.Store {
+	case InPostgres:
+		cmd.Env = append(cmd.Env, "DATABASE_URL="+store)
+	case InRedis:
+		cmd.Env = append(cmd.Env, "REDIS_ADDR="+store)
+	}
+	cmd.Env = append(cmd.Env, v.Env...)
+	return cmd
 }
 
 func (s *Server) answers() error {
@@ -88,16 +90,26 @@ func (l *Launch) expressDir() string { return filepath.Join(l.Module, "peers", "
 // InstallExpress installs Node and the pinned packages of the Express server where
 // they are missing.
 func (l *Launch) InstallExpress(ctx context.Context) error {
+	return InstallNodeModules(ctx, l.expressDir())
+}
+
+// InstallNodeModules installs Node and the packages that a directory has pinned, where
+// they are missing or older than the lock file.
+func InstallNodeModules(ctx context.Context, dir string) error {
 	if err := Install(ctx, PackageNode, PackageNPM); err != nil {
 		return err
 	}
-	// npm writes this file last.
-	if _, err := os.Stat(filepath.Join(l.expressDir(), "node_modules", ".package-lock.json")); err == nil {
+	lock, err := os.Stat(filepath.Join(dir, "package-lock.json"))
+	if err != nil {
+		return err
+	}
+	done, err := os.Stat(filepath.Join(dir, "node_modules", ".package-lock.json")) // npm writes it last
+	if err == nil && !done.ModTime().Before(lock.ModTime()) {
 		return nil
 	}
-	Log("npm ci in peers/express")
-	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund")
-	cmd.Dir = l.expressDir()
+	Log("npm ci in %s", dir)
+	cmd := exec.CommandContext(ctx, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("npm ci: %w\n%s", err, out)
 	}

@@ -16,8 +16,8 @@ type Users struct {
 	Counters []int    // as /write has left them
 }
 
-// LoginUsers logs n users in, several at once.
-func LoginUsers(s *Server, n int) (*Users, error) {
+// LoginUsers logs n users in, several at once; all their names begin with prefix.
+func LoginUsers(s *Server, prefix string, n int) (*Users, error) {
 	const atOnce = 16
 	u := &Users{IDs: make([]string, n), Cookies: make([]string, n), Counters: make([]int, n)}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, DisableCompression: true}}
@@ -27,7 +27,7 @@ func LoginUsers(s *Server, n int) (*Users, error) {
 	for w := range atOnce {
 		wg.Go(func() {
 			for i := w; i < n && errs[w] == nil; i += atOnce {
-				u.IDs[i] = fmt.Sprintf("user-%06d", i)
+				u.IDs[i] = fmt.Sprintf("%s-%06d", prefix, i)
 				u.Cookies[i], errs[w] = s.Login(client, u.IDs[i])
 			}
 		})

@@ -10,6 +10,10 @@ import (
 	"github.com/pgsession/session/bench/internal/app"
 )
 
+// PgxSchema makes the table of scs's pgxstore, as its documentation has it.
+const PgxSchema = `CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL);
+	CREATE INDEX IF NOT EXISTS sessions_expiry_idx ON sessions (expiry)`
+
 // Handler returns the routes on m's sessions.
 func Handler(m *scs.SessionManager) http.Handler {
 	return m.LoadAndSave(app.Routes{

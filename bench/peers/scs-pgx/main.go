@@ -17,10 +17,6 @@ import (
 	"github.com/pgsession/session/bench/internal/scsapp"
 )
 
-// As pgxstore's documentation has it.
-const sqlSchema = `CREATE TABLE IF NOT EXISTS sessions (token TEXT PRIMARY KEY, data BYTEA NOT NULL, expiry TIMESTAMPTZ NOT NULL);
-	CREATE INDEX IF NOT EXISTS sessions_expiry_idx ON sessions (expiry)`
-
 func main() { app.Main(handler) }
 
 func handler(ctx context.Context) (http.Handler, func(), error) {
@@ -34,7 +30,7 @@ func handler(ctx context.Context) (http.Handler, func(), error) {
 		m.IdleTimeout, err = time.ParseDuration(v)
 	}
 	if err == nil {
-		_, err = pool.Exec(ctx, sqlSchema)
+		_, err = pool.Exec(ctx, scsapp.PgxSchema)
 	}
 	if err != nil {
 		pool.Close()

@@ -1,0 +1,7 @@
+package rig
+
+var (
+	FileSystemIn  = fileSystem
+	MachineTimeIn = machineTime
+	WrkResultIn   = wrkResult
+)
