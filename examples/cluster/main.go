@@ -96,7 +96,7 @@ func run(ctx context.Context, work func(ctx context.Context, url string, c *clus
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
-	c := newCluster(db.URL())
+	c := newCluster(db.ProgramURL())
 	defer c.close()
 	if err := c.start(ctx); err != nil {
 		return err

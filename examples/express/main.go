@@ -100,7 +100,7 @@ func run(ctx context.Context, moved string) (err error) {
 	}
 	defer func() { err = errors.Join(err, shop.stop()) }()
 
-	express, err := node.start(ctx, db.server.URL(), cfg.IdleTimeout, routes)
+	express, err := node.start(ctx, db.server.ProgramURL(), cfg.IdleTimeout, routes)
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func openDatabase(ctx context.Context) (*database, error) {
 	if err != nil {
 		return nil, err
 	}
-	pool, err := pgxpool.New(ctx, server.URL())
+	pool, err := pgxpool.New(ctx, server.ProgramURL())
 	if err != nil {
 		return nil, errors.Join(err, server.Close())
 	}

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/pgsession/session/internal/exampletest"
 	"github.com/pgsession/session/internal/pgtest"
@@ -35,25 +34,12 @@ func TestALogoutElsewhereEndsTheStream(t *testing.T) {
 		{"login again", func(ada browser) { ada.login(p, "ada") }}, // a renewal: the stream's session ID is dead
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			took, slow := time.Hour, time.Duration(0)
-			for try := 0; try < 3 && took > time.Second+slow; try++ { // another program may have the machine
-				ada := newBrowser(t)
-				ada.login(p, "ada")
-				one, two := ada.stream(p, 0), ada.stream(p, 0)
-				tt.end(ada)
-				begin := time.Now()
-				one.wantBye(t)
-				two.wantBye(t)
-				took = time.Since(begin)
-				// A stream looks for its session as a request does: where one
-				// takes long, the machine is slow, and not the stream.
-				begin = time.Now()
-				ada.Get(p.URL + "/me")
-				slow = 10 * time.Since(begin)
-			}
-			if took > time.Second+slow {
-				t.Errorf("the streams ended %v after the session, want a second at most, and %v on this machine", took, slow)
-			}
+			ada := newBrowser(t)
+			ada.login(p, "ada")
+			one, two := ada.stream(p, 0), ada.stream(p, 0)
+			tt.end(ada)
+			one.wantBye(t) // by its own look, four times a second: nothing else happens
+			two.wantBye(t)
 		})
 	}
 	p.WantNotInLog("level=ERROR")
@@ -171,11 +157,8 @@ func TestShutdownEndsTheStreams(t *testing.T) {
 	ada := newBrowser(t)
 	ada.login(p, "ada")
 	s := ada.stream(p, 0)
-	begin := time.Now()
 	p.Interrupt(syscall.SIGTERM)
-	if took := time.Since(begin); took > 9*time.Second {
-		t.Errorf("the program took %v to end, as long as it waits for requests", took)
-	}
+	p.WantNotInLog("cut off") // it has not waited in vain for its streams
 	if _, err := s.next(); err != io.EOF {
 		t.Errorf("got %v, want a complete response", err)
 	}

@@ -27,7 +27,7 @@ func fromEnv(ctx context.Context) (*Server, error) {
 		return nil, nil
 	}
 	if !strings.HasPrefix(dsn, "postgres://") && !strings.HasPrefix(dsn, "postgresql://") {
-		return nil, fmt.Errorf("pgtest: %s must look like postgres://user:password@host:5432/database", name)
+		return nil, fmt.Errorf("pgtest: %s must look like postgres://user:password@host:5432/database?connect_timeout=2", name)
 	}
 	if err := ping(ctx, dsn); err != nil {
 		return nil, fmt.Errorf("pgtest: %s: %w", name, err)
@@ -74,7 +74,7 @@ func ping(ctx context.Context, dsn string) error {
 	if err != nil {
 		// The parser's error quotes the string; what it hides of a password is a
 		// guess when the string is malformed.
-		return errors.New("not a valid connection string: it must look like postgres://user:password@host:5432/database (%-encode special characters of the password)")
+		return errors.New("not a valid connection string: it must look like postgres://user:password@host:5432/database?connect_timeout=2 (%-encode special characters of the password)")
 	}
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()

@@ -129,12 +129,26 @@ func install(goos string) string {
 	}
 	return strings.Join(append(lines,
 		"or start Docker,",
-		"or name a server of yours: DATABASE_URL=postgres://user:password@host:5432/database"), "\n")
+		"or name a server of yours: DATABASE_URL=postgres://user:password@host:5432/database?connect_timeout=2"), "\n")
 }
 
 // URL is a connection string that begins with postgres:// and names a database.
 // It contains the password, and stays the same for the life of the server.
 func (s *Server) URL() string { return s.url }
+
+// ProgramURL is URL for a program: a server that does not answer is given up after
+// two seconds, unless the URL says something else. pgx would wait for two minutes,
+// and outlive many an outage in that.
+func (s *Server) ProgramURL() string {
+	if strings.Contains(s.url, "connect_timeout=") {
+		return s.url
+	}
+	join := "?"
+	if strings.Contains(s.url, "?") {
+		join = "&"
+	}
+	return s.url + join + "connect_timeout=2"
+}
 
 // Source says in one line where the server comes from. It has no password in it.
 func (s *Server) Source() string { return s.source }

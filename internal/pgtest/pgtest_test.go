@@ -172,12 +172,12 @@ func TestAFailedConnectionNamesEverythingButThePassword(t *testing.T) {
 		{
 			"not a URL",
 			map[string]string{"DATABASE_URL": "hush-hush@somewhere"},
-			[]string{"DATABASE_URL", "postgres://user:password@host:5432/database"},
+			[]string{"DATABASE_URL", "postgres://user:password@host:5432/database?connect_timeout=2"},
 		},
 		{
 			"a malformed URL",
 			map[string]string{"DATABASE_URL": "postgres://ada:hush-hush%@/shop?port=x"},
-			[]string{"DATABASE_URL", "postgres://user:password@host:5432/database"},
+			[]string{"DATABASE_URL", "postgres://user:password@host:5432/database?connect_timeout=2"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

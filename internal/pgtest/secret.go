@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 )
 
-// EnsureSecret gives SESSION_SECRET, where it is not set, a value that app keeps
+// EnsureSecret gives SESSION_SECRET, where neither it nor SESSION_SECRET_FILE is set, a value that app keeps
 // on this machine, so that an example's logins survive a restart. A real program
 // gets it from its environment.
 func EnsureSecret(app string) error {
-	if os.Getenv("SESSION_SECRET") != "" {
+	if os.Getenv("SESSION_SECRET") != "" || os.Getenv("SESSION_SECRET_FILE") != "" {
 		return nil
 	}
 	dir, err := CacheDir(app)

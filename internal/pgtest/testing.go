@@ -62,6 +62,10 @@ func URL(t testing.TB) string {
 		t.Fatal("the server's URL cannot be parsed") // the error would quote it, password and all
 	}
 	u.Path = "/" + name
+	if q := u.Query(); !q.Has("connect_timeout") { // as every program should, or it is told at start
+		q.Set("connect_timeout", "5")
+		u.RawQuery = q.Encode()
+	}
 	return u.String()
 }
 

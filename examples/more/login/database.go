@@ -28,7 +28,7 @@ func findDatabase(ctx context.Context) (dsn string, closeDatabase func(), err er
 	if psql := server.Psql(); psql != "" {
 		slog.Info("to look at the users, run: " + psql + " -c 'TABLE login_example.users'")
 	}
-	return server.URL(), func() {
+	return server.ProgramURL(), func() {
 		if err := server.Close(); err != nil {
 			slog.Error("the database could not be closed", "error", err)
 		}

@@ -59,7 +59,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	pool, err := pgxpool.New(ctx, db.URL())
+	pool, err := pgxpool.New(ctx, db.ProgramURL())
 	if err != nil {
 		return err
 	}
