@@ -30,7 +30,7 @@ const (
 // more. The packages of examples/ share one line.
 var mayImport = map[string][]string{
 	".": {
-		"internal/backoff", "internal/batch", "internal/cookie", "internal/gate", "internal/jsonobj", "internal/mark", "internal/pgrun",
+		"internal/backoff", "internal/batch", "internal/cookie", "internal/gate", "internal/jsonobj", "internal/mark", "internal/outage", "internal/pgrun",
 		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/tablestats", "internal/turn", pgx, securecookie,
 	},
 	"sessionadmin": {".", "internal/tablestats", pgx},
@@ -45,15 +45,17 @@ var mayImport = map[string][]string{
 	"internal/backoff":    {},
 	"internal/gate":       {},
 	"internal/batch":      {},
-	"internal/tablestats": {"internal/mark", pgx},
+	"internal/outage":     {},
+	"internal/tablestats": {"internal/mark", "internal/pgrun", pgx},
 	"internal/mark":       {},
 	"internal/reentry":    {},
-	"internal/pgrun":      {"internal/backoff", pgx},
+	"internal/pgrun":      {"internal/backoff", "internal/outage", pgx},
 	"internal/pgtable":    {"internal/backoff", "internal/pgrun", "internal/row", pgx},
 
 	// For tests and for this module's own upkeep.
 	"internal/pgtest":      {pgx},
 	"internal/exampletest": {"internal/pgtest", pgx},
+	"internal/hostile":     {"internal/pgtest", pgx},
 	"internal/checks":      {},
 	"internal/explore":     {},
 }

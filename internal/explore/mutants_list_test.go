@@ -3,11 +3,12 @@ package explore_test
 // mutant is a small fault put into the code: what the explorer, or else a test of
 // the root package, must find.
 type mutant struct {
-	file     string // of the root package
+	file     string // its path in the module
 	old, new string
 	off      string // what no longer works
 	rule     string // whose mechanism that is, for those that always run
 	postgres bool   // only a run on PostgreSQL can tell
+	test     string // the test of its package, on PostgreSQL, that must tell instead of the explorer
 }
 
 // mutants are one in about each decision of the code that rules depend on.
@@ -70,5 +71,15 @@ var mutants = []mutant{
 	{file: "store_memory.go", old: "if !bytes.Equal(r.data, c.Old) {", new: "if false {", off: "an Update compares"},
 	{file: "store_memory.go", old: "r.extend(now.Add(ttl), false)", new: "r.extend(now.Add(ttl), true)", off: "a touch never shortens"},
 	{file: "store_mark.go", old: "return Record{TTL: rec.TTL}, ErrRenewed", new: "return Record{TTL: 0 * rec.TTL}, ErrNotFound", off: "PostgreSQL's mark is told from nothing", postgres: true},
-	{file: "store_mark.go", old: "\t\t\tid = next\n\t\t\tcontinue\n", new: "\t\t\t_ = next\n\t\t\treturn nil\n", off: "PostgreSQL's Delete follows marks", postgres: true},
+	{file: "store_mark.go", old: "\t\tid = next\n", new: "\t\t_ = next\n\t\treturn nil\n", off: "PostgreSQL's Delete follows marks", postgres: true},
+	{file: "store_postgres.go", old: "\tcase s.doubts.has(id):\n", new: "\tcase false:\n", off: "a load in doubt is confirmed", test: "TestDoubtWaitsForTheStandby"},
+	{file: "store_sql.go", old: "THEN pg_catalog.pg_logical_emit_message(true, 'session', '')::pg_catalog.text END", new: "THEN '' END", off: "what confirms waits for the standby", test: "TestDoubtWaitsForTheStandby"},
+	{file: "store_mark.go", old: "case f.what == fateNone && !doubtful:", new: "case false:", off: "a Delete that found nothing is confirmed", test: "TestNothingFoundIsConfirmed"},
+	{file: "store_find.go", old: "if n == 0 && err == nil {", new: "if false {", off: "a Revoke that found nothing is confirmed", test: "TestNothingFoundIsConfirmed"},
+	{file: "store_sql.go", old: "'0'::pg_catalog.xid THEN 5 ELSE 3 END", new: "'0'::pg_catalog.xid THEN 5 ELSE 0 END", off: "a locked row is told from an absent one", test: "TestALockedRowTakesNoConnection"},
+	{file: "store_write.go", old: "case f.what != fateLocked:", new: "case f.what != fateLocked || true:", off: "a locked row is asked for again", test: "TestALockedRowTakesNoConnection"},
+	{file: "store_write.go", old: "kept++; kept >= keptTries && f.what == fateKept {", new: "kept++; kept >= keptTries && f.what == fateKept && false {", off: "a write that is swallowed is an error", test: "TestSwallowedWrites"},
+	{file: "internal/pgrun/run.go", old: "newPlaces(max(1, conns/4))", new: "newPlaces(conns)", off: "writes have a quarter of the pool", test: "TestWritesTakeAQuarterOfThePool"},
+	{file: "internal/pgrun/late.go", old: "\t\tclose(p.full)\n", new: "", off: "writes fail at once where late ones have all places", test: "TestLateWritesAreLeftAlone"},
+	{file: "internal/pgrun/durable.go", old: "(confirm || time.Since(begin) >= suspicion)", new: "(confirm || time.Since(begin) < 0)", off: "a write that may have been cut is confirmed", test: "TestWritesWaitForStandbys"},
 }

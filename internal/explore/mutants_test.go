@@ -25,7 +25,7 @@ const root = "../.."
 
 // TestMutants lets the explorer, and where that finds nothing the tests of the
 // root package that need no PostgreSQL, run on code with one fault in it, which
-// they must find. What no one finds is either a fault that does not matter, or a
+// they must find; where the mutant names a test, that one. What no one finds is either a fault that does not matter, or a
 // test that is missing. Every mutant is held to the code as it is in any case.
 func TestMutants(t *testing.T) {
 	var table []string
@@ -43,12 +43,14 @@ func TestMutants(t *testing.T) {
 		}
 		began := time.Now()
 		by := m.killed(t, string(text))
-		row := fmt.Sprintf("%-15s %-60s %-40s %4.0f s", m.file, m.off, by, time.Since(began).Seconds())
+		row := fmt.Sprintf("%-25s %-60s %-40s %4.0f s", m.file, m.off, by, time.Since(began).Seconds())
 		table = append(table, row)
 		t.Log(row)
 		switch {
 		case by == "":
 			t.Errorf("not found: %s", m.off)
+		case m.test != "" && by != m.test:
+			t.Errorf("%s: found by %s, want %s", m.off, by, m.test)
 		case m.rule != "" && !strings.Contains(by, m.rule):
 			t.Errorf("%s: found by %s, want %s", m.off, by, m.rule)
 		}
@@ -74,6 +76,13 @@ func (m *mutant) wanted() bool {
 func (m *mutant) killed(t *testing.T, text string) string {
 	dir := t.TempDir()
 	overlay := m.overlay(t, dir, text)
+	if m.test != "" {
+		out, failed := run(t, dir, overlay, "./"+filepath.Dir(m.file), "-test.timeout", "5m", "-test.run", "^"+m.test+"$")
+		if !failed {
+			return ""
+		}
+		return found(out)
+	}
 	out, failed := run(t, dir, overlay, "./internal/explore", m.explore()...)
 	if failed {
 		return found(out)
@@ -119,7 +128,7 @@ func (m *mutant) overlay(t *testing.T, dir, text string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	changed, list := filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
+	changed, list := filepath.Join(dir, filepath.Base(m.file)), filepath.Join(dir, "overlay.json")
 	replace, err := json.Marshal(map[string]map[string]string{"Replace": {original: changed}})
 	if err != nil {
 		t.Fatal(err)
