@@ -240,3 +240,47 @@ func TestDocsNamedTests(t *testing.T) {
 		}
 	}
 }
+
+var (
+	docURL      = regexp.MustCompile("postgres(?:ql)?://[^\\s`'\"<>)]+")
+	plainOwnURL = regexp.MustCompile(`\b(?:server|db|own)\.URL\(\)`)
+)
+
+// Whatever people copy gives a server up after two seconds: every URL of a database
+// in a document, in an example of the reference, in a shell script or a setting, and
+// those that the example programs and the benchmark connect to.
+func TestDatabaseURLsHaveAConnectTimeout(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if d.Name() == "node_modules" || d.Name() == ".git" {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		path = filepath.ToSlash(path)
+		name, ext := d.Name(), filepath.Ext(path)
+		program := ext == ".go" && !strings.HasSuffix(name, "_test.go") && (strings.HasPrefix(path, "examples/") || strings.HasPrefix(path, "bench/"))
+		reference := name == "doc.go" || strings.HasPrefix(name, "example") && strings.HasSuffix(name, "_test.go")
+		copied := slices.Contains([]string{".md", ".sh", ".yml", ".yaml", ".env", ".toml", ".service"}, ext) || name == "Dockerfile" || strings.HasPrefix(path, ".ci/")
+		if !program && !reference && !copied {
+			return nil
+		}
+		text := docRead(t, path)
+		for _, url := range docURL.FindAllString(text, -1) {
+			if seen++; !strings.Contains(url, "connect_timeout=2") {
+				t.Errorf("%s: %s: got no connect_timeout=2", path, url)
+			}
+		}
+		if program && plainOwnURL.MatchString(text) {
+			t.Errorf("%s connects to Server.URL, want ProgramURL", path)
+		}
+		return nil
+	})
+	if err != nil || seen < 4 {
+		t.Errorf("got %d URLs, %v, want at least 4", seen, err)
+	}
+}

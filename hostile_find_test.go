@@ -1,0 +1,78 @@
+package session_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/hostile"
+)
+
+// What finds, ends, limits, prunes and seals anew looks up no name in the search
+// path: a pool on which a twin is called fails the test.
+func TestFindingAndPruningCallNoTwin(t *testing.T) {
+	db := hostile.New(t)
+	clean := openPool(t, db.Clean())
+	for i, path := range hostile.Paths {
+		for _, column := range []string{"json", "jsonb"} {
+			for _, encrypt := range []bool{false, true} {
+				name := fmt.Sprintf("%s%d%t", column, i, encrypt)
+				t.Run(path+" "+name, func(t *testing.T) {
+					opts := session.PostgresOptions{Schema: "kept_" + name, IndexKeys: []string{"userId"}}
+					newStore(t, clean, session.PostgresOptions{Schema: opts.Schema})
+					execSQL(t, clean, fmt.Sprintf("ALTER TABLE kept_%s.session ALTER sess TYPE %s", name, column))
+					pool := db.Pool(t, path, func(cfg *pgxpool.Config) { cfg.MaxConns = 2 })
+					m := patientManager(t, newStore(t, pool, opts), func(cfg *session.Config) {
+						cfg.Secret, cfg.Encrypt, cfg.UserKey, cfg.MaxPerUser = testSecretOld, encrypt, "userId", 2
+					})
+					useEverything(t, m)
+					if err := m.SetSecrets(testSecret, testSecretOld); err != nil {
+						t.Fatal(err)
+					}
+					if n, err := m.Reseal(t.Context(), session.ResealOptions{}); err != nil || encrypt && n.Resealed == 0 {
+						t.Errorf("Reseal: got %+v, %v, want some", n, err)
+					}
+					execSQL(t, clean, fmt.Sprintf(`CREATE FUNCTION kept_%s.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+						CREATE TRIGGER keep BEFORE DELETE ON kept_%[1]s.session FOR EACH ROW WHEN (OLD.expire OPERATOR(pg_catalog.>) pg_catalog.now()) EXECUTE FUNCTION kept_%[1]s.keep()`, name))
+					if _, err := m.Revoke(t.Context(), session.Everyone()); err == nil {
+						t.Error("Revoke of what is kept: got no error, want one")
+					}
+					execSQL(t, clean, fmt.Sprintf("UPDATE kept_%s.session SET expire = pg_catalog.now() - interval '1 day'", name))
+					execSQL(t, clean, fmt.Sprintf("INSERT INTO kept_%s.session SELECT n::text, '{}', '2001-01-01' FROM generate_series(1, 130) n", name))
+					if n, err := m.Prune(t.Context()); n < 130 || err != nil {
+						t.Errorf("Prune: got %d, %v, want 130 and more", n, err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// useEverything logs in, over the limit, and lists and ends sessions in every way.
+func useEverything(t *testing.T, m *session.Manager) {
+	t.Helper()
+	var handle string
+	for range 4 {
+		_, handle = loginAs(t, m, 1, "a")
+	}
+	cookie, _ := loginAs(t, m, 2, "b")
+	for _, f := range []session.Filter{userIDKey.Is(1), session.Everyone(), userIDKey.Is(1).Handle(handle), session.Everyone().Handle(handle)} {
+		if got := handlesOf(t, m, f); len(got) == 0 {
+			t.Error("Sessions: got none, want some")
+		}
+	}
+	useSession(m, cookie, func(s *session.Session) {
+		if got := handlesOf(t, m, session.Everyone().Except(s)); len(got) != 2 {
+			t.Errorf("all but one: got %d, want 2", len(got))
+		}
+		if n, err := m.Revoke(t.Context(), userIDKey.Is(2).Except(s)); n != 0 || err != nil {
+			t.Errorf("Revoke of all but one: got %d, %v, want 0", n, err)
+		}
+		s.Renew()
+	})
+	if n, err := m.Revoke(t.Context(), userIDKey.Is(1).Handle(handle)); n != 1 || err != nil {
+		t.Errorf("Revoke by handle: got %d, %v, want 1", n, err)
+	}
+}
