@@ -359,7 +359,9 @@ var faultsThatSpeak = []struct {
 			rig.t.Fatal(err)
 		}
 		defer refused.Close()
-		_, err = session.NewPostgresStore(rig.t.Context(), refused, session.PostgresOptions{Logger: slog.New(rig.o)})
+		ctx, cancel := context.WithTimeout(rig.t.Context(), time.Second) // it waits for a database that refuses
+		defer cancel()
+		_, err = session.NewPostgresStore(ctx, refused, session.PostgresOptions{Logger: slog.New(rig.o)})
 		rig.o.show(err)
 	}, "SESSION_TIMEOUT"},
 	{"a closed pool", -1, -1, func(rig *discreetProgram, cookie string) {
