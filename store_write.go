@@ -120,9 +120,10 @@ func scanFate(row pgx.Row) (n int, f fate, err error) {
 // that has failed for what may be another's fault.
 func together[Q any](ctx context.Context, s *PostgresStore, g *batch.Group[Q, fate], q Q, one func(context.Context) (fate, error)) (fate, error) {
 	f, err := g.Do(ctx, q)
+	if errors.Is(err, errAlone) {
+		f, err = s.shared.alone.Do(ctx, one)
+	}
 	switch {
-	case errors.Is(err, errAlone):
-		return s.shared.alone.Do(ctx, one)
 	case errors.Is(err, batch.ErrNotBegun):
 		return f, explainTimeout(ctx, err)
 	case err != nil && ctx.Err() != nil && errors.Is(err, context.Cause(ctx)):
