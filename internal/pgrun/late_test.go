@@ -224,20 +224,32 @@ func TestAWriteWaitsForAPlace(t *testing.T) {
 func TestAWriteThatHadNoTimeIsNotLate(t *testing.T) {
 	r := newRig(t, 4)
 	unlock := r.lock()
-	began := make(chan struct{})
-	over := make(chan error, 1)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
 	r.pids() // there are connections
-	go func() {
-		_, err := pgrun.Run(ctx, r.runner, pgrun.Once, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
-			close(began)
-			_, err := c.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(1)")
-			return struct{}{}, err
-		})
-		over <- err
-	}()
-	<-began
+	// hasNoTime begins a write that has a moment, and says what becomes of it. On a
+	// busy machine that may be too little even to begin.
+	hasNoTime := func() <-chan error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		began, over := make(chan struct{}), make(chan error, 1)
+		go func() {
+			defer cancel()
+			_, err := pgrun.Run(ctx, r.runner, pgrun.Once, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
+				close(began)
+				_, err := c.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(1)")
+				return struct{}{}, err
+			})
+			over <- err
+		}()
+		select {
+		case <-began:
+			return over
+		case <-over:
+			return nil
+		}
+	}
+	over := hasNoTime()
+	for over == nil {
+		over = hasNoTime()
+	}
 	waits := make(chan error, 1)
 	go func() {
 		_, err := r.wait(t.Context(), pgrun.Once)
