@@ -484,6 +484,7 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 // Rows that no healthy program writes, in the table, loaded in one statement
 // beside each other and then changed.
 func TestPostgresOddRows(t *testing.T) {
+	t.Parallel()
 	pool := pgtest.Pool(t)
 	store := newStore(t, pool, session.PostgresOptions{BatchSlots: 1})
 	const cookie = `"cookie":{"originalMaxAge":60000,"path":"/"}`

@@ -325,6 +325,7 @@ func TestIndexKeysRefusals(t *testing.T) {
 }
 
 func TestPostgresStoreWithHashedIDs(t *testing.T) {
+	t.Parallel()
 	for _, sharing := range []bool{true, false} {
 		t.Run(fmt.Sprintf("sharing %t", sharing), func(t *testing.T) {
 			store := newStore(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true, DisableBatching: !sharing})

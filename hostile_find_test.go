@@ -13,6 +13,7 @@ import (
 // What finds, ends, limits, prunes and seals anew looks up no name in the search
 // path: a pool on which a twin is called fails the test.
 func TestFindingAndPruningCallNoTwin(t *testing.T) {
+	t.Parallel()
 	db := hostile.New(t)
 	clean := openPool(t, db.Clean())
 	for i, path := range hostile.Paths {

@@ -54,6 +54,7 @@ func eachTrial(trials int, f func(trial int)) {
 // The slow request has loaded the session before the other begins, and saves
 // after it has ended.
 func TestPostgresOverlappingRequestsKeepBothKeys(t *testing.T) {
+	t.Parallel()
 	eachBatching(t, testOverlappingRequestsKeepBothKeys)
 }
 
@@ -86,6 +87,7 @@ func testOverlappingRequestsKeepBothKeys(t *testing.T, opts session.PostgresOpti
 
 // What has ended while a slow request ran stays ended.
 func TestPostgresGoneStaysGone(t *testing.T) {
+	t.Parallel()
 	eachBatching(t, testGoneStaysGone)
 }
 

@@ -83,6 +83,7 @@ func countFailures(n *atomic.Int64) *tracer {
 }
 
 func TestPartitionedStore(t *testing.T) {
+	t.Parallel()
 	eachBatching(t, func(t *testing.T, opts session.PostgresOptions) {
 		pool := pgtest.Pool(t)
 		before := newStore(t, pool)

@@ -32,6 +32,7 @@ var sharingVariants = []struct {
 }
 
 func TestPostgresStoreSharing(t *testing.T) {
+	t.Parallel()
 	pool := pgtest.Pool(t)
 	for _, v := range sharingVariants {
 		t.Run(v.name, func(t *testing.T) {

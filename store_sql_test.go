@@ -26,6 +26,7 @@ type bareStore struct{ session.Store }
 // The whole of what a store sends for requests, in a database in which strangers have made
 // twins of all that it could name.
 func TestStoreAmongTwins(t *testing.T) {
+	t.Parallel()
 	db := hostile.New(t)
 	clean := openPool(t, db.Clean())
 	for _, path := range hostile.Paths {
@@ -97,6 +98,7 @@ func sentStatements(t *testing.T, url string, opts session.PostgresOptions) []st
 
 // No statement reads a whole table, whatever PostgreSQL believes about it.
 func TestPlansUseIndexes(t *testing.T) {
+	t.Parallel()
 	const fill = `INSERT INTO schema_system.session SELECT 'fill-' || n, json_build_object('cookie', repeat('x', 200)), now() + interval '1 day' FROM generate_series(1, %d) n`
 	for _, tt := range []struct {
 		name   string

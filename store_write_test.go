@@ -138,6 +138,7 @@ func TestAHotRowStarvesNobody(t *testing.T) {
 
 // What the database swallows without a word is an error that says why.
 func TestSwallowedWrites(t *testing.T) {
+	t.Parallel()
 	const trigger = `CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 		CREATE TRIGGER refuse BEFORE %s ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.refuse()`
 	const rule = `CREATE RULE refuse AS ON %s TO schema_system.session DO INSTEAD NOTHING`

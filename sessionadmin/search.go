@@ -121,7 +121,11 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.opts.Timeout)
 	defer cancel()
 	n, err := h.opts.Manager.Revoke(ctx, filter)
-	if err != nil {
+	switch {
+	case errors.Is(err, session.ErrUncertain): // it may still happen
+		h.failed(w, r, "It is not known whether the sessions were ended: look again in a moment", "sessionadmin: not known whether sessions were ended", err)
+		return
+	case err != nil:
 		h.failed(w, r, "The sessions could not be ended", "sessionadmin: sessions could not be ended", err)
 		return
 	}

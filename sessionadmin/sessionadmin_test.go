@@ -243,12 +243,15 @@ func TestLockedTable(t *testing.T) {
 		t.Error("got no Retry-After")
 	}
 	r.get("/search?key=userId&value=42").want(t, 503, "could not be listed")
-	r.post(url.Values{"key": {"userId"}, "value": {"42"}}).want(t, 503, "could not be ended")
+	r.post(url.Values{"key": {"userId"}, "value": {"42"}}).want(t, 503, "not known whether the sessions were ended")
 	r.must(tx.Rollback(t.Context()))
-	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`)
-	if !live() {
-		t.Error("the session that could not be ended is gone")
+	// What was late goes on: the session ends after all.
+	for deadline := time.Now().Add(30 * time.Second); live(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the session lives on, want that the late statement has ended it")
+		}
 	}
+	r.get("/").want(t, 200, `<p class="big">0</p><p class="quiet">in all processes`)
 }
 
 // Sizes without counts, for a role that may not read the rows.

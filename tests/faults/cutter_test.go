@@ -9,7 +9,7 @@ import (
 
 // statements are the texts by which the cutter knows what a message asks for.
 // A renewal inserts as well: the first that fits counts.
-var statements = []string{"SELECT sess", "SET sid", "INSERT INTO", "SET sess", "SET expire", "DELETE FROM"}
+var statements = []string{"SELECT s.ctid", "SET sid", "INSERT INTO", "SET sess", "SET expire", "DELETE FROM"}
 
 // cutEvery is how many statements of a kind pass before one is cut off.
 const cutEvery = 8

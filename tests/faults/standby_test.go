@@ -181,6 +181,8 @@ func TestFaultStandbyDownEveryWrite(t *testing.T) {
 		for _, k := range kinds {
 			until(t, k.name+" is done", func() bool { return a.get(k.done) == 1 })
 		}
+		// They make sure of it before they come home, and would wait for the next.
+		until(t, "all are home", func() bool { return a.Pool.Stat().AcquiredConns() == 0 })
 	}
 	a.whole(opened)
 }
