@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -424,12 +425,13 @@ func TestDestroyInterrupted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer tx.Rollback(context.Background())
+	unlock := sync.OnceFunc(func() { _ = tx.Rollback(context.Background()) })
+	defer unlock()
 	if _, err := tx.Exec(t.Context(), "SELECT FROM schema_system.session FOR UPDATE"); err != nil {
 		t.Fatal(err)
 	}
 	go func() { // while the first waits for its row
-		defer tx.Rollback(context.Background())
+		defer unlock()
 		defer cancel()
 		for waiting := false; !waiting; {
 			err := r.pool.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'sessionctl' AND wait_event_type = 'Lock'), pg_sleep(0.02)::text").Scan(&waiting, nil)
