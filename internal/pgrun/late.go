@@ -224,7 +224,7 @@ func (r *Runner) look() (gone func(*statement) bool, sent bool, err error) {
 	r.mu.Unlock()
 	var pids []int32
 	for _, pid := range asked {
-		pids = append(pids, int32(pid))
+		pids = append(pids, int32(pid)) // #nosec G115 -- PostgreSQL says int4; what does not fit is no process of its
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lookTimeout)
 	defer cancel()

@@ -276,7 +276,7 @@ func (w *atWork) pids(k *outage.Kind) (pids []int32) {
 	defer w.mu.Unlock()
 	for s, kind := range w.all {
 		if kind == k {
-			pids = append(pids, int32(s.conn.Conn().PgConn().PID()))
+			pids = append(pids, int32(s.conn.Conn().PgConn().PID())) // #nosec G115 -- PostgreSQL says int4; what does not fit is no process of its
 		}
 	}
 	return pids

@@ -240,6 +240,25 @@ func TestDefaultModeSaysWhatToSet(t *testing.T) {
 		t.Errorf("the second start: got %v, want what to set", err)
 	}
 
+	// What is sent to a table of a few pages is not prepared: here it has more, and
+	// the store has seen it.
+	direct := open(t, b.direct, pgx.QueryExecModeExec)
+	get[int](t, direct, `WITH many AS (INSERT INTO schema_system.session SELECT 'row ' || n, json_build_object('cookie', repeat('x', 200)), now() + interval '1 hour'
+		FROM generate_series(1, 5000) n RETURNING 1) SELECT count(*) FROM many`)
+	if _, err := store.Load(t.Context(), "row 5000"); err != nil {
+		t.Fatal(err)
+	}
+	var conns []*pgxpool.Conn
+	for range clients { // so that nobody dials below, two at once
+		c, err := pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	for _, c := range conns {
+		c.Release()
+	}
 	started.Store(true)
 	var wg sync.WaitGroup
 	errs := make([]error, clients)
