@@ -114,6 +114,7 @@ func TestAHotRowStarvesNobody(t *testing.T) {
 				default:
 				}
 				n++
+				nap(t, express) // as between two requests of a browser
 				_, err := express.Exec(context.Background(), `UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{express}', to_jsonb($2::int))::json WHERE sid = $1`, id, n)
 				if err != nil {
 					t.Errorf("the other program: %v", err)
