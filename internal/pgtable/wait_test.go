@@ -125,7 +125,7 @@ func TestSetupWaitsForTheDatabase(t *testing.T) {
 		not  func(conn net.Conn) // yet
 		want string              // of the reason, in the log
 	}{
-		{"closes the connection", func(net.Conn) {}, "EOF"},
+		{"closes the connection", func(net.Conn) {}, "failed to connect"}, // EOF, or a reset
 		{"is starting up", func(c net.Conn) { says(c, "57P03", "the database system is starting up") }, "57P03"},
 		{"is shutting down", func(c net.Conn) { says(c, "57P01", "terminating connection") }, "57P01"},
 		{"has no connection left", func(c net.Conn) { says(c, "53300", "sorry, too many clients already") }, "53300"},
