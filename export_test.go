@@ -43,10 +43,11 @@ func (m *Manager) RowWaits() int { return m.store.(*PostgresStore).RowWaits() }
 // SetClock makes the store's statements look at another clock, such as "clock.now()".
 func (s *PostgresStore) SetClock(now string) {
 	q := &s.sql
-	for _, sql := range []*string{
-		&q.load, &q.loadMany, &q.loadConfirmed, &q.now, &q.create.one, &q.create.many, &q.update.one, &q.update.many,
-		&q.renew.one, &q.touch.one, &q.touch.many, &q.delete.one, &q.delete.many,
-	} {
+	all := []*string{&q.load, &q.loadMany, &q.loadConfirmed, &q.now}
+	for _, w := range []*statement{&q.create, &q.update, &q.renew, &q.touch, &q.delete} {
+		all = append(all, &w.done.one, &w.done.many, &w.full.one, &w.full.many)
+	}
+	for _, sql := range all {
 		*sql = strings.ReplaceAll(*sql, "pg_catalog.now()", now)
 	}
 }

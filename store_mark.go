@@ -55,7 +55,7 @@ func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool)
 		}, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, false) })
 	}
 	one := func(ctx context.Context) (fate, error) {
-		return s.writeOne(ctx, pgrun.Repeatable, s.sql.delete.one, id)
+		return s.writeOne(ctx, pgrun.Repeatable, s.sql.delete, id)
 	}
 	if s.shared == nil {
 		return one(ctx)

@@ -309,7 +309,7 @@ func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
 	defer leave()
 	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
 		one := func(ctx context.Context) (fate, error) {
-			return s.writeOne(ctx, pgrun.Once, s.sql.create.one, c.id, c.data, c.ttl.Seconds())
+			return s.writeOne(ctx, pgrun.Once, s.sql.create, c.id, c.data, c.ttl.Seconds())
 		}
 		if s.shared == nil {
 			return one(ctx)
@@ -342,7 +342,7 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 			return s.renew(ctx, &v, c.NewID)
 		}
 		one := func(ctx context.Context) (fate, error) {
-			return s.writeOne(ctx, pgrun.Once, s.sql.update.one, v.id, v.old, v.new, v.ttl)
+			return s.writeOne(ctx, pgrun.Once, s.sql.update, v.id, v.old, v.new, v.ttl)
 		}
 		if s.shared == nil {
 			return one(ctx)
@@ -364,7 +364,7 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 // would fail all.
 func (s *PostgresStore) renew(ctx context.Context, v *save, newID string) (fate, error) {
 	one := func(ctx context.Context) (fate, error) {
-		return s.writeOne(ctx, pgrun.Once, s.sql.renew.one, v.id, v.old, v.new, v.ttl, newID, mark.Of(newID), markLife.Seconds())
+		return s.writeOne(ctx, pgrun.Once, s.sql.renew, v.id, v.old, v.new, v.ttl, newID, mark.Of(newID), markLife.Seconds())
 	}
 	if s.shared == nil {
 		return one(ctx)
@@ -378,7 +378,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 	hurried := pgrun.IsImpatient(ctx)
 	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
 		one := func(ctx context.Context) (fate, error) {
-			return s.writeOne(ctx, pgrun.Repeatable, s.sql.touch.one, v.id, v.ttl.Seconds())
+			return s.writeOne(ctx, pgrun.Repeatable, s.sql.touch, v.id, v.ttl.Seconds())
 		}
 		switch {
 		case s.shared == nil:

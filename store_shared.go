@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -138,7 +139,7 @@ func (s *PostgresStore) createMany(ctx context.Context, creations []creation) []
 			ids[i], data[i], ttls[i] = v.id, v.data, v.ttl.Seconds()
 		}
 	}
-	return s.many(ctx, pgrun.Once, m, s.sql.create.many, ids, data, ttls)
+	return s.many(ctx, pgrun.Once, m, s.sql.create, ids, column(data), column(ttls))
 }
 
 // saveMany changes records in one statement.
@@ -151,7 +152,7 @@ func (s *PostgresStore) saveMany(ctx context.Context, saves []save) []batch.Answ
 			ids[i], olds[i], news[i], ttls[i] = v.id, v.old, v.new, v.ttl
 		}
 	}
-	return s.many(ctx, pgrun.Once, m, s.sql.update.many, ids, olds, news, ttls)
+	return s.many(ctx, pgrun.Once, m, s.sql.update, ids, column(olds), column(news), column(ttls))
 }
 
 // touchMany moves the expiries of records in one statement.
@@ -165,7 +166,7 @@ func (s *PostgresStore) touchMany(ctx context.Context, touches []touch) []batch.
 		ttls[m.as[i]] = max(ttls[m.as[i]], v.ttl.Seconds()) // one touch is as good as all
 	}
 	m.alike = true
-	return s.many(ctx, pgrun.Repeatable, m, s.sql.touch.many, ids, ttls)
+	return s.many(ctx, pgrun.Repeatable, m, s.sql.touch, ids, column(ttls))
 }
 
 // deleteMany deletes records in one statement.
@@ -178,7 +179,7 @@ func (s *PostgresStore) deleteMany(ctx context.Context, deletes []string) []batc
 		}
 	}
 	m.alike = true
-	return s.many(ctx, pgrun.Repeatable, m, s.sql.delete.many, ids)
+	return s.many(ctx, pgrun.Repeatable, m, s.sql.delete, ids)
 }
 
 // members are those of a shared write, in which an ID takes part once.
@@ -203,12 +204,45 @@ func (m *members) takes(i int, id string) bool {
 	return !ok
 }
 
-// many runs a write for several members. An answer counts only once the statement
-// has ended without an error: it commits then, not when the row comes.
-func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members, sql string, args ...any) []batch.Answer[fate] {
-	answers, err := pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[fate], error) {
-		answers := make([]batch.Answer[fate], m.n)
-		rows, err := c.Query(ctx, sql, s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...)...)
+// many runs a write for several members, whose IDs are its first column; one with
+// an empty ID is passed over. Of whom it was not done is asked by the full form what
+// has become of it.
+func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members, w statement, ids []string, more ...any) []batch.Answer[fate] {
+	answers := make([]batch.Answer[fate], m.n)
+	for _, f := range w.forms() {
+		fates, err := s.askMany(ctx, r, f, ids, more)
+		left := false
+		ids = slices.Clone(ids) // the others are the statement's
+		for i, id := range ids {
+			switch {
+			case id == "":
+				continue
+			case err != nil:
+				answers[i].Err = forMember(err)
+			default:
+				answers[i].Value = fates[i]
+			}
+			if err == nil && fates[i].what != fateDone {
+				left = true
+			} else {
+				ids[i] = ""
+			}
+		}
+		if !left {
+			break
+		}
+	}
+	m.spread(answers)
+	return answers
+}
+
+// askMany runs a form of a write for several members. An answer counts only once
+// the statement has ended without an error: it commits then, not when the row comes.
+func (s *PostgresStore) askMany(ctx context.Context, r pgrun.Repetition, f form, ids []string, more []any) ([]fate, error) {
+	return pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]fate, error) {
+		fates := make([]fate, len(ids))
+		args := append([]any{column(ids)}, more...)
+		rows, err := c.Query(ctx, f.of(len(ids)), s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -218,22 +252,32 @@ func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members
 			if err != nil {
 				return nil, err
 			}
-			answers[n-1].Value = f
+			fates[n-1] = f
 		}
-		return answers, rows.Err()
+		return fates, rows.Err()
 	})
-	if err == nil {
-		for i, first := range m.as {
-			switch {
-			case first == i:
-			case m.alike:
-				answers[i] = answers[first]
-			default:
-				answers[i].Value.what = fateLocked
-			}
+}
+
+// column is a column of members as a form takes it: the value of the only one, or an
+// array.
+func column[T any](values []T) any {
+	if len(values) == 1 {
+		return values[0]
+	}
+	return values
+}
+
+// spread answers those for whom others have done the work.
+func (m *members) spread(answers []batch.Answer[fate]) {
+	for i, first := range m.as {
+		if first == i {
+			continue
+		}
+		answers[i] = answers[first]
+		if !m.alike && answers[i].Err == nil {
+			answers[i].Value = fate{what: fateLocked}
 		}
 	}
-	return failAll(answers, m.n, err)
 }
 
 // shareOf returns a quarter of a lock_timeout, so that the members have time left to
@@ -246,18 +290,24 @@ func shareOf(timeout string) string {
 	return fmt.Sprintf("%dms", max(d.Milliseconds()/4, 1))
 }
 
-// failAll gives the error of a shared statement to its members. What one of them
-// may have caused (data that PostgreSQL refuses, a deadlock) they find out alone.
+// failAll gives the error of a shared statement to its members.
 func failAll[A any](answers []batch.Answer[A], members int, err error) []batch.Answer[A] {
 	if err == nil {
 		return answers
 	}
-	if state := pgrun.SQLState(err); !errors.Is(err, context.DeadlineExceeded) && (errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain)) {
-		err = errAlone
-	}
 	answers = make([]batch.Answer[A], members)
 	for i := range answers {
-		answers[i].Err = err
+		answers[i].Err = forMember(err)
 	}
 	return answers
+}
+
+// forMember makes the error of a shared statement one of its members'. What one of
+// them may have caused (data that PostgreSQL refuses, a deadlock) they find out
+// alone.
+func forMember(err error) error {
+	if state := pgrun.SQLState(err); !errors.Is(err, context.DeadlineExceeded) && (errors.Is(err, ErrInvalid) || state != "" && state != "57014" && !errors.Is(err, ErrUncertain)) {
+		return errAlone
+	}
+	return err
 }

@@ -106,6 +106,21 @@ const (
 		u AS (SELECT written.n FROM written WHERE there)
 		` + sqlFates + sqlOthers + sqlWhy + ` AND ` + sqlLive + ` LIMIT 1), 0) END, NULL::pg_catalog.text` + sqlOfAll
 
+	// The same, of which nothing is asked but whether it was done: that of a usual
+	// day, cheaper by a fifth.
+	sqlUpdateDone = sqlBound + `, l AS MATERIALIZED (SELECT v.n, v.old, v.new, v.ttl, t.sid, t.fate ` + sqlGet + `1 AS fate FROM %[1]s s
+			WHERE ` + sqlThis + ` AND ` + sqlLoaded + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t)
+		UPDATE %[1]s s SET sess = l.new::%[2]s, ` + sqlExpire + `
+			FROM l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid RETURNING l.n, ` + sqlDone
+	sqlLoaded = `s.sess::pg_catalog.text OPERATOR(pg_catalog.=) v.old AND ` + sqlLive
+	sqlDone   = `CASE WHEN ` + sqlChanged + ` THEN 1 ELSE ` + sqlKept + ` END, NULL::pg_catalog.text`
+
+	// And for one member ([scalars]), cheaper by a quarter.
+	sqlUpdateOne = `UPDATE %[1]s s SET sess = l.new::%[2]s, ` + sqlExpire + sqlOf + sqlLoaded + sqlOne + sqlDone
+	sqlOf        = ` WHERE s.sid OPERATOR(pg_catalog.=) (SELECT s.sid FROM %[1]s s
+		WHERE (SELECT pg_catalog.set_config('lock_timeout', $1::pg_catalog.text, true)) IS NOT NULL AND ` + sqlThis + ` AND `
+	sqlOne = ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) RETURNING 1::pg_catalog.int8, `
+
 	// A trigger that returns OLD lets the statement count a row that is as it was.
 	// One that stores something else has its reasons. Of a column that has got
 	// another type since the start nobody knows how the new data looks in it.
@@ -128,11 +143,18 @@ const (
 	// rolls it back.
 	sqlUnmarked = ` OPERATOR(pg_catalog.+) CASE WHEN (SELECT true FROM moved LIMIT 1) THEN pg_catalog.current_setting('session.the_mark_was_not_stored')::pg_catalog.int4 ELSE 0 END`
 
-	sqlTouch = sqlBound + `, l AS MATERIALIZED (SELECT v.n, v.ttl, t.sid, t.fate ` + sqlGet + `1 AS fate FROM %[1]s s
-			WHERE ` + sqlThis + ` AND ` + sqlLive + ` AND NOT ` + mark.SQL + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t),
-		u AS (UPDATE %[1]s s SET expire = GREATEST(s.expire, ` + sqlIn + `)
-			FROM l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid RETURNING l.n)
-		` + sqlFates + sqlOthers + sqlWhy + ` AND ` + sqlLive + ` AND NOT ` + mark.SQL + ` LIMIT 1), 0) END, NULL::pg_catalog.text` + sqlOfAll
+	sqlTouch = sqlTouching + `,
+		u AS (` + sqlTouched + `RETURNING l.n)
+		` + sqlFates + sqlOthers + sqlWhy + ` AND ` + sqlTouchable + ` LIMIT 1), 0) END, NULL::pg_catalog.text` + sqlOfAll
+	sqlTouching = sqlBound + `, l AS MATERIALIZED (SELECT v.n, v.ttl, t.sid, t.fate ` + sqlGet + `1 AS fate FROM %[1]s s
+			WHERE ` + sqlThis + ` AND ` + sqlTouchable + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) t)`
+	sqlTouched = sqlLater + `
+			FROM l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid `
+	sqlTouchable = sqlLive + ` AND NOT ` + mark.SQL
+	sqlLater     = `UPDATE %[1]s s SET expire = GREATEST(s.expire, ` + sqlIn + `)`
+
+	sqlTouchDone = sqlTouching + sqlTouched + `RETURNING l.n, 1, NULL::pg_catalog.text`
+	sqlTouchOne  = sqlLater + sqlOf + sqlTouchable + sqlOne + `1, NULL::pg_catalog.text`
 
 	// A mark stays, or who deletes would lose the way when cut off in the middle;
 	// its text says where to go on.
@@ -150,13 +172,33 @@ const (
 type statements struct {
 	load, loadMany, loadConfirmed, confirm, alone, now string
 
-	create, update, renew, touch, delete statement
-
-	deleteConfirmed string
+	create, update, renew, touch, delete, deleteConfirmed statement
 }
 
-// statement is a write: for one member, with scalars, and for many, with arrays.
-type statement struct{ one, many string }
+// statement is a write.
+type statement struct {
+	done form // says of whom it was done; empty: there is only full
+	full form // says of each member what has become of it
+}
+
+// forms are those that a statement has, in the order in which they are asked.
+func (w statement) forms() []form {
+	if w.done.one == "" {
+		return []form{w.full}
+	}
+	return []form{w.done, w.full}
+}
+
+// form is a statement for one member, with scalars, and for many, with arrays.
+type form struct{ one, many string }
+
+// of returns the text for n members.
+func (f form) of(n int) string {
+	if n == 1 {
+		return f.one
+	}
+	return f.many
+}
 
 // complete writes the statements for a table.
 func (s *statements) complete(t *pgtable.Table) {
@@ -164,8 +206,8 @@ func (s *statements) complete(t *pgtable.Table) {
 		sql = strings.Join(strings.Fields(sql), " ") // before the name goes in: it may have spaces
 		return strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[4]s", work, "%[5]s", ids).Replace(sql)
 	}
-	write := func(sql, alias string, columns ...string) statement {
-		return statement{
+	write := func(sql, alias string, columns ...string) form {
+		return form{
 			one:  text(sql, source(false, 2, alias, columns...), source(false, 2, "v", "sid")),
 			many: text(sql, source(true, 2, alias, columns...), source(true, 2, "v", "sid")),
 		}
@@ -173,12 +215,33 @@ func (s *statements) complete(t *pgtable.Table) {
 	s.load, s.loadConfirmed = text(sqlLoad, "", ""), text(sqlLoadConfirmed, "", "")
 	s.confirm, s.alone, s.now = "SELECT "+sqlConfirm, sqlAlone, sqlNow
 	s.loadMany = text(sqlLoadMany, "", source(true, 1, "v", "sid"))
-	s.create = write(sqlCreate, "l", "sid", "new", "ttl")
-	s.update = write(sqlUpdate, "v", "sid", "old", "new", "ttl")
-	s.renew = write(sqlRenew, "v", "sid", "old", "new", "ttl")
-	s.touch = write(sqlTouch, "v", "sid", "ttl")
-	s.delete = write(sqlDelete, "v", "sid")
-	s.deleteConfirmed = write(strings.Replace(sqlDelete, sqlBound, sqlBoundConfirmed, 1)+sqlEvenIfNone, "v", "sid").one
+	s.create.full = write(sqlCreate, "l", "sid", "new", "ttl")
+	s.update.done = write(sqlUpdateDone, "v", "sid", "old", "new", "ttl")
+	s.update.done.one = text(scalars(sqlUpdateOne, 2, "sid", "old", "new", "ttl"), "", "")
+	s.update.full = write(sqlUpdate, "v", "sid", "old", "new", "ttl")
+	s.renew.full = write(sqlRenew, "v", "sid", "old", "new", "ttl")
+	s.touch.done = write(sqlTouchDone, "v", "sid", "ttl")
+	s.touch.done.one = text(scalars(sqlTouchOne, 2, "sid", "ttl"), "", "")
+	s.touch.full = write(sqlTouch, "v", "sid", "ttl")
+	s.delete.full = write(sqlDelete, "v", "sid")
+	s.deleteConfirmed.full = write(strings.Replace(sqlDelete, sqlBound, sqlBoundConfirmed, 1)+sqlEvenIfNone, "v", "sid")
+}
+
+// parameter returns a parameter of a statement.
+func parameter(n int, column string) string {
+	if column == "ttl" {
+		return fmt.Sprintf("$%d::pg_catalog.float8", n)
+	}
+	return fmt.Sprintf("$%d::pg_catalog.text", n)
+}
+
+// scalars returns a statement with the parameters from $first on in the place of the
+// columns of v and l.
+func scalars(sql string, first int, columns ...string) string {
+	for i, c := range columns {
+		sql = strings.NewReplacer("v."+c, parameter(first+i, c), "l."+c, parameter(first+i, c)).Replace(sql)
+	}
+	return sql
 }
 
 // source returns what a statement takes its members from: the parameters from
@@ -190,15 +253,11 @@ func (s *statements) complete(t *pgtable.Table) {
 func source(many bool, first int, alias string, columns ...string) string {
 	var from []string
 	for i, c := range columns {
-		typ := "pg_catalog.text"
-		if c == "ttl" {
-			typ = "pg_catalog.float8"
-		}
+		p := parameter(first+i, c)
 		if many {
-			from = append(from, fmt.Sprintf("pg_catalog.unnest((SELECT $%d::%s[]))", first+i, typ))
-		} else {
-			from = append(from, fmt.Sprintf("$%d::%s", first+i, typ))
+			p = "pg_catalog.unnest((SELECT " + p + "[]))"
 		}
+		from = append(from, p)
 	}
 	names := alias + "(" + strings.Join(columns, ", ") + ", n)"
 	if many {

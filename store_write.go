@@ -98,12 +98,19 @@ func explainRefusal(err error) error {
 	return err
 }
 
-// writeOne runs a write for one member.
-func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, sql string, args ...any) (fate, error) {
-	return pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (f fate, err error) {
-		_, f, err = scanFate(c.QueryRow(ctx, sql, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
-		return f, err
-	})
+// writeOne runs a write for one member. If it was not done, the full form is asked
+// what has become of it.
+func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, w statement, args ...any) (f fate, err error) {
+	for _, form := range w.forms() {
+		f, err = pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (f fate, err error) {
+			_, f, err = scanFate(c.QueryRow(ctx, form.one, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
+			return f, err
+		})
+		if err == nil && f.what == fateDone || err != nil && !errors.Is(err, pgx.ErrNoRows) {
+			break
+		}
+	}
+	return f, err
 }
 
 // scanFate reads a row of a write: the number of a member, from 1 on, and its fate.

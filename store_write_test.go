@@ -275,11 +275,12 @@ func TestSharedCreate(t *testing.T) {
 			return rig.store.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Minute})
 		}
 	}
-	rig.sql.with.Store(0)
+	rig.sql.writes()
 	errs := rig.together(create("slot", `{"n":0}`), create("a", `{"n":1}`), create("taken", `{"n":2}`), create("b", `{"n":3}`), create("twice", `{"n":4}`), create("twice", `{"n":5}`))
 	wantErrors(t, errs, []error{nil, session.ErrExists, nil, nil, session.ErrExists})
-	if n := rig.sql.with.Load(); n != 3 {
-		t.Errorf("got %d shared statements, want 3: the slot's, one for all others, and one for the ID that was in it twice", n)
+	// The slot's, one for all others, and one for the ID that was in it twice.
+	if got, want := rig.sql.writes(), "1 shared, 2 alone"; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 	for id, want := range map[string]string{"slot": `{"n":0}`, "a": `{"n":1}`, "b": `{"n":3}`, "taken": tickedRow, "twice": `{"n":4}`} {
 		rec, err := rig.store.Load(t.Context(), id)

@@ -77,6 +77,8 @@ var mutants = []mutant{
 	{file: "store_mark.go", old: "case f.what == fateNone && !doubtful:", new: "case false:", off: "a Delete that found nothing is confirmed", test: "TestNothingFoundIsConfirmed"},
 	{file: "store_find.go", old: "if n == 0 && err == nil {", new: "if false {", off: "a Revoke that found nothing is confirmed", test: "TestNothingFoundIsConfirmed"},
 	{file: "store_sql.go", old: "'0'::pg_catalog.xid THEN 5 ELSE 3 END", new: "'0'::pg_catalog.xid THEN 5 ELSE 0 END", off: "a locked row is told from an absent one", test: "TestALockedRowTakesNoConnection"},
+	{file: "store_sql.go", old: "return []form{w.done, w.full}", new: "return []form{w.done}", off: "of whom it was not done is asked why", test: "TestALockedRowTakesNoConnection"},
+	{file: "store_sql.go", old: "sqlLoaded = `s.sess::pg_catalog.text OPERATOR(pg_catalog.=) v.old AND `", new: "sqlLoaded = `v.old OPERATOR(pg_catalog.=) v.old AND `", off: "PostgreSQL's Update compares", test: "TestPostgresStoreSharing"},
 	{file: "store_write.go", old: "case f.what != fateLocked:", new: "case f.what != fateLocked || true:", off: "a locked row is asked for again", test: "TestALockedRowTakesNoConnection"},
 	{file: "store_write.go", old: "kept++; kept >= keptTries && f.what == fateKept {", new: "kept++; kept >= keptTries && f.what == fateKept && false {", off: "a write that is swallowed is an error", test: "TestSwallowedWrites"},
 	{file: "internal/pgrun/run.go", old: "newPlaces(max(1, conns/4))", new: "newPlaces(conns)", off: "writes have a quarter of the pool", test: "TestWritesTakeAQuarterOfThePool"},
