@@ -26,7 +26,7 @@ type options struct {
 }
 
 var (
-	full  = options{factors: []int{50, 60, 70, 75, 80, 85, 90, 100}, sizes: []int{300, 1000, 3000}, rows: 2000, saves: 6, held: 10, workers: 32, rounds: 1}
+	full  = options{factors: []int{50, 60, 70, 80, 90, 100}, sizes: []int{300, 1000, 3000}, rows: 1500, saves: 5, held: 10, workers: 32, rounds: 1}
 	short = options{factors: []int{70, 100}, sizes: []int{300, 3000}, rows: 60, saves: 2, held: 10, workers: 4, rounds: 1}
 )
 

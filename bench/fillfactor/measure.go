@@ -36,7 +36,7 @@ type Cell struct {
 	Kind       kind      `json:"kind"`
 	Bytes      int       `json:"recordBytes"` // on average, before the saves
 	Factor     int       `json:"fillfactor"`
-	Open       bool      `json:"beside an open transaction"`
+	Open       bool      `json:"openTransaction"`
 	HeapOnly   []float64 `json:"heapOnly"` // share, of each round
 	WAL        []float64 `json:"wal"`      // bytes a save
 	CPU        []float64 `json:"cpu"`      // PostgreSQL's, microseconds a save
@@ -188,11 +188,12 @@ func (s *savers) visit(cookie string, f func(*session.Session)) (string, error) 
 	return cookie, nil
 }
 
+const counter session.Key[int] = "counter"
+
 const (
-	counter session.Key[int] = "counter"
-	first                    = 100 // of the counters: no save makes one longer
-	others                   = 215 // bytes of a record beside the facts
-	aFact                    = 73  // bytes of a fact with its name
+	first  = 100 // of the counters: no save makes one longer
+	others = 215 // bytes of a record beside the facts
+	aFact  = 73  // bytes of a fact with its name
 )
 
 // login makes the sessions.
