@@ -209,12 +209,20 @@ func (r *Row) AddSave(tag string, before *Row, keys []string) {
 // way, and the next saves of that key are short. Where they stand beside such a key
 // already they stay, on whichever side.
 func (r *Row) placeSaves(before *Row, keys []string) {
-	keys = slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return r.Get(key) == nil })
-	if len(keys) == 0 || slices.ContainsFunc(keys, func(key string) bool { return r.Beside(memberSaves, key) }) {
-		return
+	var key string
+	var value []byte
+	for _, k := range keys {
+		if r.Beside(memberSaves, k) {
+			return
+		}
+		if v := r.Get(k); v != nil {
+			key, value = k, v
+		}
 	}
-	key := keys[len(keys)-1]
-	value, old := r.Get(key), before.Get(key)
+	if value == nil {
+		return // all of them are deleted
+	}
+	old := before.Get(key)
 	// What does not differ between the tags' own change, at their end, and the
 	// value's: before the value its name and its beginning, after it its end and
 	// the tags' name with the program's.
