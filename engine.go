@@ -448,9 +448,13 @@ func (e *engine) newID() (string, error) {
 	return base64.RawURLEncoding.EncodeToString(b[:]), nil
 }
 
-// newTag returns a tag that no other save has.
+// newTag returns a tag that no other save has. All are of one length, up to the
+// two thousand millionth: a record whose length changes is logged whole, for its
+// length stands before it and what follows it moves.
 func (e *engine) newTag() string {
-	return e.name + strconv.FormatUint(e.saves.Add(1), 36)
+	const zeros = "000000"
+	n := strconv.FormatUint(e.saves.Add(1), 36)
+	return e.name + zeros[min(len(n), len(zeros)):] + n
 }
 
 // storeContext returns the context of one operation on the store. It keeps the

@@ -158,7 +158,8 @@ func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	e, p := u.e, u.p
 	d := u.rec.Clone()
-	dirty, counted := false, false
+	dirty := false
+	var counted []string // keys that functions have changed
 	for _, ch := range u.changes {
 		value := ch.value
 		old := d.Get(ch.name)
@@ -168,15 +169,18 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 			}
 		}
 		if !bytes.Equal(value, old) {
-			dirty, counted = true, counted || ch.update != nil
+			dirty = true
 			d.Set(ch.name, value)
+			if ch.update != nil {
+				counted = append(counted, ch.name)
+			}
 		}
 	}
-	if counted {
+	if len(counted) > 0 {
 		if u.tag == "" {
 			u.tag = e.newTag()
 		}
-		d.AddSave(u.tag)
+		d.AddSave(u.tag, &u.rec.Row, counted)
 	}
 	now := time.Now()
 	if u.rec.newborn {

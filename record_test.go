@@ -241,3 +241,48 @@ func TestNewRecordIsExpresss(t *testing.T) {
 		}
 	}
 }
+
+// Saves of a counter leave a record's length as it is and change few of its bytes,
+// for that is what PostgreSQL logs: the tags of two programs, and of a program's
+// first and its thousandth save, are equally long and stand beside the counter.
+func TestCounterSavesAreShort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) { // no touch is due in it
+		store := newHookedStore()
+		ms := [2]*session.Manager{newManager(t, store, session.Config{}), newManager(t, store, session.Config{})}
+		b := login(t, ms[0])
+		b.visit(func(s *session.Session) {
+			countKey.Set(s, 1000)
+			session.Key[string]("facts").Set(s, strings.Repeat("x", 1000))
+		})
+		for _, m := range ms {
+			b.with(m).visit(increment)
+		}
+		old := onlyRecord(t, store)
+		for n := range 50 {
+			m := ms[n/3%2] // the other one, and then the same again
+			if n == 40 {
+				other := login(t, m)
+				for range 1500 {
+					other.visit(increment)
+				}
+				other.visit((*session.Session).Destroy)
+			}
+			b.with(m).visit(increment)
+			next := onlyRecord(t, store)
+			if len(next) != len(old) {
+				t.Fatalf("save %d: got %d bytes, want %d as before:\n%s\n%s", n, len(next), len(old), old, next)
+			}
+			from, end := 0, len(next)
+			for from < end && next[from] == old[from] {
+				from++
+			}
+			for end > from && next[end-1] == old[end-1] {
+				end--
+			}
+			if got := end - from; got == 0 || got > 60 {
+				t.Fatalf("save %d: got %d bytes changed, want some, 60 at most:\n%s\n%s", n, got, old, next)
+			}
+			old = next
+		}
+	})
+}

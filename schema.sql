@@ -26,13 +26,14 @@ BEGIN
     SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
     WHERE n.nspname OPERATOR(pg_catalog.=) 'schema_system' AND c.relname OPERATOR(pg_catalog.=) 'session'
   ) THEN
-    -- The fill factor leaves room in each page, so that an update that moves no
-    -- indexed column stays there (heap-only) and the table does not grow by it.
+    -- The fill factor leaves room in each page, for two more versions of a row of
+    -- 1 KB or one of the largest that is kept in line, so that an update that moves
+    -- no indexed column stays there (heap-only) and the table does not grow by it.
     CREATE TABLE schema_system.session (
       sid    VARCHAR         NOT NULL PRIMARY KEY,
       sess   pg_catalog.json NOT NULL,
       expire TIMESTAMP(6)    NOT NULL
-    ) WITH (fillfactor = 90);
+    ) WITH (fillfactor = 70);
     -- Data over 2 KB is compressed at each save; lz4 is the fastest at it.
     IF pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.>=) 140000 THEN
       BEGIN

@@ -72,7 +72,7 @@ func tableShape(t testing.TB, pool *pgxpool.Pool) string {
 			FROM pg_constraint WHERE conrelid = 'schema_system.session'::regclass AND contype <> 'n'))`) // from 18 on NOT NULL is one too
 }
 
-const wantTableShape = `schema_system idx_session_expire i p, schema_system session r p {fillfactor=90}, schema_system session_pkey i p
+const wantTableShape = `schema_system idx_session_expire i p, schema_system session r p {fillfactor=70}, schema_system session_pkey i p
 sid character varying t f, sess json t f, expire timestamp(6) without time zone t f
 CREATE INDEX idx_session_expire ON schema_system.session USING btree (expire)false, CREATE UNIQUE INDEX session_pkey ON schema_system.session USING btree (sid)true
 session_pkeyPRIMARY KEY (sid)`

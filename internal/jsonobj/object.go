@@ -88,10 +88,8 @@ func Lookup(obj []byte, name string) []byte {
 // Get returns the value of name as it is written, nil if absent. Of duplicate
 // keys the last counts, as in JavaScript. The bytes must not be changed.
 func (o *Object) Get(name string) []byte {
-	for i := len(o.members) - 1; i >= 0; i-- {
-		if o.members[i].is(name) {
-			return o.members[i].value()
-		}
+	if i := o.index(name); i >= 0 {
+		return o.members[i].value()
 	}
 	return nil
 }
@@ -152,6 +150,39 @@ func (o *Object) replace(name string, value []byte) (done bool) {
 	}
 	o.members = kept
 	return at >= 0 || value == nil
+}
+
+// Beside reports whether the members a and b stand next to each other, in either
+// order.
+func (o *Object) Beside(a, b string) bool {
+	i, j := o.index(a), o.index(b)
+	return i >= 0 && j >= 0 && (i-j == 1 || j-i == 1)
+}
+
+// Move puts the member name directly before the member beside, or directly after
+// it. Where one of the two is absent nothing moves.
+func (o *Object) Move(name, beside string, after bool) {
+	i := o.index(name)
+	if i < 0 || name == beside || o.index(beside) < 0 {
+		return
+	}
+	m := o.members[i]
+	o.members = slices.Delete(o.members, i, i+1)
+	at := o.index(beside)
+	if after {
+		at++
+	}
+	o.members = slices.Insert(o.members, at, m)
+}
+
+// index returns where the member that counts stands, -1 if there is none.
+func (o *Object) index(name string) int {
+	for i := len(o.members) - 1; i >= 0; i-- {
+		if o.members[i].is(name) {
+			return i
+		}
+	}
+	return -1
 }
 
 // Add adds a member at the end without looking whether its name is there

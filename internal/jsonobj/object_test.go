@@ -47,6 +47,13 @@ func TestObjectChanges(t *testing.T) {
 		{"first removes as well", `{"a":1,"b":2}`, func(o *jsonobj.Object) { o.SetFirst("b", nil) }, `{"a":1}`},
 		{"added beside its duplicate", `{"a":1}`, func(o *jsonobj.Object) { o.Add("a", []byte("2")) }, `{"a":1,"a":2}`},
 		{"deleted by the beginning of their names", `{"ab1":1,"b":2,"\u0061b":3,"a":4}`, func(o *jsonobj.Object) { o.DeletePrefix("ab") }, `{"b":2,"a":4}`},
+		{"moved before another", `{"a":1,"b":2,"c" : 3}`, func(o *jsonobj.Object) { o.Move("c", "a", false) }, `{"c" : 3,"a":1,"b":2}`},
+		{"moved behind another", `{"a":1,"b":2,"c":3}`, func(o *jsonobj.Object) { o.Move("a", "b", true) }, `{"b":2,"a":1,"c":3}`},
+		{"moved behind the last", `{"a":1,"b":2,"c":3}`, func(o *jsonobj.Object) { o.Move("a", "c", true) }, `{"b":2,"c":3,"a":1}`},
+		{"moved to where it stands", `{"a":1,"b":2}`, func(o *jsonobj.Object) { o.Move("b", "a", true) }, `{"a":1,"b":2}`},
+		{"moved beside an absent one", `{"a":1,"b":2}`, func(o *jsonobj.Object) { o.Move("b", "c", false) }, `{"a":1,"b":2}`},
+		{"an absent one is moved", `{"a":1,"b":2}`, func(o *jsonobj.Object) { o.Move("c", "a", false) }, `{"a":1,"b":2}`},
+		{"moved beside itself", `{"a":1,"b":2}`, func(o *jsonobj.Object) { o.Move("b", "b", false) }, `{"a":1,"b":2}`},
 		{"split and joined", `{"a":1,"b":2,"c":3}`, func(o *jsonobj.Object) {
 			b, others := o.Split(func(name string) bool { return name == "b" })
 			b.Append(others)
@@ -68,12 +75,26 @@ func TestObjectChanges(t *testing.T) {
 	}
 }
 
+func TestObjectBeside(t *testing.T) {
+	o := scan(t, `{"a":1,"b":2,"c":3}`)
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{{"a", "b", true}, {"b", "a", true}, {"a", "c", false}, {"a", "a", false}, {"a", "d", false}, {"d", "a", false}} {
+		if got := o.Beside(c.a, c.b); got != c.want {
+			t.Errorf("%s and %s: got %t, want %t", c.a, c.b, got, c.want)
+		}
+	}
+}
+
 func TestObjectCloneIsIndependent(t *testing.T) {
 	o := scan(t, `{"a":1,"b":2}`)
 	clone := o.Clone()
 	clone.Set("a", []byte("9"))
 	clone.Set("b", nil)
 	clone.Set("c", []byte("3"))
+	clone.Move("c", "a", false)
+	clone.Move("a", "c", false)
 	if got := string(o.Encode()); got != `{"a":1,"b":2}` {
 		t.Errorf("the original after changes of the clone: got %s", got)
 	}

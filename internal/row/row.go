@@ -184,17 +184,65 @@ func (r *Row) setTime(name string, t time.Time) {
 	r.Set(name, strconv.AppendInt(nil, t.UnixMilli(), 10))
 }
 
-// AddSave writes the tag of a save that ran a function of Key.Update, by which
+// AddSave writes the tag of a save that ran functions of Key.Update, by which
 // [Row.SavedBy] tells it from the like save of another program. The tag begins
 // with [ProgramBytes] bytes that name the program and takes the place of that
 // program's last; of the programs that came before, the eight newest are kept.
-func (r *Row) AddSave(tag string) {
+//
+// r is what is to be stored, before what is stored, and keys are those that the
+// functions have changed: the tags stand beside one of them. PostgreSQL logs of an
+// update what lies between the first and the last byte that differ, so tags at the
+// other end of the record would have the log hold all of it at every save.
+func (r *Row) AddSave(tag string, before *Row, keys []string) {
 	tags := slices.DeleteFunc(r.saves(), func(old string) bool { return strings.HasPrefix(old, tag[:ProgramBytes]) })
 	tags = append(tags, tag)
 	raw, err := jsonobj.Marshal(tags[max(0, len(tags)-keptSaves):])
-	if err == nil { // always
-		r.Set(memberSaves, raw)
+	if err != nil {
+		return // never
 	}
+	r.Set(memberSaves, raw)
+	r.placeSaves(before, keys)
+}
+
+// placeSaves moves the tags beside a key that was changed. To move them takes no
+// longer a stretch than to leave them, for it reaches to where they were either
+// way, and the next saves of that key are short. Where they stand beside such a key
+// already they stay, on whichever side.
+func (r *Row) placeSaves(before *Row, keys []string) {
+	var key string
+	var value []byte
+	for _, k := range keys {
+		if r.Beside(memberSaves, k) {
+			return
+		}
+		if v := r.Get(k); v != nil {
+			key, value = k, v
+		}
+	}
+	if value == nil {
+		return // all of them are deleted
+	}
+	old := before.Get(key)
+	// What does not differ between the tags' own change, at their end, and the
+	// value's: before the value its name and its beginning, after it its end and
+	// the tags' name with the program's.
+	ahead := len(`"],"":`) + len(key) + commonPrefix(value, old)
+	behind := commonSuffix(value, old) + len(`,"__saves":["`) + ProgramBytes
+	r.Move(memberSaves, key, ahead > behind)
+}
+
+func commonPrefix(a, b []byte) (n int) {
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
+}
+
+func commonSuffix(a, b []byte) (n int) {
+	for n < min(len(a), len(b)) && a[len(a)-1-n] == b[len(b)-1-n] {
+		n++
+	}
+	return n
 }
 
 // SavedBy reports whether the save of a tag is in r. It is not known where the

@@ -98,9 +98,10 @@ func TestSaveTags(t *testing.T) {
 	before := parse(t, `{"a":1}`)
 	tag := func(program, n int) string { return fmt.Sprintf("prog%02d%d", program, n) }
 	r := before.Clone()
-	r.AddSave(tag(0, 1))
-	r.AddSave(tag(1, 1))
-	r.AddSave(tag(0, 2)) // takes the place of the first
+	add := func(r *row.Row, tag string) { r.AddSave(tag, &before, nil) }
+	add(&r, tag(0, 1))
+	add(&r, tag(1, 1))
+	add(&r, tag(0, 2)) // takes the place of the first
 	if got, want := string(r.Get("__saves")), `["prog011","prog002"]`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -113,13 +114,13 @@ func TestSaveTags(t *testing.T) {
 		}
 	}
 	for program := range 8 {
-		r.AddSave(tag(10+program, 1))
+		add(&r, tag(10+program, 1))
 	}
 	if yes, known := r.SavedBy(tag(0, 2), &before); yes || known {
 		t.Errorf("after eight other programs: got %t, %t, want it unknown", yes, known)
 	}
 	after := r.Clone()
-	after.AddSave(tag(20, 1))
+	add(&after, tag(20, 1))
 	if yes, known := after.SavedBy(tag(0, 3), &r); yes || !known {
 		t.Errorf("with tags from before: got %t, %t, want it known", yes, known)
 	}

@@ -23,7 +23,7 @@ const (
 	sqlSchema = `CREATE SCHEMA IF NOT EXISTS schema_system;
 		CREATE TABLE IF NOT EXISTS schema_system.session (
 			sid varchar NOT NULL PRIMARY KEY, sess json NOT NULL, expire timestamp(6) NOT NULL
-		) WITH (fillfactor = 90);
+		) WITH (fillfactor = 70);
 		CREATE INDEX IF NOT EXISTS idx_session_expire ON schema_system.session (expire)`
 	sqlInsert = `INSERT INTO schema_system.session (sid, sess, expire)
 		VALUES ($1, $2::text::json, now() + interval '1 day')`

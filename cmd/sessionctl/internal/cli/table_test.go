@@ -133,7 +133,7 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("got level %s and %d findings, want ok and 24 at least", got.Level, len(got.Findings))
 	}
 	r.exec("ALTER TABLE schema_system.session RESET (fillfactor)")
-	r.run("doctor").want(cli.ExitOK, "hint", "fillfactor = 90")
+	r.run("doctor").want(cli.ExitOK, "hint", "fillfactor = 70")
 	r.exec("DROP INDEX schema_system.idx_session_expire")
 	r.run("doctor").want(cli.ExitFailed, "warning", "expire-index", "CREATE INDEX CONCURRENTLY")
 	t.Setenv("PGTZ", "Asia/Kolkata")

@@ -142,6 +142,7 @@ func (e *exam) measured(ctx context.Context) {
 		{"autovacuum", e.autovacuum},
 		{"dead-rows", e.deadRows},
 		{"bloat", e.bloat},
+		{"fillfactor", e.fillfactor},
 		{"heap-only", e.heapOnly},
 		{"planner", e.planner},
 		{"rows", e.rows},

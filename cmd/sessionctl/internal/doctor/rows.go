@@ -208,6 +208,47 @@ func (e *exam) planner(ctx context.Context) error {
 	return nil
 }
 
+const (
+	bestFactor = 70   // schema.sql's
+	pageBytes  = 8168 // of a page, for rows
+	rowBytes   = 100  // of a row beside its data
+	versions   = 2    // of a row that a page should have room for: one replaces what somebody's transaction still sees
+)
+
+// fillfactor compares the room that the pages leave with what a row takes.
+func (e *exam) fillfactor(ctx context.Context) error {
+	rows, err := e.Pool.Query(ctx, parts+`SELECT p.name,
+			COALESCE((SELECT option_value::int FROM pg_catalog.pg_options_to_table(p.reloptions) WHERE option_name OPERATOR(pg_catalog.=) 'fillfactor'), 100)
+		FROM parts p ORDER BY 1`, e.table)
+	if err != nil {
+		return err
+	}
+	bytes := e.sample.bytes + rowBytes
+	if e.sample.bytes > outOfLine {
+		bytes = rowBytes
+	}
+	var table string
+	var factor, highest int
+	var sql []string
+	_, err = pgx.ForEachRow(rows, []any{&table, &factor}, func() error {
+		if factor > bestFactor && float64(100-factor)/100*pageBytes < versions*bytes {
+			highest = max(highest, factor)
+			sql = append(sql, fmt.Sprintf("ALTER TABLE %s SET (fillfactor = %d);", table, bestFactor))
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return err
+	case len(sql) == 0:
+		e.ok("fillfactor", "pages leave room for updates")
+		return nil
+	}
+	e.find("fillfactor", Hint, fmt.Sprintf("pages are filled to %d%%, and a row has about %.0f bytes: an update that finds no room on its page must write to another page and to every index", highest, bytes)).
+		advise("if sessions are often changed: as the table's owner, run (it is for new pages; VACUUM FULL, which locks the table, or pg_repack, which does not, rewrites the old ones)", sql...)
+	return nil
+}
+
 func (e *exam) heapOnly(context.Context) error {
 	share, ok := e.stats.HeapOnlyShare()
 	what := fmt.Sprintf("%.0f%% of %d updates left the indexes alone", 100*share, e.stats.Updates)
@@ -220,7 +261,7 @@ func (e *exam) heapOnly(context.Context) error {
 		return nil
 	}
 	e.find("heap-only", Hint, what+". A save can, unless a key has an index; moving an expiry never can").
-		advise("if sessions are mostly read: nothing, or a longer Config.TouchInterval; if they are mostly changed: fillfactor 90, and no index on a key that nobody searches by")
+		advise("if sessions are mostly read: nothing, or a longer Config.TouchInterval; if they are mostly changed: fillfactor 70, and no index on a key that nobody searches by")
 	return nil
 }
 

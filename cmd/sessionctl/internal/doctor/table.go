@@ -92,10 +92,9 @@ func (e *exam) keyIndexes(ctx context.Context) error {
 	return nil
 }
 
-// storage looks at how the rows are kept.
+// storage looks at how the data is kept.
 func (e *exam) storage(ctx context.Context) error {
 	rows, err := e.Pool.Query(ctx, parts+`SELECT p.name,
-			COALESCE((SELECT option_value::int FROM pg_catalog.pg_options_to_table(p.reloptions) WHERE option_name OPERATOR(pg_catalog.=) 'fillfactor'), 100),
 			COALESCE((SELECT pg_catalog.to_json(a) OPERATOR(pg_catalog.->>) 'attcompression' FROM pg_catalog.pg_attribute a
 				WHERE a.attrelid OPERATOR(pg_catalog.=) p.oid AND a.attname OPERATOR(pg_catalog.=) 'sess'), ''),
 			COALESCE((SELECT 'lz4' OPERATOR(pg_catalog.=) ANY (enumvals) AND setting OPERATOR(pg_catalog.<>) 'lz4'
@@ -104,14 +103,10 @@ func (e *exam) storage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var fill, compress []string
+	var compress []string
 	var table, compression string
-	var factor int
 	var hasLZ4 bool
-	_, err = pgx.ForEachRow(rows, []any{&table, &factor, &compression, &hasLZ4}, func() error {
-		if factor > 95 {
-			fill = append(fill, fmt.Sprintf("ALTER TABLE %s SET (fillfactor = 90);", table))
-		}
+	_, err = pgx.ForEachRow(rows, []any{&table, &compression, &hasLZ4}, func() error {
 		if hasLZ4 && compression != "l" {
 			compress = append(compress, fmt.Sprintf("ALTER TABLE %s ALTER COLUMN sess SET COMPRESSION lz4;", table))
 		}
@@ -119,12 +114,6 @@ func (e *exam) storage(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
-	}
-	if len(fill) > 0 {
-		e.find("fillfactor", Hint, "pages are filled to the brim: an update finds no room on its page, and must then write to every index").
-			advise("as the table's owner, run (it is for new pages; VACUUM FULL, which locks the table, rewrites the old ones)", fill...)
-	} else {
-		e.ok("fillfactor", "pages leave room for updates")
 	}
 	if len(compress) > 0 {
 		e.find("compression", Hint, "data over 2 KB is compressed by pglz at each save, and lz4 is several times as fast").
