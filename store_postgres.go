@@ -140,7 +140,6 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 func (o *PostgresOptions) complete() error {
 	setDefault(&o.Schema, "schema_system")
 	setDefault(&o.Table, "session")
-	setDefault(&o.BatchSlots, 2)
 	setDefault(&o.MaxBatch, 128)
 	if o.BatchSlots < 0 || o.MaxBatch < 0 {
 		return fmt.Errorf("session: PostgresOptions: BatchSlots is %d, MaxBatch %d: must not be negative", o.BatchSlots, o.MaxBatch)

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +17,13 @@ import (
 // errAlone asks for the statement of one's own: the data is too large, or the
 // shared statement failed.
 var errAlone = errors.New("session: to be done alone")
+
+// How long a shared statement has to come back before another of its kind begins
+// beside it. bench/slots measures what comes of it.
+const (
+	readPatience  = time.Millisecond
+	writePatience = 2 * time.Millisecond
+)
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
 type sharing struct {
@@ -56,19 +64,38 @@ type touch struct {
 
 // share sets s up to share statements.
 func (s *PostgresStore) share() {
-	slots, most := s.opts.BatchSlots, s.opts.MaxBatch
+	most := s.opts.MaxBatch
+	reads, writes := s.slots()
 	s.shared = &sharing{
-		loads:     batch.New(slots, most, s.loadOne, s.loadMany),
-		creations: batch.New(slots, most, viaMany(s.createMany), s.createMany),
-		saves:     batch.New(slots, most, viaMany(s.saveMany), s.saveMany),
-		touches:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
-		hurried:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
-		deletes:   batch.New(slots, most, viaMany(s.deleteMany), s.deleteMany),
-		renewals:  batch.New(slots, 1, ask[fate], nil),
-		limits:    batch.New(1, 1, ask[int64], nil),
-		alone:     batch.New(max(1, s.runner.MaxConns()/3), 1, ask[fate], nil),
+		loads:     batch.New(reads, most, s.loadOne, s.loadMany),
+		creations: batch.New(writes, most, viaMany(s.createMany), s.createMany),
+		saves:     batch.New(writes, most, viaMany(s.saveMany), s.saveMany),
+		touches:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
+		hurried:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
+		deletes:   batch.New(writes, most, viaMany(s.deleteMany), s.deleteMany),
+		renewals:  batch.New(fixed(cmp.Or(s.opts.BatchSlots, 2)), 1, ask[fate], nil),
+		limits:    batch.New(fixed(1), 1, ask[int64], nil),
+		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
 }
+
+// slots returns how many shared statements of a kind may be under way. Reads gain
+// little by sharing more than two statements let them, and lose time by waiting for
+// one; of writes those that come while one commits are better off together, and cost
+// half. The patience is what a statement begun meanwhile costs, some twenty times
+// over, so that those who are far away need not wait for each other, nor anybody for
+// a connection that hangs.
+func (s *PostgresStore) slots() (reads, writes batch.Slots) {
+	if n := s.opts.BatchSlots; n > 0 {
+		return fixed(n), fixed(n)
+	}
+	conns := s.runner.MaxConns()
+	return batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: readPatience},
+		batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: writePatience}
+}
+
+// fixed is n slots, however long statements take.
+func fixed(n int) batch.Slots { return batch.Slots{Usual: n} }
 
 // refuse answers those who wait for a shared statement: nothing was sent for them.
 func (s *sharing) refuse(reads bool, err error) {
