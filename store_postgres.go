@@ -240,7 +240,12 @@ func (s *PostgresStore) Load(ctx context.Context, id string) (Record, error) {
 
 func (s *PostgresStore) loadOne(ctx context.Context, id string) (Record, error) {
 	rec, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (Record, error) {
-		return s.scanRecord(c.QueryRow(ctx, s.sql.load, s.plans.args(id)...))
+		began := time.Now()
+		rec, err := s.scanRecord(c.QueryRow(ctx, s.sql.load, s.plans.args(id)...))
+		if s.shared != nil && (err == nil || errors.Is(err, pgx.ErrNoRows)) {
+			s.shared.way.took(time.Since(began))
+		}
+		return rec, err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Record{}, ErrNotFound

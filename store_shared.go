@@ -44,6 +44,8 @@ type sharing struct {
 	// For the members of a write that failed: one of them may be the reason, and
 	// finds it out alone. A third of the pool at most. None of them waits for a row.
 	alone *batch.Group[func(context.Context) (fate, error), fate]
+
+	way *way // nil: the slots are fixed
 }
 
 type creation struct {
@@ -77,14 +79,17 @@ func (s *PostgresStore) share() {
 		limits:    batch.New(fixed(1), 1, ask[int64], nil),
 		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
+	if s.opts.BatchSlots == 0 {
+		s.shared.way = &way{changed: s.shared.farther}
+	}
 }
 
 // slots returns how many shared statements of a kind may be under way. Reads gain
 // little by sharing more than two statements let them, and lose time by waiting for
 // one; of writes those that come while one commits are better off together, and cost
-// half. The patience is what a statement begun meanwhile costs, some twenty times
-// over, so that those who are far away need not wait for each other, nor anybody for
-// a connection that hangs.
+// half, unless it is the way that takes the time (farther). The patience is what a
+// statement begun meanwhile costs, some twenty times over: nobody waits longer for
+// an answer from far away, nor for a connection that hangs.
 func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 	if n := s.opts.BatchSlots; n > 0 {
 		return fixed(n), fixed(n)
@@ -92,6 +97,19 @@ func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 	conns := s.runner.MaxConns()
 	return batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: readPatience},
 		batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: writePatience}
+}
+
+// farther sets the usual number of writes by how far away the database is.
+func (s *sharing) farther(far bool) {
+	usual := 1
+	if far {
+		usual = 2
+	}
+	s.creations.SetUsual(usual)
+	s.saves.SetUsual(usual)
+	s.touches.SetUsual(usual)
+	s.hurried.SetUsual(usual)
+	s.deletes.SetUsual(usual)
 }
 
 // fixed is n slots, however long statements take.
@@ -127,6 +145,7 @@ func viaMany[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(c
 // loadMany loads the records of ids in one statement.
 func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answer[Record] {
 	answers, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[Record], error) {
+		began := time.Now()
 		answers := make([]batch.Answer[Record], len(ids))
 		for i := range answers {
 			answers[i].Err = ErrNotFound
@@ -151,7 +170,11 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			}
 			answers[n-1].Value, answers[n-1].Err = loadedRow(data, left)
 		}
-		return answers, rows.Err()
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+		s.shared.way.took(time.Since(began))
+		return answers, nil
 	})
 	return failAll(answers, len(ids), err)
 }

@@ -318,6 +318,16 @@ func sharedContext[Q, A any](members []*call[Q, A]) (context.Context, context.Ca
 	return context.WithDeadline(ctx, last)
 }
 
+// SetUsual sets Slots.Usual, from now on. Without Patience it changes nothing.
+func (g *Group[Q, A]) SetUsual(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.slots.Patience > 0 {
+		g.slots.Usual = min(max(n, 1), g.slots.Most)
+		g.proceed()
+	}
+}
+
 // Refuse answers the calls that wait for a slot with err. Nothing was begun for
 // them.
 func (g *Group[Q, A]) Refuse(err error) {

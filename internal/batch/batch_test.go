@@ -415,6 +415,33 @@ func TestPatienceEndsWithThoseWhoWait(t *testing.T) {
 	})
 }
 
+// The usual number changes under way: those who wait go on at once, and afterwards no
+// more begin than usual.
+func TestTheUsualNumberChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		g := r.adaptive(batch.Slots{Usual: 1, Most: 3, Patience: time.Minute}, 10)
+		wait := ask(t, g, 1, 2, 3)
+		g.SetUsual(2)
+		synctest.Wait()
+		if got := fmt.Sprint(r.calls); got != "[[1] [2 3]]" || g.Armed() {
+			t.Errorf("more than before: got %s, timer %t, want [[1] [2 3]] and none", got, g.Armed())
+		}
+		wait()
+		g.SetUsual(9)
+		ask(t, g, 4, 5, 6, 7)()
+		if got := fmt.Sprint(r.calls[2:]); got != "[[4] [5] [6] [7]]" || r.most != 3 {
+			t.Errorf("more than there are: got %s, %d at once, want the fourth to wait for one of three", got, r.most)
+		}
+		g.SetUsual(0)
+		r.most = 0
+		ask(t, g, 8, 9)()
+		if r.most != 1 {
+			t.Errorf("fewer: got %d at once, want one", r.most)
+		}
+	})
+}
+
 // Close waits for those behind a call that hangs, and for that.
 func TestCloseBehindACallThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
