@@ -18,11 +18,14 @@ import (
 // shared statement failed.
 var errAlone = errors.New("session: to be done alone")
 
-// How long a shared statement has to come back before another of its kind begins
-// beside it. bench/slots measures what comes of it.
+// patience is how long a shared statement has to come back before another of its kind
+// begins beside it: twenty times what that costs, so that even where all take
+// longer the others cost a twentieth of a processor; and no longer than that does a
+// connection that hangs hold the others up. farPatience is for writes where the database
+// is far away: they take several milliseconds.
 const (
-	readPatience  = time.Millisecond
-	writePatience = 2 * time.Millisecond
+	patience    = 2 * time.Millisecond
+	farPatience = 10 * time.Millisecond
 )
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
@@ -80,36 +83,38 @@ func (s *PostgresStore) share() {
 		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
 	if s.opts.BatchSlots == 0 {
-		s.shared.way = &way{changed: s.shared.farther}
+		s.shared.way = &way{changed: s.farther}
 	}
 }
 
-// slots returns how many shared statements of a kind may be under way. Reads gain
-// little by sharing more than two statements let them, and lose time by waiting for
-// one; of writes those that come while one commits are better off together, and cost
-// half, unless it is the way that takes the time (farther). The patience is what a
-// statement begun meanwhile costs, some twenty times over: nobody waits longer for
-// an answer from far away, nor for a connection that hangs.
+// slots returns how many shared statements of a kind may be under way, to begin with.
 func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 	if n := s.opts.BatchSlots; n > 0 {
 		return fixed(n), fixed(n)
 	}
 	conns := s.runner.MaxConns()
-	return batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: readPatience},
-		batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: writePatience}
+	return batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}, s.writeSlots(false)
 }
 
-// farther sets the usual number of writes by how far away the database is.
-func (s *sharing) farther(far bool) {
-	usual := 1
+// writeSlots returns how many writes of a kind may be under way. Those that come while
+// one commits are better off together, and cost half, unless it is the way that
+// takes the time.
+func (s *PostgresStore) writeSlots(far bool) batch.Slots {
+	most := max(2, s.runner.MaxConns()/4) // all kinds together may not have more
 	if far {
-		usual = 2
+		return batch.Slots{Usual: 2, Most: most, Patience: farPatience}
 	}
-	s.creations.SetUsual(usual)
-	s.saves.SetUsual(usual)
-	s.touches.SetUsual(usual)
-	s.hurried.SetUsual(usual)
-	s.deletes.SetUsual(usual)
+	return batch.Slots{Usual: 1, Most: most, Patience: patience}
+}
+
+// farther sets the slots of the writes by how far away the database is.
+func (s *PostgresStore) farther(far bool) {
+	slots := s.writeSlots(far)
+	s.shared.creations.SetSlots(slots)
+	s.shared.saves.SetSlots(slots)
+	s.shared.touches.SetSlots(slots)
+	s.shared.hurried.SetSlots(slots)
+	s.shared.deletes.SetSlots(slots)
 }
 
 // fixed is n slots, however long statements take.

@@ -46,6 +46,15 @@ type Slots struct {
 	Patience time.Duration // zero: for ever
 }
 
+// complete makes the least of what is less.
+func (s Slots) complete() Slots {
+	s.Usual = max(s.Usual, 1)
+	if s.Most < s.Usual || s.Patience <= 0 {
+		s.Most = s.Usual
+	}
+	return s
+}
+
 // Group shares calls with a question Q and an answer A. It is safe for
 // concurrent use. Its functions are called by many goroutines at once, at most
 // one for each slot.
@@ -88,11 +97,7 @@ type call[Q, A any] struct {
 // order. alone runs on the caller's context, shared on one of its own, with the
 // values of the first member's and the latest of their deadlines.
 func New[Q, A any](slots Slots, most int, alone func(context.Context, Q) (A, error), shared func(context.Context, []Q) []Answer[A]) *Group[Q, A] {
-	slots.Usual = max(slots.Usual, 1)
-	if slots.Most < slots.Usual || slots.Patience <= 0 {
-		slots.Most = slots.Usual
-	}
-	g := &Group[Q, A]{slots: slots, most: max(most, 1), alone: alone, shared: shared, epoch: time.Now()}
+	g := &Group[Q, A]{slots: slots.complete(), most: max(most, 1), alone: alone, shared: shared, epoch: time.Now()}
 	g.calls.New = func() any { return &call[Q, A]{done: make(chan struct{}, 1)} }
 	return g
 }
@@ -318,14 +323,16 @@ func sharedContext[Q, A any](members []*call[Q, A]) (context.Context, context.Ca
 	return context.WithDeadline(ctx, last)
 }
 
-// SetUsual sets Slots.Usual, from now on. Without Patience it changes nothing.
-func (g *Group[Q, A]) SetUsual(n int) {
+// SetSlots sets the slots for calls that begin from now on.
+func (g *Group[Q, A]) SetSlots(slots Slots) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.slots.Patience > 0 {
-		g.slots.Usual = min(max(n, 1), g.slots.Most)
-		g.proceed()
+	g.slots = slots.complete()
+	if g.armed {
+		g.timer.Stop()
+		g.armed = false
 	}
+	g.proceed()
 }
 
 // Refuse answers the calls that wait for a slot with err. Nothing was begun for

@@ -415,30 +415,46 @@ func TestPatienceEndsWithThoseWhoWait(t *testing.T) {
 	})
 }
 
-// The usual number changes under way: those who wait go on at once, and afterwards no
-// more begin than usual.
-func TestTheUsualNumberChanges(t *testing.T) {
+// The slots change under way: those who wait go on at once where there are more, or
+// less patience, and no more begin where there are fewer.
+func TestSlotsChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var r recorder
+		r, release := hang(1)
 		g := r.adaptive(batch.Slots{Usual: 1, Most: 3, Patience: time.Minute}, 10)
-		wait := ask(t, g, 1, 2, 3)
-		g.SetUsual(2)
+		wait := ask(t, g, 1)
+		behind := ask(t, g, 2, 3)
+		g.SetSlots(batch.Slots{Usual: 2, Most: 3, Patience: time.Minute})
 		synctest.Wait()
 		if got := fmt.Sprint(r.calls); got != "[[1] [2 3]]" || g.Armed() {
-			t.Errorf("more than before: got %s, timer %t, want [[1] [2 3]] and none", got, g.Armed())
+			t.Errorf("more: got %s, timer %t, want [[1] [2 3]] and none", got, g.Armed())
 		}
+		behind()
+		start := time.Now()
+		behind = ask(t, g, 4, 5)
+		g.SetSlots(batch.Slots{Usual: 1, Most: 2, Patience: 10 * time.Second})
+		behind()
+		if took := time.Since(start); took != 10*time.Second || fmt.Sprint(r.calls[2:]) != "[[4] [5]]" {
+			t.Errorf("fewer: got %v after %v, want [[4] [5]] after 10s: a second, then what the first has left of its 10s, and a second", r.calls[2:], took)
+		}
+		release(1)
 		wait()
-		g.SetUsual(9)
-		ask(t, g, 4, 5, 6, 7)()
-		if got := fmt.Sprint(r.calls[2:]); got != "[[4] [5] [6] [7]]" || r.most != 3 {
-			t.Errorf("more than there are: got %s, %d at once, want the fourth to wait for one of three", got, r.most)
+	})
+}
+
+// Less patience counts for those who wait already.
+func TestPatienceChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, release := hang(1)
+		g := r.adaptive(batch.Slots{Usual: 1, Most: 2, Patience: time.Hour}, 10)
+		wait, start := ask(t, g, 1), time.Now()
+		behind := ask(t, g, 2)
+		g.SetSlots(batch.Slots{Usual: 1, Most: 2, Patience: 3 * time.Second})
+		behind()
+		if took := time.Since(start); took != 4*time.Second {
+			t.Errorf("got an answer after %v, want the patience of 3s and a second", took)
 		}
-		g.SetUsual(0)
-		r.most = 0
-		ask(t, g, 8, 9)()
-		if r.most != 1 {
-			t.Errorf("fewer: got %d at once, want one", r.most)
-		}
+		release(1)
+		wait()
 	})
 }
 
