@@ -133,7 +133,9 @@ func (g *Group[Q, A]) Do(ctx context.Context, question Q) (A, error) {
 	} else {
 		c = g.newCall(ctx, question)
 		g.waiting = append(g.waiting, c)
-		g.proceed()
+		if !g.armed { // else it is seen to
+			g.proceed()
+		}
 	}
 	g.mu.Unlock()
 	select {
