@@ -18,14 +18,13 @@ import (
 // shared statement failed.
 var errAlone = errors.New("session: to be done alone")
 
-// patience is how long a shared statement has to come back before another of its kind
-// begins beside it: twenty times what that costs, so that even where all take
-// longer the others cost a twentieth of a processor; and no longer than that does a
-// connection that hangs hold the others up. farPatience is for writes where the database
-// is far away: they take several milliseconds.
+// patience is how long shared statements of a kind have to come back before one more
+// begins beside them: several times what they usually take. commitPatience is for
+// the one write that others gather behind while it commits: it is twenty times what
+// another costs, so large or slow ones have company, for little.
 const (
-	patience    = 2 * time.Millisecond
-	farPatience = 10 * time.Millisecond
+	patience       = 10 * time.Millisecond
+	commitPatience = 2 * time.Millisecond
 )
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
@@ -92,29 +91,32 @@ func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 	if n := s.opts.BatchSlots; n > 0 {
 		return fixed(n), fixed(n)
 	}
+	return s.adaptive(false)
+}
+
+// adaptive returns how many shared statements of a kind are under way near the
+// database, or far from it. There the time goes by on the way, and more of them cost
+// little. All writes together may have no more connections than those of a kind.
+func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 	conns := s.runner.MaxConns()
-	return batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}, s.writeSlots(false)
-}
-
-// writeSlots returns how many writes of a kind may be under way. Those that come while
-// one commits are better off together, and cost half, unless it is the way that
-// takes the time.
-func (s *PostgresStore) writeSlots(far bool) batch.Slots {
-	most := max(2, s.runner.MaxConns()/4) // all kinds together may not have more
+	reads = batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}
+	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: commitPatience}
 	if far {
-		return batch.Slots{Usual: 2, Most: most, Patience: farPatience}
+		reads.Usual = min(4, reads.Most)
+		writes.Usual, writes.Patience = 2, patience
 	}
-	return batch.Slots{Usual: 1, Most: most, Patience: patience}
+	return reads, writes
 }
 
-// farther sets the slots of the writes by how far away the database is.
+// farther sets the slots by how far away the database is.
 func (s *PostgresStore) farther(far bool) {
-	slots := s.writeSlots(far)
-	s.shared.creations.SetSlots(slots)
-	s.shared.saves.SetSlots(slots)
-	s.shared.touches.SetSlots(slots)
-	s.shared.hurried.SetSlots(slots)
-	s.shared.deletes.SetSlots(slots)
+	reads, writes := s.adaptive(far)
+	s.shared.loads.SetSlots(reads)
+	s.shared.creations.SetSlots(writes)
+	s.shared.saves.SetSlots(writes)
+	s.shared.touches.SetSlots(writes)
+	s.shared.hurried.SetSlots(writes)
+	s.shared.deletes.SetSlots(writes)
 }
 
 // fixed is n slots, however long statements take.

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
@@ -35,16 +36,19 @@ type Answer[A any] struct {
 
 // Slots say how many calls may be under way.
 //
-// A call begins while there are fewer than Usual under way that have been so for
-// less than Patience, and no more than Most in all. So where calls are back within
-// that time there are Usual at once, and sharing does the rest; where they take
-// longer, because the answer comes from far away, another begins meanwhile; and one
-// that hangs is waited for no longer than that.
+// There are Usual slots. Where all are taken, another call may begin beside them when
+// all have been so for Patience, one more when the youngest of that number have been so for
+// five times as long, and so on up to Most. So where calls are back in time there
+// are Usual at once, and sharing does the rest; one that hangs is waited for no
+// longer than that; and where all are slow there are few more.
 type Slots struct {
 	Usual    int           // at least 1
 	Most     int           // at least Usual, which it is without Patience
 	Patience time.Duration // zero: for ever
 }
+
+// morePatience is how many times longer each further call is waited for.
+const morePatience = 5
 
 // complete makes the least of what is less.
 func (s Slots) complete() Slots {
@@ -73,6 +77,7 @@ type Group[Q, A any] struct {
 	begun   uint64        // calls of all times
 	timer   *time.Timer   // armed while calls wait for one of under to have had its time
 	armed   bool
+	due     time.Duration // when the timer fires
 	closed  bool
 	idle    sync.WaitGroup // calls under way
 }
@@ -174,14 +179,20 @@ func (g *Group[Q, A]) answered(c *call[Q, A]) (A, error) {
 // held, as all up to take are.
 func (g *Group[Q, A]) mayBegin() bool {
 	n := len(g.under)
-	return n < g.slots.Usual || n < g.slots.Most && g.patience() <= 0
+	if n < g.slots.Usual || n >= g.slots.Most {
+		return n < g.slots.Usual
+	}
+	left, _ := g.patience()
+	return left <= 0
 }
 
-// patience returns how much time is left to the eldest of the youngest calls, of which
-// there are as many as usual.
-func (g *Group[Q, A]) patience() time.Duration {
-	eldest := g.under[len(g.under)-g.slots.Usual]
-	return eldest.since + g.slots.Patience - time.Since(g.epoch)
+// patience returns how long others still wait for those under way, at least Usual, and
+// until when. They are as patient with the youngest of these, which have perhaps
+// begun because others hang, as the number under way tells.
+func (g *Group[Q, A]) patience() (left, until time.Duration) {
+	more := len(g.under) - g.slots.Usual
+	until = g.under[more].since + g.slots.Patience*time.Duration(math.Pow(morePatience, float64(more)))
+	return until - time.Since(g.epoch), until
 }
 
 // begin takes a slot for a call and gives it a number.
@@ -203,17 +214,23 @@ func (g *Group[Q, A]) proceed() {
 	for len(g.waiting) > 0 && g.mayBegin() {
 		go g.work(g.begin(), g.take())
 	}
-	waits := len(g.waiting) > 0 && len(g.under) < g.slots.Most
-	switch {
-	case waits == g.armed: // perhaps for a call before: then it fires too early, and once more
-	case !waits:
-		g.timer.Stop()
-	case g.timer == nil:
-		g.timer = time.AfterFunc(g.patience(), g.tick)
-	default:
-		g.timer.Reset(g.patience())
+	if len(g.waiting) == 0 || len(g.under) >= g.slots.Most { // more after SetSlots
+		if g.armed {
+			g.timer.Stop()
+			g.armed = false
+		}
+		return
 	}
-	g.armed = waits
+	left, due := g.patience()
+	switch {
+	case g.armed && g.due <= due: // for a call before, perhaps: then it fires too early, and once more
+		return
+	case g.timer == nil:
+		g.timer = time.AfterFunc(left, g.tick)
+	default:
+		g.timer.Reset(left)
+	}
+	g.armed, g.due = true, due
 }
 
 // take returns the next members of a call, none if nobody waits any more.
@@ -330,10 +347,6 @@ func (g *Group[Q, A]) SetSlots(slots Slots) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.slots = slots.complete()
-	if g.armed {
-		g.timer.Stop()
-		g.armed = false
-	}
 	g.proceed()
 }
 

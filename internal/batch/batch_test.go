@@ -311,8 +311,8 @@ func TestSeveralCallsThatHang(t *testing.T) {
 		<-time.After(2 * time.Second)
 		synctest.Wait()
 		ask(t, g, 2)()
-		if took := time.Since(start); took != 5*time.Second {
-			t.Errorf("behind two: answered after %v, want twice the patience of 2s and a second", took)
+		if took := time.Since(start); took != 13*time.Second {
+			t.Errorf("behind two: answered after %v, want the patience of 2s, five times that, and a second", took)
 		}
 		third := ask(t, g, 3)
 		rest := ask(t, g, 4, 5)
@@ -344,9 +344,10 @@ func TestPatienceDecidesHowManyAreUnderWay(t *testing.T) {
 	}{
 		{"back in time", batch.Slots{Usual: 1, Most: 9, Patience: 1100 * time.Millisecond}, 1},
 		{"back in time, two", batch.Slots{Usual: 2, Most: 9, Patience: 1100 * time.Millisecond}, 2},
-		{"far away", batch.Slots{Usual: 1, Most: 9, Patience: 300 * time.Millisecond}, 4},
-		{"far away, two", batch.Slots{Usual: 2, Most: 9, Patience: 300 * time.Millisecond}, 8},
-		{"farther than there are slots", batch.Slots{Usual: 1, Most: 3, Patience: 100 * time.Millisecond}, 3},
+		{"slower", batch.Slots{Usual: 1, Most: 9, Patience: 300 * time.Millisecond}, 2},
+		{"slower, two", batch.Slots{Usual: 2, Most: 9, Patience: 300 * time.Millisecond}, 3},
+		{"five times slower", batch.Slots{Usual: 1, Most: 9, Patience: 150 * time.Millisecond}, 3},
+		{"slower than there are slots", batch.Slots{Usual: 1, Most: 3, Patience: 10 * time.Millisecond}, 3},
 		{"no patience given", batch.Slots{Usual: 2}, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -437,6 +438,21 @@ func TestSlotsChange(t *testing.T) {
 			t.Errorf("fewer: got %v after %v, want [[4] [5]] after 10s: a second, then what the first has left of its 10s, and a second", r.calls[2:], took)
 		}
 		release(1)
+		wait()
+	})
+}
+
+// Where more are under way than there may be now, the next begins when that is over.
+func TestSlotsBecomeFewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r recorder
+		g := r.adaptive(batch.Slots{Usual: 3}, 10)
+		wait, start := ask(t, g, 1, 2, 3), time.Now()
+		g.SetSlots(batch.Slots{Usual: 1, Most: 2, Patience: time.Millisecond})
+		ask(t, g, 4, 5)()
+		if took := time.Since(start); took != 2*time.Second || fmt.Sprint(r.calls[3:]) != "[[4 5]]" {
+			t.Errorf("got %v after %v, want [[4 5]] after the second of those before and its own", r.calls[3:], took)
+		}
 		wait()
 	})
 }
@@ -564,15 +580,24 @@ func FuzzExactlyOnce(f *testing.F) {
 // their time still to go.
 func (r *recorder) wantPatience(t *testing.T, slots batch.Slots) {
 	t.Helper()
+	usual := max(slots.Usual, 1)
 	for i, began := range r.began {
-		young := 0
+		var beside []time.Time // the eldest first
 		for j, before := range r.began[:i] {
-			if r.ended[j].After(began) && (slots.Patience == 0 || began.Sub(before) < slots.Patience) {
-				young++
+			if r.ended[j].After(began) {
+				beside = append(beside, before)
 			}
 		}
-		if young >= max(slots.Usual, 1) {
-			t.Errorf("call %d of %v: began beside %d that had their time still to go, want under %d", i, r.calls[i], young, max(slots.Usual, 1))
+		more := len(beside) - usual
+		if more < 0 {
+			continue
+		}
+		patience := slots.Patience
+		for range more {
+			patience *= 5
+		}
+		if patience == 0 || began.Sub(beside[more]) < patience {
+			t.Errorf("call %d of %v: began beside %d, the youngest %d within %v, want %v", i, r.calls[i], len(beside), usual, began.Sub(beside[more]), patience)
 		}
 	}
 }

@@ -193,19 +193,18 @@ type run struct {
 	since   time.Time
 }
 
-// free reports whether another call may begin: while there are fewer than the usual
-// ones that have time left to come back, and fewer than there may be at most.
+// free reports whether another call may begin: while there are fewer than usual, and up
+// to the most when these have had their time, five times as long for each more.
 func (m *model) free() bool {
-	fresh := 0
-	for _, r := range m.running {
-		if m.slots.Patience == 0 || time.Since(r.since) < m.slots.Patience {
-			fresh++
-		}
+	more := len(m.running) - m.slots.Usual
+	if more < 0 {
+		return true
 	}
-	if m.slots.Patience == 0 { // there are none but the usual ones
-		return len(m.running) < m.slots.Usual
+	patience := m.slots.Patience
+	for range more {
+		patience *= 5
 	}
-	return fresh < m.slots.Usual && len(m.running) < m.slots.Most
+	return patience > 0 && len(m.running) < m.slots.Most && time.Since(m.running[more].since) >= patience
 }
 
 // proceed begins what waits, as far as it may.
