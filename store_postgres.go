@@ -43,12 +43,13 @@ type PostgresOptions struct {
 	// MaxBatch of them, and go together when one of these ends. Nobody waits
 	// for company: a request that finds a free slot goes at once.
 	//
-	// BatchSlots 0, the default, adapts: usually two loads and one write of a kind, two
-	// where the database is far away (a load takes 0.6 ms at the least). Statements
-	// that have been under way for 2 ms (writes far away: 10 ms) count no more, so
-	// that others go on beside one that is slow or hangs, as far as there are
-	// connections: half the pool's for loads, a quarter for the writes of a
-	// kind, two at least. Another number is that many, however long they take.
+	// BatchSlots 0, the default, adapts: two loads and one write of a kind, twice as
+	// many where the database is far away (no load takes less than 0.6 ms). When
+	// they have been under way for 10 ms (the one write: 2 ms) another begins
+	// beside them, so that one that is slow or hangs does not stop the others; one
+	// more after five times that, and so on, up to half the pool's connections for
+	// loads and a quarter for the writes of a kind, two at least. Another number
+	// is that many, however long they take.
 	//
 	// MaxBatch 0 means 128.
 	BatchSlots, MaxBatch int
