@@ -28,6 +28,13 @@ func (s *PostgresStore) Waiting() int {
 		s.shared.renewals.Waiting() + s.shared.limits.Waiting()
 }
 
+// NewWay returns a way that tells f when it has become far, or near; Took notes a load.
+func NewWay(f func(far bool)) *way { return &way{changed: f} }
+
+func Took(w *way, d time.Duration) { w.took(d) }
+
+const WayLoads = wayLoads
+
 // LimitFound deletes the records of q but the newest.
 func (s *PostgresStore) LimitFound(ctx context.Context, q Query, own string) error {
 	_, err := s.limitFound(ctx, q, 1, own, time.Now(), time.Second)

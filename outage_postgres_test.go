@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,6 +52,41 @@ type cuttingProxy struct {
 	mu      sync.Mutex
 	sql     string // what the statement to be cut contains; "" for none
 	forward bool   // carried out, but not answered
+	hangs   []*hang
+}
+
+// hang holds up the connection that first sends a text.
+type hang struct {
+	text string
+	hit  atomic.Bool
+	over chan struct{}
+}
+
+// hang holds up the connection that next sends text, until release or the end of
+// the test: as if the network had swallowed what it sends.
+func (p *cuttingProxy) hang(t *testing.T, text string) (h *hang, release func()) {
+	h = &hang{text: text, over: make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hangs = append(p.hangs, h)
+	release = sync.OnceFunc(func() { close(h.over) })
+	t.Cleanup(release)
+	return h, release
+}
+
+// pass returns when b may go on.
+func (p *cuttingProxy) pass(b []byte) {
+	p.mu.Lock()
+	i := slices.IndexFunc(p.hangs, func(h *hang) bool { return bytes.Contains(b, []byte(h.text)) })
+	if i < 0 {
+		p.mu.Unlock()
+		return
+	}
+	h := p.hangs[i]
+	p.hangs = slices.Delete(p.hangs, i, i+1)
+	p.mu.Unlock()
+	h.hit.Store(true)
+	<-h.over
 }
 
 // cut breaks the connection that next sends a statement with sql in it; hit
@@ -103,6 +139,7 @@ func (p *cuttingProxy) pipe(client, server net.Conn) {
 				return
 			}
 		}
+		p.pass(b[:n])
 		if _, err := server.Write(b[:n]); err != nil {
 			return
 		}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,15 @@ import (
 // errAlone asks for the statement of one's own: the data is too large, or the
 // shared statement failed.
 var errAlone = errors.New("session: to be done alone")
+
+// patience is how long shared statements of a kind have to come back before one more
+// begins beside them: several times what they usually take. commitPatience is for
+// the one write that others gather behind while it commits: it is twenty times what
+// another costs, so large or slow ones have company, for little.
+const (
+	patience       = 10 * time.Millisecond
+	commitPatience = 2 * time.Millisecond
+)
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
 type sharing struct {
@@ -37,6 +47,8 @@ type sharing struct {
 	// For the members of a write that failed: one of them may be the reason, and
 	// finds it out alone. A third of the pool at most. None of them waits for a row.
 	alone *batch.Group[func(context.Context) (fate, error), fate]
+
+	way *way // nil: the slots are fixed
 }
 
 type creation struct {
@@ -57,19 +69,59 @@ type touch struct {
 
 // share sets s up to share statements.
 func (s *PostgresStore) share() {
-	slots, most := s.opts.BatchSlots, s.opts.MaxBatch
+	most := s.opts.MaxBatch
+	reads, writes := s.slots()
 	s.shared = &sharing{
-		loads:     batch.New(slots, most, s.loadOne, s.loadMany),
-		creations: batch.New(slots, most, viaMany(s.createMany), s.createMany),
-		saves:     batch.New(slots, most, viaMany(s.saveMany), s.saveMany),
-		touches:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
-		hurried:   batch.New(slots, most, viaMany(s.touchMany), s.touchMany),
-		deletes:   batch.New(slots, most, viaMany(s.deleteMany), s.deleteMany),
-		renewals:  batch.New(slots, 1, ask[fate], nil),
-		limits:    batch.New(1, 1, ask[int64], nil),
-		alone:     batch.New(max(1, s.runner.MaxConns()/3), 1, ask[fate], nil),
+		loads:     batch.New(reads, most, s.loadOne, s.loadMany),
+		creations: batch.New(writes, most, viaMany(s.createMany), s.createMany),
+		saves:     batch.New(writes, most, viaMany(s.saveMany), s.saveMany),
+		touches:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
+		hurried:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
+		deletes:   batch.New(writes, most, viaMany(s.deleteMany), s.deleteMany),
+		renewals:  batch.New(fixed(cmp.Or(s.opts.BatchSlots, 2)), 1, ask[fate], nil),
+		limits:    batch.New(fixed(1), 1, ask[int64], nil),
+		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
+	}
+	if s.opts.BatchSlots == 0 {
+		s.shared.way = &way{changed: s.farther}
 	}
 }
+
+// slots returns how many shared statements of a kind may be under way, to begin with.
+func (s *PostgresStore) slots() (reads, writes batch.Slots) {
+	if n := s.opts.BatchSlots; n > 0 {
+		return fixed(n), fixed(n)
+	}
+	return s.adaptive(false)
+}
+
+// adaptive returns how many shared statements of a kind are under way near the
+// database, or far from it. There the time goes by on the way, and more of them cost
+// little. All writes together may have no more connections than those of a kind.
+func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
+	conns := s.runner.MaxConns()
+	reads = batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}
+	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: commitPatience}
+	if far {
+		reads.Usual = min(4, reads.Most)
+		writes.Usual, writes.Patience = 2, patience
+	}
+	return reads, writes
+}
+
+// farther sets the slots by how far away the database is.
+func (s *PostgresStore) farther(far bool) {
+	reads, writes := s.adaptive(far)
+	s.shared.loads.SetSlots(reads)
+	s.shared.creations.SetSlots(writes)
+	s.shared.saves.SetSlots(writes)
+	s.shared.touches.SetSlots(writes)
+	s.shared.hurried.SetSlots(writes)
+	s.shared.deletes.SetSlots(writes)
+}
+
+// fixed is n slots, however long statements take.
+func fixed(n int) batch.Slots { return batch.Slots{Usual: n} }
 
 // refuse answers those who wait for a shared statement: nothing was sent for them.
 func (s *sharing) refuse(reads bool, err error) {
@@ -101,6 +153,7 @@ func viaMany[Q, A any](many func(context.Context, []Q) []batch.Answer[A]) func(c
 // loadMany loads the records of ids in one statement.
 func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answer[Record] {
 	answers, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[Record], error) {
+		began := time.Now()
 		answers := make([]batch.Answer[Record], len(ids))
 		for i := range answers {
 			answers[i].Err = ErrNotFound
@@ -125,7 +178,11 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			}
 			answers[n-1].Value, answers[n-1].Err = loadedRow(data, left)
 		}
-		return answers, rows.Err()
+		if err := rows.Err(); err != nil {
+			return nil, err
+		}
+		s.shared.way.took(time.Since(began))
+		return answers, nil
 	})
 	return failAll(answers, len(ids), err)
 }

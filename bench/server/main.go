@@ -8,6 +8,8 @@
 //	/read         the user's ID; 401 without a session
 //	/write        counter + 1, saved before the answer is complete; the counter
 //	/new          looks for a user, finds none, writes nothing; "anon"
+//	/touch        reads, and moves the expiry whether that is due or not; "ok"
+//	/end          makes a session of its own and ends it, past the middleware; "ok"
 //
 // It makes its table before it listens and ends on SIGTERM.
 //
@@ -51,7 +53,7 @@ func handler(ctx context.Context) (http.Handler, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sessions, err := open(ctx, pool, opts)
+	sessions, store, err := open(ctx, pool, opts)
 	if err != nil {
 		pool.Close()
 		return nil, nil, err
@@ -60,21 +62,24 @@ func handler(ctx context.Context) (http.Handler, func(), error) {
 		_ = sessions.Close()
 		pool.Close()
 	}
-	routes := app.Routes{Login: login, Read: read, Write: write, New: anon}
-	return sessions.Handler(routes.Mux()), end, nil
+	mux := app.Routes{Login: login, Read: read, Write: write, New: anon}.Mux()
+	mux.HandleFunc("/touch", touching(store))
+	mux.HandleFunc("/end", ending(store))
+	return sessions.Handler(mux), end, nil
 }
 
 // open is session.Open with options.
-func open(ctx context.Context, pool *pgxpool.Pool, opts session.PostgresOptions) (*session.Manager, error) {
+func open(ctx context.Context, pool *pgxpool.Pool, opts session.PostgresOptions) (*session.Manager, session.Store, error) {
 	cfg, err := session.ConfigFromEnv()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	store, err := session.NewPostgresStore(ctx, pool, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return session.New(store, cfg)
+	m, err := session.New(store, cfg)
+	return m, store, err
 }
 
 func options() (opts session.PostgresOptions, err error) {
@@ -131,4 +136,37 @@ func anon(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	app.Text(w, http.StatusOK, "anon")
+}
+
+// touching and ending call the store themselves: a touch is due once a touch interval
+// at most, and a session ends once.
+func touching(store session.Store) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if _, ok := userID.Get(s); !ok {
+			app.Unauthorized(w)
+			return
+		}
+		if err := store.Touch(context.WithoutCancel(r.Context()), s.ID(), session.DefaultIdleTimeout); err != nil {
+			app.Fail(w, err)
+			return
+		}
+		app.Text(w, http.StatusOK, "ok")
+	}
+}
+
+func ending(store session.Store) http.HandlerFunc {
+	data := append(append([]byte(`{"cookie":{"originalMaxAge":86400000},`), app.JSON("end")...), '}')
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, id := context.WithoutCancel(r.Context()), rand.Text()+"------"
+		err := store.Create(ctx, id, session.Record{Data: data, TTL: session.DefaultIdleTimeout})
+		if err == nil {
+			err = store.Delete(ctx, id)
+		}
+		if err != nil {
+			app.Fail(w, err)
+			return
+		}
+		app.Text(w, http.StatusOK, "ok")
+	}
 }

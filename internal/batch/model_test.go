@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/pgsession/session/internal/batch"
 )
@@ -27,7 +28,7 @@ type act struct {
 	end     chan func(member int) (string, error)
 }
 
-func newStage(slots, most int) *stage {
+func newStage(slots batch.Slots, most int) *stage {
 	s := &stage{begun: make(chan *act, 1000)}
 	play := func(members []int, shared bool) []batch.Answer[string] {
 		a := &act{members: slices.Clone(members), shared: shared, end: make(chan func(int) (string, error))}
@@ -75,11 +76,13 @@ func (s *stage) call(t *testing.T, member int) *caller {
 
 func (s *stage) settle() {
 	synctest.Wait()
+	before := len(s.running)
 	for {
 		select {
 		case a := <-s.begun:
 			s.running = append(s.running, a)
-		default:
+		default: // those that have begun in one instant, in their members' order
+			slices.SortFunc(s.running[before:], func(a, b *act) int { return a.members[0] - b.members[0] })
 			return
 		}
 	}
@@ -114,7 +117,7 @@ func goexit(int) (string, error) { runtime.Goexit(); return "", nil }
 // Work that ends its goroutine has no answer, which must not look like success.
 func TestACallWithoutAnAnswerIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStage(1, 8)
+		s := newStage(batch.Slots{}, 8)
 		s.call(t, 0)
 		callers := []*caller{s.call(t, 1), s.call(t, 2)}
 		s.finish(0, own)
@@ -136,19 +139,23 @@ func TestACallWithoutAnAnswerIsAnError(t *testing.T) {
 }
 
 // FuzzModel compares a Group with a model of it after every step, while calls
-// come, leave and end in any order, with answers, errors, panics and none.
+// come, leave and end in any order, with answers, errors, panics and none, and
+// time passes.
 func FuzzModel(f *testing.F) {
-	f.Add(uint8(0), uint8(2), []byte{0, 0, 0, 0, 0, 0, 1, 2, 3, 1, 1, 0, 0, 4, 1})
-	f.Add(uint8(1), uint8(1), []byte{0, 0, 0, 0, 0, 1, 18, 34, 8, 2, 19, 35, 0, 1, 1, 4, 5, 1})
-	f.Add(uint8(2), uint8(5), []byte{0, 0, 0, 0, 0, 0, 0, 5, 13, 13, 4, 10, 2, 0, 0, 3, 8, 11, 1})
-	f.Fuzz(func(t *testing.T, slots, most uint8, script []byte) {
+	f.Add(uint8(0), uint8(0), uint8(0), uint8(2), []byte{0, 0, 0, 0, 0, 0, 1, 2, 3, 1, 1, 0, 0, 4, 1})
+	f.Add(uint8(1), uint8(0), uint8(0), uint8(1), []byte{0, 0, 0, 0, 0, 1, 20, 34, 8, 2, 19, 35, 0, 1, 1, 4, 24, 1})
+	f.Add(uint8(2), uint8(0), uint8(0), uint8(5), []byte{0, 0, 0, 0, 0, 0, 0, 24, 13, 13, 4, 10, 2, 0, 0, 3, 8, 12, 1})
+	f.Add(uint8(0), uint8(2), uint8(3), uint8(2), []byte{0, 0, 0, 0, 23, 0, 0, 23, 0, 5, 1, 11, 0, 0, 7, 1, 1, 4, 17, 23, 0, 29, 0})
+	f.Add(uint8(1), uint8(3), uint8(1), uint8(4), []byte{0, 0, 0, 5, 0, 0, 5, 0, 5, 0, 5, 0, 4, 10, 16, 5, 2, 8, 1, 1, 0, 0, 3, 0, 5})
+	f.Fuzz(func(t *testing.T, usual, extra, patience, most uint8, script []byte) {
 		script = script[:min(len(script), 100)]
 		synctest.Test(t, func(t *testing.T) {
-			m := &model{t: t, free: int(slots%4) + 1, most: int(most%6) + 1}
-			m.stage = newStage(m.free, m.most)
+			m := &model{t: t, slots: batch.Slots{Usual: int(usual%4) + 1, Patience: time.Duration(patience%8) * time.Second}, most: int(most%6) + 1}
+			m.slots.Most = m.slots.Usual + int(extra%4)
+			m.stage = newStage(m.slots, m.most)
 			for _, step := range script {
-				n := int(step / 5)
-				switch step % 5 {
+				n := int(step / 6)
+				switch step % 6 {
 				case 0:
 					m.call()
 				case 1:
@@ -159,6 +166,8 @@ func FuzzModel(f *testing.F) {
 					m.finish(n, panics, "boom")
 				case 4:
 					m.leave(n)
+				case 5:
+					m.pass(n%4 + 1)
 				}
 				m.compare()
 			}
@@ -169,13 +178,51 @@ func FuzzModel(f *testing.F) {
 
 // model is what a Group should be doing.
 type model struct {
-	t          *testing.T
-	stage      *stage
-	free, most int
-	waiting    []int
-	running    [][]int
-	callers    []*caller
-	expected   []expected
+	t        *testing.T
+	stage    *stage
+	slots    batch.Slots
+	most     int
+	waiting  []int
+	running  []run // the eldest first
+	callers  []*caller
+	expected []expected
+}
+
+type run struct {
+	members []int
+	since   time.Time
+}
+
+// free reports whether another call may begin: while there are fewer than usual, and up
+// to the most when these have had their time, five times as long for each more.
+func (m *model) free() bool {
+	more := len(m.running) - m.slots.Usual
+	if more < 0 {
+		return true
+	}
+	patience := m.slots.Patience
+	for range more {
+		patience *= 5
+	}
+	return patience > 0 && len(m.running) < m.slots.Most && time.Since(m.running[more].since) >= patience
+}
+
+// proceed begins what waits, as far as it may.
+func (m *model) proceed() {
+	for len(m.waiting) > 0 && m.free() {
+		k := min(m.most, len(m.waiting))
+		m.running = append(m.running, run{m.waiting[:k:k], time.Now()})
+		m.waiting = m.waiting[k:]
+	}
+}
+
+// pass lets seconds pass.
+func (m *model) pass(seconds int) {
+	for range seconds {
+		<-time.After(time.Second)
+		m.proceed()
+		m.stage.settle()
+	}
 }
 
 type expected struct {
@@ -188,13 +235,9 @@ type expected struct {
 
 func (m *model) call() {
 	n := len(m.callers)
-	e := expected{own: m.free > 0}
-	if e.own {
-		m.free--
-		m.running = append(m.running, []int{n})
-	} else {
-		m.waiting = append(m.waiting, n)
-	}
+	e := expected{own: len(m.waiting) == 0 && m.free()}
+	m.waiting = append(m.waiting, n)
+	m.proceed()
 	m.expected = append(m.expected, e)
 	m.callers = append(m.callers, m.stage.call(m.t, n))
 }
@@ -204,7 +247,7 @@ func (m *model) finish(i int, answer func(int) (string, error), panicked any) {
 		return
 	}
 	i %= len(m.running)
-	for _, member := range m.running[i] {
+	for _, member := range m.running[i].members {
 		if e := &m.expected[member]; !e.answered { // else it left
 			e.answered, e.panicked = true, panicked
 			if panicked == nil {
@@ -213,12 +256,7 @@ func (m *model) finish(i int, answer func(int) (string, error), panicked any) {
 		}
 	}
 	m.running = slices.Delete(m.running, i, i+1)
-	if k := min(m.most, len(m.waiting)); k > 0 {
-		m.running = append(m.running, m.waiting[:k:k])
-		m.waiting = m.waiting[k:]
-	} else {
-		m.free++
-	}
+	m.proceed()
 	m.stage.finish(i, answer)
 }
 
@@ -244,12 +282,19 @@ func (m *model) compare() {
 			m.t.Errorf("call of %v: got shared %t", a.members, a.shared)
 		}
 	}
-	if !slices.EqualFunc(running, m.running, slices.Equal) {
-		m.t.Fatalf("under way: got %v, want %v", running, m.running)
+	var want [][]int
+	for _, r := range m.running {
+		want = append(want, r.members)
+	}
+	if !slices.EqualFunc(running, want, slices.Equal) {
+		m.t.Fatalf("under way: got %v, want %v", running, want)
 	}
 	// Those who left wait until a slot passes them over.
 	if got := m.stage.Waiting(); got < len(m.waiting) {
 		m.t.Errorf("waiting: got %d, want %d at least", got, len(m.waiting))
+	}
+	if len(m.waiting) > 0 && len(m.running) < m.slots.Most && m.slots.Patience > 0 && !m.stage.Armed() {
+		m.t.Error("no timer runs for those who wait")
 	}
 	for n, c := range m.callers {
 		e := m.expected[n]
@@ -282,4 +327,7 @@ func (m *model) drain() {
 		m.compare()
 	}
 	<-closed
+	if m.stage.Armed() {
+		m.t.Error("a timer runs after Close")
+	}
 }
