@@ -109,12 +109,13 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			return nil, err
 		}
 		defer rows.Close()
+		var n int // these once for all rows: what is scanned into is allocated
+		var at pgtype.TID
+		var data []byte
+		var left float64
+		into := []any{&n, &at, &data, &left}
 		for rows.Next() {
-			var n int
-			var at pgtype.TID
-			var data []byte
-			var left float64
-			if err := rows.Scan(&n, &at, &data, &left); err != nil {
+			if err := rows.Scan(into...); err != nil {
 				return nil, err
 			}
 			s.plans.found(at)
@@ -213,12 +214,12 @@ func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members
 			return nil, err
 		}
 		defer rows.Close()
+		var f scannedFate
 		for rows.Next() {
-			n, f, err := scanFate(rows)
-			if err != nil {
+			if err := f.scan(rows); err != nil {
 				return nil, err
 			}
-			answers[n-1].Value = f
+			answers[f.n-1].Value = f.fate()
 		}
 		return answers, rows.Err()
 	})

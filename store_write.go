@@ -101,19 +101,26 @@ func explainRefusal(err error) error {
 // writeOne runs a write for one member.
 func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, sql string, args ...any) (fate, error) {
 	return pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (f fate, err error) {
-		_, f, err = scanFate(c.QueryRow(ctx, sql, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
-		return f, err
+		var row scannedFate
+		err = row.scan(c.QueryRow(ctx, sql, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
+		return row.fate(), err
 	})
 }
 
-// scanFate reads a row of a write: the number of a member, from 1 on, and its fate.
-func scanFate(row pgx.Row) (n int, f fate, err error) {
-	var mark *string
-	err = row.Scan(&n, &f.what, &mark)
-	if mark != nil {
-		f.mark = *mark
+// scannedFate is a row of a write: the number of a member, from 1 on, and its fate.
+// One serves for all rows, for what is scanned into is allocated.
+type scannedFate struct {
+	n, what int
+	mark    *string
+}
+
+func (f *scannedFate) scan(row pgx.Row) error { return row.Scan(&f.n, &f.what, &f.mark) }
+
+func (f *scannedFate) fate() fate {
+	if f.mark == nil {
+		return fate{what: f.what}
 	}
-	return n, f, err
+	return fate{f.what, *f.mark}
 }
 
 // together asks a question by a statement that others may share; one runs where

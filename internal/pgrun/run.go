@@ -156,6 +156,9 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 	doubt := false // a try before this one may have been done
 	for try := 0; ; try++ {
 		t := attempt(ctx, r, repeat, doubt, f)
+		if t.err == nil {
+			return t.value, nil
+		}
 		err = scrub(t.err)
 		if last != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w; before that: %w", err, last)
