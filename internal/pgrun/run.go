@@ -219,7 +219,7 @@ type tried[T any] struct {
 // connection has died in the middle and it then finds it closed: that counts for
 // nothing, for it was open when the statement began.
 func unsent(err error) bool {
-	return pgconn.SafeToRetry(err) && !strings.HasSuffix(err.Error(), "conn closed")
+	return err != nil && pgconn.SafeToRetry(err) && !strings.HasSuffix(err.Error(), "conn closed")
 }
 
 // unconfirmed reports whether a write was done, and perhaps only here.
