@@ -195,6 +195,7 @@ func TestSignaturesAreComparedInConstantTime(t *testing.T) {
 	}
 	for _, c := range []struct{ file, function, signature, compare string }{
 		{filepath.Join("internal", "cookie", "codec.go"), "verify", "mac", "hmac.Equal"},
+		{filepath.Join("internal", "cookie", "secure.go"), "verify", "mac", "hmac.Equal"},
 		{filepath.Join(strings.TrimSpace(string(out)), "securecookie.go"), "verifyMac", "mac", "subtle.ConstantTimeCompare"},
 	} {
 		fset := token.NewFileSet()

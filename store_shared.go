@@ -163,12 +163,13 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 			return nil, err
 		}
 		defer rows.Close()
+		var n int // these once for all rows: what is scanned into is allocated
+		var at pgtype.TID
+		var data []byte
+		var left float64
+		into := []any{&n, &at, &data, &left}
 		for rows.Next() {
-			var n int
-			var at pgtype.TID
-			var data []byte
-			var left float64
-			if err := rows.Scan(&n, &at, &data, &left); err != nil {
+			if err := rows.Scan(into...); err != nil {
 				return nil, err
 			}
 			s.plans.found(at)
@@ -304,12 +305,12 @@ func (s *PostgresStore) askMany(ctx context.Context, r pgrun.Repetition, f form,
 			return nil, err
 		}
 		defer rows.Close()
+		var row scannedFate
 		for rows.Next() {
-			n, f, err := scanFate(rows)
-			if err != nil {
+			if err := row.scan(rows); err != nil {
 				return nil, err
 			}
-			fates[n-1] = f
+			fates[row.n-1] = row.fate()
 		}
 		return fates, rows.Err()
 	})

@@ -102,9 +102,10 @@ func explainRefusal(err error) error {
 // what has become of it.
 func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, w statement, args ...any) (f fate, err error) {
 	for _, form := range w.forms() {
-		f, err = pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (f fate, err error) {
-			_, f, err = scanFate(c.QueryRow(ctx, form.one, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
-			return f, err
+		f, err = pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (fate, error) {
+			var row scannedFate
+			err := row.scan(c.QueryRow(ctx, form.one, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
+			return row.fate(), err
 		})
 		if err == nil && f.what == fateDone || err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			break
@@ -113,14 +114,20 @@ func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, w stat
 	return f, err
 }
 
-// scanFate reads a row of a write: the number of a member, from 1 on, and its fate.
-func scanFate(row pgx.Row) (n int, f fate, err error) {
-	var mark *string
-	err = row.Scan(&n, &f.what, &mark)
-	if mark != nil {
-		f.mark = *mark
+// scannedFate is a row of a write: the number of a member, from 1 on, and its fate.
+// One serves for all rows, for what is scanned into is allocated.
+type scannedFate struct {
+	n, what int
+	mark    *string
+}
+
+func (f *scannedFate) scan(row pgx.Row) error { return row.Scan(&f.n, &f.what, &f.mark) }
+
+func (f *scannedFate) fate() fate {
+	if f.mark == nil {
+		return fate{what: f.what}
 	}
-	return n, f, err
+	return fate{f.what, *f.mark}
 }
 
 // together asks a question by a statement that others may share; one runs where

@@ -8,17 +8,13 @@
 package cookie
 
 import (
-	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
 	"unicode/utf8"
-
-	"github.com/gorilla/securecookie"
 )
 
 const (
@@ -32,12 +28,8 @@ const (
 	MaxSignedBytes = 200
 )
 
-const (
-	// maxCandidates bounds the cookies of one name that are verified.
-	maxCandidates = 8
-
-	labelSecureCookie = "pgsession cookie securecookie hmac-sha256 v1"
-)
+// maxCandidates bounds the cookies of one name that are verified.
+const maxCandidates = 8
 
 // Signed is a session ID that came with a signature that verified.
 type Signed struct {
@@ -64,17 +56,7 @@ func NewCodec(secrets []string, express bool) (Codec, error) {
 	if express {
 		return expressCodec(slices.Clone(secrets)), nil
 	}
-	var c secureCodec
-	for _, secret := range secrets {
-		key, err := hkdf.Key(sha256.New, []byte(secret), nil, labelSecureCookie, 32)
-		if err != nil {
-			return nil, fmt.Errorf("session: deriving the cookie key: %w", err)
-		}
-		// The record decides how long a session lives; the cookie's own clock
-		// would end long ones after the library's default of 30 days.
-		c = append(c, securecookie.New(key, nil).MaxAge(0).SetSerializer(securecookie.NopEncoder{}))
-	}
-	return c, nil
+	return newSecureCodec(secrets)
 }
 
 // eachCookie calls yield with the value of each cookie of this name, as Node's
@@ -99,52 +81,6 @@ func eachCookie(lines []string, name string, yield func(value string) bool) {
 			}
 		}
 	}
-}
-
-// secureCodec is gorilla/securecookie, one for each secret, the current first.
-type secureCodec []*securecookie.SecureCookie
-
-// Find looks at maxCandidates cookies at most.
-func (c secureCodec) Find(lines []string, name string, found []Signed) (all []Signed, bad int) {
-	seen := 0
-	eachCookie(lines, name, func(value string) bool {
-		seen++
-		if s, ok := c.verify(name, value); !ok {
-			bad++
-		} else if !slices.ContainsFunc(found, func(f Signed) bool { return f.ID == s.ID }) {
-			found = append(found, s)
-		}
-		return seen < maxCandidates
-	})
-	return found, bad
-}
-
-func (c secureCodec) verify(name, value string) (s Signed, ok bool) {
-	for i, sc := range c {
-		var b []byte
-		// 1. The signature, in constant time. 2. Length and alphabet.
-		if sc.Decode(name, value, &b) == nil && validID(b) {
-			return Signed{ID: string(b), Old: i > 0}, true
-		}
-	}
-	return Signed{}, false
-}
-
-func (c secureCodec) Sign(name, id string) (string, error) {
-	return c[0].Encode(name, []byte(id))
-}
-
-// validID reports whether b is 32 characters of base64url.
-func validID(b []byte) bool {
-	if len(b) != IDLen {
-		return false
-	}
-	for _, c := range b {
-		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
-			return false
-		}
-	}
-	return true
 }
 
 // expressCodec holds the secrets, the current first.

@@ -38,6 +38,9 @@ func judge(err error, dead bool) verdict {
 
 // SQLState returns the code of PostgreSQL's error, "" if err is none.
 func SQLState(err error) string {
+	if err == nil { // as nearly always; what follows allocates
+		return ""
+	}
 	var pe *pgconn.PgError
 	if errors.As(err, &pe) {
 		return pe.Code

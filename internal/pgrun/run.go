@@ -156,6 +156,9 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 	doubt := false // a try before this one may have been done
 	for try := 0; ; try++ {
 		t := attempt(ctx, r, repeat, doubt, f)
+		if t.err == nil {
+			return t.value, nil
+		}
 		err = scrub(t.err)
 		if last != nil && errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w; before that: %w", err, last)
@@ -216,7 +219,7 @@ type tried[T any] struct {
 // connection has died in the middle and it then finds it closed: that counts for
 // nothing, for it was open when the statement began.
 func unsent(err error) bool {
-	return pgconn.SafeToRetry(err) && !strings.HasSuffix(err.Error(), "conn closed")
+	return err != nil && pgconn.SafeToRetry(err) && !strings.HasSuffix(err.Error(), "conn closed")
 }
 
 // unconfirmed reports whether a write was done, and perhaps only here.

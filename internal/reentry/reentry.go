@@ -2,9 +2,13 @@
 // any other goroutine that calls at the same time. The first would wait for
 // itself for ever; the second only has to wait.
 //
-// Go gives a goroutine no name, on purpose, so the number that the runtime prints
-// in a stack trace is read. If that cannot be read any more, nothing is found to
-// be inside, and callers still have their deadlines.
+// Go gives a goroutine no name, on purpose. So a call goes through a door, a
+// function that no other call goes through meanwhile, and who finds a door among
+// the functions on its own stack is inside that call. That costs a call next to
+// nothing, and only who asks during one looks at a stack. Where all doors are
+// taken the number that the runtime prints in a stack trace is read, which takes
+// microseconds; if that cannot be read any more, nothing is found to be inside,
+// and callers still have their deadlines.
 package reentry
 
 import (
@@ -21,19 +25,24 @@ type Guard[Call comparable] struct {
 	mu     sync.Mutex
 	inside []entry[Call]
 	room   [1]entry[Call] // for inside, so that one call allocates nothing
-	trace  [64]byte
 }
 
 type entry[Call comparable] struct {
-	goroutine uint64
+	door      int    // -1: none was free
+	goroutine uint64 // only without a door
 	call      Call
 }
 
 // Do calls f; meanwhile Inside finds the call for this goroutine, until f has
 // returned or panicked.
 func (g *Guard[Call]) Do(call Call, f func()) {
+	e := entry[Call]{door: takeDoor(), call: call}
+	if e.door < 0 {
+		e.goroutine = goroutine()
+	} else {
+		defer leaveDoor(e.door)
+	}
 	g.mu.Lock()
-	e := entry[Call]{g.goroutine(), call}
 	if g.inside == nil {
 		g.inside = g.room[:0]
 	}
@@ -45,7 +54,11 @@ func (g *Guard[Call]) Do(call Call, f func()) {
 		i := slices.Index(g.inside, e)
 		g.inside = slices.Delete(g.inside, i, i+1)
 	}()
-	f()
+	if e.door < 0 {
+		f()
+		return
+	}
+	doors[e.door].through(f)
 }
 
 // Inside reports whether this goroutine is inside a call for which is returns
@@ -56,14 +69,52 @@ func (g *Guard[Call]) Inside(is func(Call) bool) bool {
 	if len(g.inside) == 0 {
 		return false
 	}
-	id := g.goroutine()
-	return id != 0 && slices.ContainsFunc(g.inside, func(e entry[Call]) bool { return e.goroutine == id && is(e.call) })
+	var me caller
+	return slices.ContainsFunc(g.inside, func(e entry[Call]) bool {
+		return is(e.call) && me.inside(e.door, e.goroutine)
+	})
 }
 
-// goroutine returns the number of the calling goroutine, 0 if it is not known. It
-// is called with g.mu locked.
-func (g *Guard[Call]) goroutine() uint64 {
-	text := g.trace[:runtime.Stack(g.trace[:], false)] // goroutine 1 [running]:
+// caller is what is known of the goroutine that asks. It is for one call.
+type caller struct {
+	stack     []uintptr
+	goroutine uint64
+}
+
+func (c *caller) inside(door int, number uint64) bool {
+	if door < 0 {
+		if c.goroutine == 0 {
+			c.goroutine = goroutine()
+		}
+		return number != 0 && c.goroutine == number
+	}
+	if c.stack == nil {
+		c.stack = stack()
+	}
+	return slices.Contains(c.stack, doors[door].entry)
+}
+
+// stack returns where the functions on this goroutine's stack begin.
+func stack() []uintptr {
+	pcs := make([]uintptr, 64)
+	n := runtime.Callers(0, pcs)
+	for n == len(pcs) { // there may be more
+		pcs = make([]uintptr, 2*n)
+		n = runtime.Callers(0, pcs)
+	}
+	begins := pcs[:0]
+	for _, pc := range pcs[:n] {
+		if f := runtime.FuncForPC(pc - 1); f != nil { // else no function of Go's
+			begins = append(begins, f.Entry())
+		}
+	}
+	return begins
+}
+
+// goroutine returns the number of the calling goroutine, 0 if it is not known.
+func goroutine() uint64 {
+	var trace [64]byte
+	text := trace[:runtime.Stack(trace[:], false)] // goroutine 1 [running]:
 	_, text, _ = bytes.Cut(text, []byte(" "))
 	text, _, _ = bytes.Cut(text, []byte(" "))
 	n, err := strconv.ParseUint(string(text), 10, 64)
