@@ -73,7 +73,8 @@ func (m *member) name() string {
 // the closing one. ok is false for anything that is not a valid JSON object.
 // The Object keeps obj, which must not be changed any more.
 func Scan(obj []byte) (o Object, ok bool) {
-	o.members = appendMembers(make([]member, 0, 16), obj)
+	// Room for as many as a record of that length usually has.
+	o.members = appendMembers(make([]member, 0, min(6+len(obj)/64, 64)), obj)
 	return o, o.members != nil
 }
 

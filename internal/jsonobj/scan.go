@@ -2,7 +2,9 @@ package jsonobj
 
 import (
 	"bytes"
+	"encoding/binary"
 	"math"
+	"math/bits"
 )
 
 const (
@@ -75,7 +77,7 @@ func skipString(b []byte, i int) int {
 	if at(b, i) != '"' {
 		return beyond
 	}
-	for i++; i < len(b); i++ {
+	for i = skipPlain(b, i+1); i < len(b); i = skipPlain(b, i+1) {
 		switch c := b[i]; {
 		case c == '"':
 			return i + 1
@@ -98,6 +100,24 @@ func skipString(b []byte, i int) int {
 		}
 	}
 	return beyond
+}
+
+// skipPlain returns the index of the next byte that ends a run of a string's plain
+// ones, eight of which are looked at at a time, for most of a record is strings.
+// Near the end of b it returns i.
+func skipPlain(b []byte, i int) int {
+	const ones, tops = 0x0101010101010101, 0x8080808080808080
+	for ; i+8 <= len(b); i += 8 {
+		w := binary.LittleEndian.Uint64(b[i:])
+		quotes, escapes := w^ones*'"', w^ones*'\\'
+		// The top bit of each byte that is less than ' ', or zero; of bytes after the
+		// first that is, it may be wrong.
+		ends := ((w-ones*' ')&^w | (quotes-ones)&^quotes | (escapes-ones)&^escapes) & tops
+		if ends != 0 {
+			return i + bits.TrailingZeros64(ends)/8
+		}
+	}
+	return i
 }
 
 func isHex(c byte) bool {

@@ -29,6 +29,15 @@ func TestRecordScannerAgreesWithEncodingJSON(t *testing.T) {
 	for _, text := range scanned {
 		checkScan(t, []byte(text))
 	}
+	// Any byte at any place among plain ones, before another and without.
+	for n := range 20 {
+		for c := range 256 {
+			text := strings.Repeat("a", n) + string([]byte{byte(c)}) + strings.Repeat("\x80", 19-n)
+			for _, end := range []string{`"}`, "\x1f\"}", `\"}`, `\""}`, ``} {
+				checkScan(t, []byte(`{"a":"`+text+end))
+			}
+		}
+	}
 }
 
 func FuzzRecordScanner(f *testing.F) {

@@ -50,10 +50,13 @@ func (r *Row) cookie() (c jsonobj.Object, ok bool) {
 // use it. It answers 500 where there is none, and never answers where
 // originalMaxAge is no number or an attribute is none that it knows.
 func (r *Row) Cookie() (c jsonobj.Object, healthy bool) {
-	if _, err := r.Attributes(); err != nil {
+	c, ok := r.cookie()
+	if !ok {
 		return jsonobj.Object{}, false
 	}
-	c, _ = r.cookie()
+	if _, err := attributes(&c); err != nil {
+		return jsonobj.Object{}, false
+	}
 	maxAge := c.Get("originalMaxAge")
 	_, number := duration(maxAge)
 	return c, number || maxAge == nil || string(maxAge) == "null"
@@ -67,16 +70,30 @@ func (r *Row) Attributes() (cookie.Attributes, error) {
 	if !ok {
 		return cookie.Attributes{}, errors.New("no cookie object")
 	}
+	return attributes(&c)
+}
+
+// attributes reads those of a cookie object. A save does so, too: what is as
+// usual costs no decoder.
+func attributes(c *jsonobj.Object) (cookie.Attributes, error) {
 	a := cookie.Attributes{Path: "/"} // as in Express where the record has none; its null is no Path at all
 	if string(c.Get("path")) == "null" {
 		a.Path = ""
 	}
-	for name, field := range map[string]*string{"domain": &a.Domain, "path": &a.Path, "priority": &a.Priority} {
-		if raw := c.Get(name); raw != nil && json.Unmarshal(raw, field) != nil { // null leaves it empty
-			return a, errors.New(name + " is not a string")
+	for _, m := range [...]struct {
+		name  string
+		field *string
+	}{{"domain", &a.Domain}, {"path", &a.Path}, {"priority", &a.Priority}} {
+		raw := c.Get(m.name)
+		if raw == nil || string(raw) == `"/"` && *m.field == "/" {
+			continue
+		}
+		if json.Unmarshal(raw, m.field) != nil { // null leaves it empty
+			return a, errors.New(m.name + " is not a string")
 		}
 	}
-	if (&http.Cookie{Name: "x", Domain: a.Domain, Path: a.Path}).Valid() != nil { // #nosec G124 -- never sent
+	usual := a.Domain == "" && a.Path == "/"
+	if !usual && (&http.Cookie{Name: "x", Domain: a.Domain, Path: a.Path}).Valid() != nil { // #nosec G124 -- never sent
 		return a, errors.New("domain or path is not valid in a cookie")
 	}
 	switch p := strings.ToLower(a.Priority); p {
