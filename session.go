@@ -47,6 +47,7 @@ type Session struct {
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
+	device     deviceState
 
 	// What is stored, and what is not yet. These three point to values that
 	// never change: whoever went away with one sees by the pointer whether it is
@@ -146,12 +147,13 @@ func (s *Session) loadLocked() {
 		}
 	}()
 	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented)
+	device, err := s.m.device.admit(s.r, &rec, s.began, err)
 	returned = true
 	s.mu.Lock()
 	if s.load == loadedNow { // by a Destroy meanwhile, which needs no record
 		return
 	}
-	s.load = loadedNow
+	s.load, s.device = loadedNow, device
 	switch {
 	case errors.Is(err, ErrNotFound):
 		// The ID is never adopted, and its cookie is left alone: a parallel
@@ -175,7 +177,7 @@ func (s *Session) presentLocked() {
 		return
 	}
 	var bad int
-	s.presented, bad = (*s.m.keys.codec.Load()).Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
+	s.presented, bad = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
 	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
@@ -313,7 +315,7 @@ func (s *Session) getLocked(name string) []byte {
 			return value
 		}
 	}
-	if s.rec == nil || row.Bookkeeping(name) {
+	if s.rec == nil || row.Hidden(name) {
 		return nil
 	}
 	return s.rec.Get(name)
@@ -396,6 +398,7 @@ func (s *Session) Destroy() {
 		return
 	}
 	known := s.load == loadedNow && s.err == nil && !s.superseded && !s.marked
+	known = known && !s.device.unproven
 	if s.load == unloaded {
 		s.presentLocked()
 	}

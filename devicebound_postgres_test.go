@@ -1,0 +1,59 @@
+package session_test
+
+import (
+	"testing"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
+)
+
+// A life on PostgreSQL, with and without shared statements, hashed IDs and sealed
+// data, at two instances: what a key costs there, that it survives a renewal, and
+// that a second one and a logout end it.
+func TestPostgresDeviceBound(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		opts    session.PostgresOptions
+		encrypt bool
+	}{
+		{"shared", session.PostgresOptions{}, false},
+		{"single, hashed and sealed", session.PostgresOptions{DisableBatching: true, HashIDs: true}, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			store := &hookedStore{Store: newStore(t, pgtest.Pool(t), tt.opts)}
+			open := func() *boundSite {
+				return newBoundSiteOver(t, store, func(c *session.Config) { c.Encrypt, c.StoreTimeout = tt.encrypt, patience })
+			}
+			a, b := open(), open()
+			u := a.unit()
+			u.send("POST", "/login")
+			wantCalls(t, "login", store, "Create")
+			v := u.at(b)
+			want(t, "registration", v.register(), 200, "refresh_url")
+			wantCalls(t, "registration", store, "Load Update")
+			u.id = v.id
+			want(t, "first proven request", u.get("/"), 200, "ada true")
+			wantCalls(t, "first proven request", store, "Load Update")
+			want(t, "later request", v.get("/"), 200, "ada true")
+			wantCalls(t, "later request", store, "Load")
+			want(t, "refresh", u.forget().refresh(), 200, "")
+			wantCalls(t, "refresh", store, "Load")
+
+			old := u.copied()
+			old.private = u.private
+			want(t, "renewal", v.send("POST", "/renew"), 200, "ada true")
+			want(t, "refresh with the ID of before", old.refresh(), 503, "")
+			want(t, "refresh with the new one", u.forget().refresh(), 200, "")
+			want(t, "page", v.get("/"), 200, "ada true")
+			want(t, "second key", u.copied().register(), 200, `"continue":false`)
+			want(t, "after it", u.get("/"), 200, " false")
+
+			w := a.unit()
+			w.send("POST", "/login")
+			want(t, "registration", w.register(), 200, "refresh_url")
+			want(t, "page", w.get("/"), 200, "ada true")
+			want(t, "logout", w.at(b).send("POST", "/logout"), 200, " false")
+			want(t, "refresh after the logout", w.prove(w.id, ""), 200, `"continue":false`)
+		})
+	}
+}
