@@ -2,12 +2,12 @@ package session_test
 
 import (
 	"context"
-	"crypto/ecdsa"
 	"crypto/hmac"
-	"crypto/rand"
 	"crypto/sha256"
+	"encoding/asn1"
 	"encoding/base64"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -33,12 +33,12 @@ func TestDeviceBoundAttacksOnRefresh(t *testing.T) {
 		part := strings.Split(good, ".")
 		mac := func(header string) string {
 			signed := b64url([]byte(header)) + "." + b64url([]byte(claim(fresh)))
-			point, _ := u.private.PublicKey.Bytes()
-			h := hmac.New(sha256.New, point)
+			h := hmac.New(sha256.New, []byte(u.jwk()))
 			h.Write([]byte(signed))
 			return signed + "." + b64url(h.Sum(nil))
 		}
-		der, err := ecdsa.SignASN1(rand.Reader, u.private, make([]byte, 32))
+		raw, _ := base64.RawURLEncoding.DecodeString(part[2])
+		der, err := asn1.Marshal([]*big.Int{new(big.Int).SetBytes(raw[:32]), new(big.Int).SetBytes(raw[32:])})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -89,6 +89,38 @@ func TestDeviceBoundAttacksOnRefresh(t *testing.T) {
 		}
 		want(t, "the browser's own", u.prove(u.id, good), 200, "")
 		want(t, "the browser", u.get("/"), 200, "ada true")
+	})
+}
+
+// Who has a bound session of his own brings its cookie or its key for another's
+// binding: he is told that it has ended, with no cookie, and it has not.
+func TestDeviceBoundAnotherSessionsIdentifier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoundSite(t)
+		u, other := b.boundUnit(), b.boundUnit()
+		both := other.copied() // his key, and the cookies of u
+		both.device, both.jar = other.device, u.copied().jar
+		for _, tt := range []struct {
+			name  string
+			by    *unit
+			id    string
+			proof string
+		}{
+			{"his cookies, his key, this binding", other, u.id, other.jws(proofHeader, claim(other.challengeFor(u.id)))},
+			{"his cookies, this binding, a proof that was seen", other, u.id, u.jws(proofHeader, claim(u.challenge()))},
+			{"these cookies, his key, his binding", both, other.id, other.jws(proofHeader, claim(other.challenge()))},
+		} {
+			resp := tt.by.prove(tt.id, tt.proof)
+			want(t, tt.name, resp, 200, `{"session_identifier":"`+tt.id+`","continue":false}`)
+			wantSet(t, tt.name, resp, "")
+		}
+		resp := both.prove(u.id, other.jws(proofHeader, claim(other.challengeFor(u.id))))
+		want(t, "these cookies, his key, this binding", resp, 403, "")
+		wantSet(t, "these cookies, his key, this binding", resp, "")
+		for _, browser := range []*unit{u, other} {
+			want(t, "refresh", browser.forget().refresh(), 200, "")
+			want(t, "page", browser.get("/"), 200, "ada true")
+		}
 	})
 }
 
@@ -319,7 +351,7 @@ func TestDeviceBoundRenewRacesRefresh(t *testing.T) {
 		proof := u.jws(proofHeader, claim(u.challenge()))
 		before := u.copied()
 		want(t, "renewal", u.send("POST", "/renew"), 200, "ada true")
-		before.private = u.private
+		before.device = u.device
 		late := before.prove(u.id, proof) // sent with the old session cookie
 		want(t, "the old ID", late, 503, "")
 		wantSet(t, "the old ID", late, "")
@@ -327,7 +359,7 @@ func TestDeviceBoundRenewRacesRefresh(t *testing.T) {
 		want(t, "page", u.get("/"), 200, "ada true")
 
 		held := u.copied()
-		held.private = u.private
+		held.device = u.device
 		reached, release := b.store.gate("Load")
 		done := make(chan *response)
 		go func() { done <- held.prove(u.id, proof) }()
@@ -357,7 +389,7 @@ func TestDeviceBoundRegistrationRaces(t *testing.T) {
 			u := b.unit()
 			u.send("POST", "/login")
 			v := u.copied()
-			v.private = u.private
+			v.device = u.device
 			elsewhere := u.at(newBoundSiteOver(t, b.store))
 			b.beforeUpdate(func() { elsewhere.send("POST", tt.path) })
 			resp := v.register()
@@ -421,7 +453,7 @@ func TestDeviceBoundLateEndKeepsLogin(t *testing.T) {
 				b := newBoundSite(t)
 				u := tt.start(b)
 				gone := u.copied()
-				gone.private = u.private
+				gone.device = u.device
 				late := tt.end(gone)
 				want(t, "the end", late, 200, `"continue":false`)
 				wantSet(t, "the end", late, "-session-bound")
@@ -445,7 +477,7 @@ func TestDeviceBoundLoginRacesOldRefresh(t *testing.T) {
 		b := newBoundSite(t)
 		u := b.boundUnit()
 		old := u.copied()
-		old.private, old.id = u.private, u.id
+		old.device, old.id = u.device, u.id
 		oldProof := u.jws(proofHeader, claim(u.challenge()))
 		// Unproven, so absent, so the login begins a session of its own.
 		u.forget()

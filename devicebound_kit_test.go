@@ -1,10 +1,6 @@
 package session_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -16,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessiontest"
 )
 
 // boundSite is an application whose logins ask for a key, over a store that can be
@@ -76,22 +73,18 @@ func boundPages(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprintf(w, "%s %v", user, s.Bound())
 }
 
-// unit is a browser with a device: what it keeps, and a key. Its tests say when it
-// does what.
+// unit is a browser with a device, step by step: a [sessiontest.Device] has the key
+// and signs, and its tests say what it sends when, with which cookies.
 type unit struct {
-	site    *boundSite
-	private *ecdsa.PrivateKey
-	jar     map[string]string
-	id      string
-	offer   string // the challenge of the registration header that came last
+	site   *boundSite
+	device *sessiontest.Device
+	jar    map[string]string
+	id     string
+	offer  string // the challenge of the registration header that came last
 }
 
 func (b *boundSite) unit() *unit {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return &unit{site: b, private: private, jar: map[string]string{}}
+	return &unit{site: b, device: sessiontest.NewDevice(b.t, b.h), jar: map[string]string{}}
 }
 
 // copied is a thief who has all of the cookies, and a key of his own.
@@ -161,24 +154,10 @@ func (u *unit) forget() *unit {
 func b64url(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // jwk is the unit's public key.
-func (u *unit) jwk() string {
-	point, err := u.private.PublicKey.Bytes()
-	if err != nil {
-		u.site.t.Fatal(err)
-	}
-	return fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, b64url(point[1:33]), b64url(point[33:]))
-}
+func (u *unit) jwk() string { return u.device.JWK() }
 
 // jws signs whatever it is given.
-func (u *unit) jws(header, claims string) string {
-	signed := b64url([]byte(header)) + "." + b64url([]byte(claims))
-	hash := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(rand.Reader, u.private, hash[:])
-	if err != nil {
-		u.site.t.Fatal(err)
-	}
-	return signed + "." + b64url(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
-}
+func (u *unit) jws(header, claims string) string { return u.device.Sign(header, claims) }
 
 func claim(challenge string) string { return fmt.Sprintf(`{"jti":%q}`, challenge) }
 

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/pgsession/session"
@@ -8,8 +9,8 @@ import (
 )
 
 // A life on PostgreSQL, with and without shared statements, hashed IDs and sealed
-// data, at two instances: what a key costs there, that it survives a renewal, and
-// that a second one and a logout end it.
+// data, at two instances: the statements that a key costs there, that it survives a
+// renewal, and that a second one and a logout end it.
 func TestPostgresDeviceBound(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -20,28 +21,46 @@ func TestPostgresDeviceBound(t *testing.T) {
 		{"single, hashed and sealed", session.PostgresOptions{DisableBatching: true, HashIDs: true}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			store := &hookedStore{Store: newStore(t, pgtest.Pool(t), tt.opts)}
+			trace := new(tracer)
+			store := &hookedStore{Store: newStore(t, pgtest.Pool(t, trace.use), tt.opts)}
+			costs := func(what, calls string) {
+				t.Helper()
+				wantCalls(t, what, store, calls)
+				sent := 0
+				for _, sql := range trace.take() {
+					if strings.Contains(sql, `"session"`) { // of the table
+						sent++
+					}
+				}
+				if want := len(strings.Fields(calls)); sent != want {
+					t.Errorf("%s: got %d statements, want %d", what, sent, want)
+				}
+			}
 			open := func() *boundSite {
 				return newBoundSiteOver(t, store, func(c *session.Config) { c.Encrypt, c.StoreTimeout = tt.encrypt, patience })
 			}
 			a, b := open(), open()
+			trace.take()
 			u := a.unit()
 			u.send("POST", "/login")
-			wantCalls(t, "login", store, "Create")
+			costs("login", "Create")
 			v := u.at(b)
 			want(t, "registration", v.register(), 200, "refresh_url")
-			wantCalls(t, "registration", store, "Load Update")
+			costs("registration", "Load Update")
 			u.id = v.id
 			want(t, "first proven request", u.get("/"), 200, "ada true")
-			wantCalls(t, "first proven request", store, "Load Update")
+			costs("first proven request", "Load Update")
 			want(t, "later request", v.get("/"), 200, "ada true")
-			wantCalls(t, "later request", store, "Load")
-			want(t, "refresh", u.forget().refresh(), 200, "")
-			wantCalls(t, "refresh", store, "Load")
+			costs("later request", "Load")
+			challenge := u.forget().challenge()
+			costs("challenge", "")
+			want(t, "refresh", u.prove(u.id, u.jws(proofHeader, claim(challenge))), 200, "")
+			costs("refresh", "Load")
 
 			old := u.copied()
-			old.private = u.private
+			old.device = u.device
 			want(t, "renewal", v.send("POST", "/renew"), 200, "ada true")
+			costs("renewal", "Load Update")
 			want(t, "refresh with the ID of before", old.refresh(), 503, "")
 			want(t, "refresh with the new one", u.forget().refresh(), 200, "")
 			want(t, "page", v.get("/"), 200, "ada true")

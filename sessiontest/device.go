@@ -13,7 +13,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
-	"strings"
 	"testing"
 	"time"
 )
@@ -77,6 +76,32 @@ func (d *Device) Copy() *Device {
 // Bound reports whether the browser keeps a binding. That the application counts
 // on it is known by [session.Session.Bound].
 func (d *Device) Bound() bool { return d.bound != nil }
+
+// JWK returns the public key of the device as JSON (RFC 7518, section 6.2), as a
+// registration's proof has it in its header.
+func (d *Device) JWK() string {
+	d.t.Helper()
+	point, err := d.key.PublicKey.Bytes()
+	if err != nil {
+		d.t.Fatalf("sessiontest: Device.JWK: %v", err)
+	}
+	return fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":%q,"y":%q}`, encode(point[1:33]), encode(point[33:]))
+}
+
+// Sign returns a proof of the device's key, a JWS, with whatever header and claims,
+// both JSON: for attacks on what stands before the application. A refresh's header
+// is {"alg":"ES256","typ":"dbsc+jwt"}, a registration's has a "jwk" too; the claims
+// are {"jti":"<challenge>"}. Do makes the proofs that are right by itself.
+func (d *Device) Sign(header, claims string) string {
+	d.t.Helper()
+	signed := encode([]byte(header)) + "." + encode([]byte(claims))
+	hash := sha256.Sum256([]byte(signed))
+	r, s, err := ecdsa.Sign(rand.Reader, d.key, hash[:])
+	if err != nil {
+		d.t.Fatalf("sessiontest: Device.Sign: %v", err)
+	}
+	return signed + "." + encode(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...))
+}
 
 // Expire drops the bound cookie, as the end of its life does.
 func (d *Device) Expire() {
@@ -161,7 +186,7 @@ func (d *Device) send(r *http.Request) (resp *http.Response) {
 		d.cookies[c.Name] = kept
 	}
 	if challenge, id, ok := parseChallenge(resp.Header.Get("Secure-Session-Challenge")); ok && d.bound != nil && id == d.bound.id {
-		d.bound.proof = d.sign(`{"alg":"ES256","typ":"dbsc+jwt"}`, challenge)
+		d.bound.proof = d.Sign(`{"alg":"ES256","typ":"dbsc+jwt"}`, claims(challenge))
 	}
 	return resp
 }
@@ -185,12 +210,7 @@ func (d *Device) register(offer string) {
 	if m == nil {
 		return
 	}
-	point, err := d.key.PublicKey.Bytes()
-	if err != nil {
-		d.t.Fatalf("sessiontest: Device: %v", err)
-	}
-	header := fmt.Sprintf(`{"alg":"ES256","jwk":{"crv":"P-256","kty":"EC","x":%q,"y":%q},"typ":"dbsc+jwt"}`, encode(point[1:33]), encode(point[33:]))
-	resp := d.send(d.post(m[1], d.sign(header, m[2]), ""))
+	resp := d.send(d.post(m[1], d.Sign(`{"alg":"ES256","jwk":`+d.JWK()+`,"typ":"dbsc+jwt"}`, claims(m[2])), ""))
 	if resp == nil || resp.StatusCode != http.StatusOK {
 		return
 	}
@@ -255,18 +275,6 @@ func (d *Device) post(path, proof, id string) *http.Request {
 	return r
 }
 
-// sign returns a JWS of a challenge.
-func (d *Device) sign(header, challenge string) string {
-	signed := encode([]byte(header)) + "." + encode([]byte(`{"jti":"`+challenge+`"}`))
-	hash := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(rand.Reader, d.key, hash[:])
-	if err != nil {
-		d.t.Fatalf("sessiontest: Device: %v", err)
-	}
-	var b strings.Builder
-	b.WriteString(signed + ".")
-	b.WriteString(encode(append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)))
-	return b.String()
-}
-
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+func claims(challenge string) string { return `{"jti":"` + challenge + `"}` }
