@@ -215,7 +215,7 @@ func TestDeviceBoundSecondKey(t *testing.T) {
 			second := u.register()
 			want(t, "second key", second, 200, `"continue":false`)
 			wantSet(t, "second key", second, "-session-bound")
-			want(t, "thief", thief.get("/"), 200, " false")
+			want(t, "thief", thief.get("/"), 200, "nobody false")
 			b.store.wantRecords(t, 0)
 			if !strings.Contains(log.String(), "a second key was registered") {
 				t.Error("got no warning")
@@ -381,7 +381,7 @@ func TestDeviceBoundRegistrationRaces(t *testing.T) {
 			page       string
 		}{
 			{"/renew", "", 503, "ada false"},
-			{"/logout", `"continue":false`, 200, " false"},
+			{"/logout", `"continue":false`, 200, "nobody false"},
 			{"/bind", `"continue":false`, 200, "ada false"},
 			{"/cart", "refresh_url", 200, "ada true"},
 		} {
@@ -409,7 +409,7 @@ func TestDeviceBoundLateRefresh(t *testing.T) {
 		u := b.boundUnit()
 		proof := u.jws(proofHeader, claim(u.challenge()))
 		late := u.copied()
-		want(t, "logout", u.send("POST", "/logout"), 200, " false")
+		want(t, "logout", u.send("POST", "/logout"), 200, "nobody false")
 		resp := late.prove(u.id, proof)
 		want(t, "refresh after it", resp, 200, `{"session_identifier":"`+u.id+`","continue":false}`)
 		wantSet(t, "refresh after it", resp, "-session-bound")
@@ -424,7 +424,7 @@ func TestDeviceBoundLateRefresh(t *testing.T) {
 		want(t, "a refresh that loads after it", resp, 200, `"continue":false`)
 		b.store.on("Load", nil)
 		b.store.wantRecords(t, 0)
-		want(t, "the cookie of before", late.get("/"), 200, " false")
+		want(t, "the cookie of before", late.get("/"), 200, "nobody false")
 	})
 }
 
@@ -457,7 +457,7 @@ func TestDeviceBoundLateEndKeepsLogin(t *testing.T) {
 				late := tt.end(gone)
 				want(t, "the end", late, 200, `"continue":false`)
 				wantSet(t, "the end", late, "-session-bound")
-				want(t, "the browser, meanwhile", u.get("/"), 200, " false")
+				want(t, "the browser, meanwhile", u.get("/"), 200, "nobody false")
 				u.send("POST", "/login")
 				want(t, "registration", u.register(), 200, "refresh_url")
 				want(t, "page", u.get("/"), 200, "ada true")

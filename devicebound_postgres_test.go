@@ -65,13 +65,13 @@ func TestPostgresDeviceBound(t *testing.T) {
 			want(t, "refresh with the new one", u.forget().refresh(), 200, "")
 			want(t, "page", v.get("/"), 200, "ada true")
 			want(t, "second key", u.copied().register(), 200, `"continue":false`)
-			want(t, "after it", u.get("/"), 200, " false")
+			want(t, "after it", u.get("/"), 200, "nobody false")
 
 			w := a.unit()
 			w.send("POST", "/login")
 			want(t, "registration", w.register(), 200, "refresh_url")
 			want(t, "page", w.get("/"), 200, "ada true")
-			want(t, "logout", w.at(b).send("POST", "/logout"), 200, " false")
+			want(t, "logout", w.at(b).send("POST", "/logout"), 200, "nobody false")
 			want(t, "refresh after the logout", w.prove(w.id, ""), 200, `"continue":false`)
 		})
 	}

@@ -89,9 +89,9 @@ func TestDeviceBoundCopyEnds(t *testing.T) {
 		again := thief.get("/")
 		want(t, "thief", again, 307, "")
 		wantSet(t, "thief", again, "-session-bound session-bound-again")
-		want(t, "thief, come again", thief.get("/"), 200, " false")
+		want(t, "thief, come again", thief.get("/"), 200, "nobody false")
 		want(t, "thief's own proof", thief.refresh(), 403, "")
-		want(t, "thief's change", thief.send("POST", "/cart"), 200, " false") // a session of his own
+		want(t, "thief's change", thief.send("POST", "/cart"), 200, "nobody false") // a session of his own
 		u.forget()
 		want(t, "the browser's refresh", u.refresh(), 200, "")
 		want(t, "the browser", u.get("/"), 200, "ada true")
@@ -117,20 +117,20 @@ func TestDeviceBoundUnproven(t *testing.T) {
 		status         int
 		body, location string
 	}{
-		{"nothing", false, "GET", false, nil, 200, " false", ""},
-		{"nothing, POST", false, "POST", false, nil, 200, " false", ""},
+		{"nothing", false, "GET", false, nil, 200, "nobody false", ""},
+		{"nothing, POST", false, "POST", false, nil, 200, "nobody false", ""},
 		{"bad cookie", true, "GET", false, nil, 307, "", "./page?a=b&c"},
 		{"bad cookie, POST", true, "POST", false, nil, 307, "", "./page?a=b&c"},
 		{"bad cookie before all else", true, "GET", true, link, 307, "", "./page?a=b&c"},
 		{"link on another site", false, "GET", false, link, 403, `http-equiv="refresh"`, ""},
 		{"link on a sibling", false, "GET", false, []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Site", "same-site"}, 403, `http-equiv="refresh"`, ""},
 		{"link before skipped", false, "GET", true, link, 403, `http-equiv="refresh"`, ""},
-		{"form on another site", false, "POST", false, link, 200, " false", ""},
-		{"picture on another site", false, "GET", false, []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Site", "cross-site"}, 200, " false", ""},
-		{"the page that has loaded itself again", false, "GET", false, []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Site", "same-origin"}, 200, " false", ""},
+		{"form on another site", false, "POST", false, link, 200, "nobody false", ""},
+		{"picture on another site", false, "GET", false, []string{"Sec-Fetch-Mode", "no-cors", "Sec-Fetch-Site", "cross-site"}, 200, "nobody false", ""},
+		{"the page that has loaded itself again", false, "GET", false, []string{"Sec-Fetch-Mode", "navigate", "Sec-Fetch-Site", "same-origin"}, 200, "nobody false", ""},
 		{"skipped", false, "GET", true, nil, 503, "Service Unavailable", ""},
 		{"skipped, POST", false, "POST", true, nil, 503, "Service Unavailable", ""},
-		{"skipped by another session", false, "GET", false, []string{"Secure-Session-Skipped", `unreachable;session_identifier="other"`}, 200, " false", ""},
+		{"skipped by another session", false, "GET", false, []string{"Secure-Session-Skipped", `unreachable;session_identifier="other"`}, 200, "nobody false", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -235,7 +235,7 @@ func TestDeviceBoundRaceAfterRegistration(t *testing.T) {
 		want(t, "first proven request", u.get("/"), 200, "ada true")
 		want(t, "without the cookie, just confirmed", slow.get("/"), 200, "ada true")
 		pass(boundGrace)
-		want(t, "without the cookie, later", slow.get("/"), 200, " false")
+		want(t, "without the cookie, later", slow.get("/"), 200, "nobody false")
 		want(t, "with it", u.get("/"), 200, "ada true")
 	})
 }
@@ -340,7 +340,7 @@ func TestDeviceBoundOff(t *testing.T) {
 			t.Error("got a registration offered")
 		}
 		want(t, "the endpoint's path", v.send("POST", "/session/bind"), 200, "ada false")
-		want(t, "switched on again", u.get("/"), 200, " false")
+		want(t, "switched on again", u.get("/"), 200, "nobody false")
 		want(t, "refresh", u.refresh(), 200, "")
 		want(t, "proven", u.get("/"), 200, "ada true")
 	})
@@ -378,9 +378,9 @@ func TestDeviceBoundRequire(t *testing.T) {
 		pass(5*time.Minute - time.Second)
 		want(t, "unproven, in time", unable.get("/"), 200, "ada false")
 		pass(time.Second)
-		want(t, "unproven, late", unable.get("/"), 200, " false")
+		want(t, "unproven, late", unable.get("/"), 200, "nobody false")
 		want(t, "unproven, late: the login page", unable.send("POST", "/login"), 200, "ada false")
-		want(t, "never asked", before.get("/"), 200, " false")
+		want(t, "never asked", before.get("/"), 200, "nobody false")
 		want(t, "proven late", u.get("/"), 200, "ada true") // it has the cookie
 		if before.id != "" || before.send("POST", "/cart").header.Get("Set-Cookie") != "" {
 			t.Error("never asked: got another session")
