@@ -37,6 +37,7 @@ func (s *Session) commit(at moment) error {
 	p := &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
 		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
+		device:     s.device.confirm,
 		attributes: s.m.configured(s.r),
 	}
 	if !s.roomUsed {
@@ -210,7 +211,7 @@ func (s *Session) nothingDueLocked(cookieless bool) bool {
 		return false
 	case s.rec == nil: // an idle timeout alone creates no record
 		return true
-	case s.next != nil || s.rec.newborn:
+	case s.next != nil || s.rec.newborn || s.device.confirm != nil:
 		return false
 	}
 	now := time.Now()
@@ -251,7 +252,7 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })
 		}
 	}
-	s.inflight, s.rec = nil, out.rec
+	s.inflight, s.rec, s.device.confirm = nil, out.rec, nil
 	if s.rec == nil && p.asked.idle != nil && s.next.idleTimeout() == nil {
 		s.next = s.next.withIdle(p.asked.idle) // for the record that may still come
 	}

@@ -127,13 +127,18 @@ type Config struct {
 	// table. Default 0: no limit.
 	MaxPerUser int
 
+	// DeviceBound ties sessions to the device of the browser, so that a copy of
+	// its cookies ends within minutes. Default: off.
+	DeviceBound DeviceBoundConfig
+
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved, instead of the handler; nothing that the handler had prepared is
 	// sent. err is one of this package's errors or came from the store, and
 	// is not for the browser's eyes. The response is marked no-store. Calls of
 	// the session in it do no I/O. If it panics, or writes nothing, the default
 	// answers. Default: 503 with Retry-After, 409 for [ErrDestroyed], of which
-	// [ErrRenewed] is one, 500 for [ErrInvalid] and [ErrHeaderSent].
+	// [ErrRenewed] is one, 500 for [ErrInvalid] and [ErrHeaderSent]; 503 is also
+	// that of [ErrUnproven].
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Logger gets warnings and errors, never with a session ID, a secret or
@@ -235,6 +240,7 @@ func (cfg Config) withDefaults() Config {
 		name = "connect.sid"
 	}
 	setDefault(&cfg.Cookie.Name, name)
+	cfg.DeviceBound = cfg.DeviceBound.withDefaults(cfg.Cookie.Path)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -302,6 +308,7 @@ func (cfg *Config) check() error {
 		fault("Config.MaxBytes is %d: a session without a key has that much; use %d at least", cfg.MaxBytes, minBytes)
 	}
 	cfg.Cookie.check(fault)
+	cfg.DeviceBound.check(&cfg.Cookie, fault)
 	return errors.Join(errs...)
 }
 

@@ -156,6 +156,19 @@ func (c *CookieConfig) checkSecure(fault func(string, ...any)) {
 	}
 }
 
+// sameSite returns the attribute's value, "" where it is left out.
+func (c *CookieConfig) sameSite() string {
+	switch c.SameSite {
+	case http.SameSiteLaxMode:
+		return "Lax"
+	case http.SameSiteStrictMode:
+		return "Strict"
+	case http.SameSiteNoneMode:
+		return "None"
+	}
+	return ""
+}
+
 func sameSiteName(s http.SameSite) string {
 	switch s {
 	case http.SameSiteLaxMode:

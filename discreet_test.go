@@ -221,20 +221,21 @@ func (rig *discreetProgram) showTypes() {
 		rig.t.Fatal(err)
 	}
 	values := map[string]any{
-		"Config":          session.Config{Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}},
-		"CookieConfig":    session.CookieConfig{Name: "s"},
-		"Key":             privateKey,
-		"Manager":         rig.m,
-		"MemoryStore":     memory,
-		"PostgresStore":   rig.store,
-		"PostgresOptions": session.PostgresOptions{},
-		"Record":          rec,
-		"Change":          session.Change{Old: data, New: data, NewID: id},
-		"Session":         nil, // shown in every request
-		"Filter":          privateKey.Is(rig.value()),
-		"Info":            rig.info(id, data),
-		"Query":           session.Query{Key: "note", Values: []string{rig.value()}, Except: id},
-		"Found":           session.Found{Record: rec, ID: id},
+		"Config":            session.Config{Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}},
+		"CookieConfig":      session.CookieConfig{Name: "s"},
+		"DeviceBoundConfig": session.DeviceBoundConfig{Path: "/p"},
+		"Key":               privateKey,
+		"Manager":           rig.m,
+		"MemoryStore":       memory,
+		"PostgresStore":     rig.store,
+		"PostgresOptions":   session.PostgresOptions{},
+		"Record":            rec,
+		"Change":            session.Change{Old: data, New: data, NewID: id},
+		"Session":           nil, // shown in every request
+		"Filter":            privateKey.Is(rig.value()),
+		"Info":              rig.info(id, data),
+		"Query":             session.Query{Key: "note", Values: []string{rig.value()}, Except: id},
+		"Found":             session.Found{Record: rec, ID: id},
 	}
 	for _, name := range exportedTypes(rig.t) {
 		v, ok := values[name]

@@ -121,6 +121,7 @@ func TestDocsConfigurationIsComplete(t *testing.T) {
 	for heading, typ := range map[string]reflect.Type{
 		"## Config":          reflect.TypeFor[session.Config](),
 		"## Cookie":          reflect.TypeFor[session.CookieConfig](),
+		"## DeviceBound":     reflect.TypeFor[session.DeviceBoundConfig](),
 		"## PostgresOptions": reflect.TypeFor[session.PostgresOptions](),
 	} {
 		want := map[string]bool{}

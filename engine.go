@@ -81,6 +81,8 @@ func (l *loaded) remaining(now time.Time) time.Duration { return l.left - now.Su
 // counters are what Stats shows.
 type counters struct {
 	loads, misses, creates, saves, conflicts, renewals, touches, destroys, pruned, badCookies, storeErrors, refused atomic.Uint64
+
+	bound, refreshed, unproven atomic.Uint64
 }
 
 // countError counts errors that a person on call wants to know of.
@@ -184,7 +186,28 @@ type snapshot struct {
 	public     bool // no cookie will be sent for no better reason than a touch
 	deleteOnly bool // nothing else is still to be done
 
+	device *deviceStep // nil: nothing new is known of the browser's device
+
 	room *view // for the first view that is made; may be nil
+}
+
+// deviceStep is what a request has found out of the browser's device: its key, or
+// that it has proven it.
+type deviceStep struct {
+	id  string // of the binding
+	key string // "": it has proven the one that is stored
+}
+
+// note writes it into a record, and reports whether that is new there. (A function
+// in its place would cost every save an allocation.)
+func (s *deviceStep) note(d *row.Row, now time.Time) bool {
+	switch {
+	case s == nil:
+		return false
+	case s.key != "":
+		return d.Register(s.id, s.key)
+	}
+	return d.Confirm(s.id, now)
 }
 
 // view returns a view of what p has stored.
@@ -237,6 +260,8 @@ func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
 		err = e.create(ctx, p, &out)
 	case p.late && p.asked.renew:
 		err = &opError{"Renew", ErrHeaderSent}
+	case p.late && p.asked.sets(row.MemberBound):
+		err = &opError{"Bind", ErrHeaderSent}
 	default:
 		err = e.update(ctx, p, &out)
 	}
@@ -354,7 +379,7 @@ func (e *engine) encode(id string, r *row.Row) ([]byte, error) {
 // update changes, renews or touches an existing record.
 func (e *engine) update(ctx context.Context, p *snapshot, out *outcome) error {
 	asked := p.asked.any()
-	if !asked && !p.rec.newborn && !e.tooLong(p.rec.idle, p.rec.remaining(time.Now())) {
+	if !asked && !p.rec.newborn && p.device == nil && !e.tooLong(p.rec.idle, p.rec.remaining(time.Now())) {
 		return e.touch(ctx, p, p.rec, out)
 	}
 	err := e.save(ctx, p, out)
@@ -363,12 +388,12 @@ func (e *engine) update(ctx context.Context, p *snapshot, out *outcome) error {
 		return e.beginAnew(ctx, p, out)
 	case err == nil || asked:
 		return err
-	// Only a creation time was to be added, or an expiry to be mended: the page
-	// does not depend on it.
+	// Only a creation time or a proof was to be noted, or an expiry to be mended:
+	// the page does not depend on it.
 	case errors.Is(err, ErrDestroyed):
 		out.gone = true
 	default:
-		e.log.LogAttrs(ctx, levelOf(err), "session: creation time or expiry not stored, the next request tries again", slog.Any("error", err))
+		e.log.LogAttrs(ctx, levelOf(err), "session: creation time, device or expiry not stored, the next request tries again", slog.Any("error", err))
 	}
 	return nil
 }

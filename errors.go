@@ -57,6 +57,12 @@ var (
 	// begun is cut off. At a Hijack it is answered with 500.
 	ErrHeaderSent = errors.New("session: response header already sent")
 
+	// ErrUnproven says that the browser could not prove the key that its session is
+	// bound to ([Config.DeviceBound]), as it says itself because it did not reach
+	// the server: an outage and no logout. Nothing was changed. By default it is
+	// answered with 503.
+	ErrUnproven = errors.New("session: the device's key is not proven")
+
 	// ErrFinished says that a session was changed, or first used, after its
 	// handler had returned. The change was dropped; nothing was loaded.
 	ErrFinished = errors.New("session: request already finished")

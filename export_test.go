@@ -19,7 +19,7 @@ func (m *Manager) SetRandom(r io.Reader) { m.engine.rand = r }
 
 // SignCookie returns the cookie value that names id.
 func (m *Manager) SignCookie(id string) (string, error) {
-	return (*m.keys.codec.Load()).Sign(m.cfg.Cookie.Name, id)
+	return m.keys.codec().Sign(m.cfg.Cookie.Name, id)
 }
 
 // Waiting returns how many calls of each kind wait for a shared statement.

@@ -103,6 +103,10 @@ type Info struct {
 	// ExpiresAt is when the session ends unless it is used.
 	ExpiresAt time.Time
 
+	// Bound says that the browser has proven a key of its device, as
+	// [Session.Bound]. It is false where the data cannot be read, see [Key.Of].
+	Bound bool
+
 	row row.Row
 }
 
@@ -116,6 +120,9 @@ func (i Info) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(i)) }
 // false where the data cannot be read: that of an encrypted session with
 // [PostgresOptions.HashIDs].
 func (k Key[T]) Of(i Info) (value T, ok bool) {
+	if string(k) == row.MemberBound {
+		return value, false
+	}
 	value, ok, err := decode[T](i.row.Get(string(k)))
 	return value, ok && err == nil
 }
@@ -223,6 +230,8 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 	}
 	if m.engine.sealer.Load().Open(r.ID, &d) == nil {
 		i.row = d
+		b, _, _ := d.Bound()
+		i.Bound = b.Confirmed != 0
 	}
 	return i
 }

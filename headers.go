@@ -30,6 +30,7 @@ func (s *Session) addHeaders(w http.ResponseWriter) {
 		h.Add("Vary", "Cookie")
 	}
 	s.addCookiesLocked(h)
+	s.m.device.offer(h, &s.device, s.rec)
 }
 
 // addMadeCookie adds the cookie of an ID that this request made, to a response
@@ -40,6 +41,7 @@ func (s *Session) addMadeCookie(w http.ResponseWriter) {
 	defer s.mu.Unlock()
 	if s.made && s.cookie.send {
 		s.addCookiesLocked(w.Header())
+		s.m.device.offer(w.Header(), &s.device, s.rec)
 	}
 }
 
@@ -71,7 +73,7 @@ func (s *Session) cookiesLocked(public bool) []string {
 	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
 	switch {
 	case c.send && s.rec != nil && (s.made || !s.detached && !(c.refreshOnly && public)):
-		value, err := (*s.m.keys.codec.Load()).Sign(name, s.rec.id)
+		value, err := s.m.keys.codec().Sign(name, s.rec.id)
 		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
 			s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
@@ -80,9 +82,9 @@ func (s *Session) cookiesLocked(public bool) []string {
 			return nil
 		}
 		lifetime := s.lifetimeLocked(now)
-		return []string{cookie.SetCookie(name, value, s.attributesLocked(), lifetime, express, now)}
+		return append(s.m.device.logout(c.expire, s.expireAs, now), cookie.SetCookie(name, value, s.attributesLocked(), lifetime, express, now))
 	case c.expire:
-		var all []string
+		all := s.m.device.logout(true, s.expireAs, now)
 		for _, a := range s.expireAs {
 			all = append(all, cookie.SetCookie(name, "", a, cookie.Lifetime{}, express, now))
 		}
@@ -116,16 +118,7 @@ func (s *Session) lifetimeLocked(now time.Time) cookie.Lifetime {
 // configured returns the attributes that the configuration gives on r.
 func (m *Manager) configured(r *http.Request) cookie.Attributes {
 	c := &m.cfg.Cookie
-	a := cookie.Attributes{Domain: c.Domain, Path: c.Path, Partitioned: c.Partitioned, Secure: m.secure(r)}
-	switch c.SameSite {
-	case http.SameSiteLaxMode:
-		a.SameSite = "Lax"
-	case http.SameSiteStrictMode:
-		a.SameSite = "Strict"
-	case http.SameSiteNoneMode:
-		a.SameSite = "None"
-	}
-	return a
+	return cookie.Attributes{Domain: c.Domain, Path: c.Path, SameSite: c.sameSite(), Partitioned: c.Partitioned, Secure: m.secure(r)}
 }
 
 // secure reports whether a cookie made on r is to have the Secure attribute.

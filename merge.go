@@ -187,6 +187,9 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 		dirty = true
 		d.SetFirstSeen(now)
 	}
+	if p.device.note(&d, now) {
+		dirty = true
+	}
 	cookie, healthy := d.Cookie()
 	if !healthy {
 		cookie = row.NewCookie(p.attributes)

@@ -22,7 +22,8 @@ type Manager struct {
 	store  Store
 	keys   keys // SetSecrets replaces them
 	engine engine
-	name   any // cookieName, ready to be looked up
+	name   any     // cookieName, ready to be looked up
+	device *device // nil unless Config.DeviceBound is set
 
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
@@ -72,6 +73,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
+	m.device = newDevice(&m.cfg, &m.engine, &m.keys)
 	cfg.warn()
 	m.logSettings()
 	m.startPruning()
@@ -93,14 +95,15 @@ func (m *Manager) logSettings() {
 		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
 		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
-		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser)
+		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser,
+		"deviceBoundMs", c.DeviceBound.Refresh.Milliseconds(), "requireBoundMs", c.DeviceBound.Require.Milliseconds())
 }
 
 // SetSecrets replaces [Config.Secret] and [Config.OldSecrets] in a running
 // program: secret signs and seals from now on, and both it and old verify, open
-// and find. What is not given counts no more. Cookies, encrypted data and the
-// hashes that [Config.UserKey] is found by follow at once; requests under way
-// carry on with either.
+// and find. What is not given counts no more. Cookies, encrypted data, the hashes
+// that [Config.UserKey] is found by and what devices have to prove
+// ([Config.DeviceBound]) follow at once; requests under way carry on with either.
 //
 // Where several programs share the sessions, all must have a secret among the
 // old ones before the first makes it its own (docs/operations.md has the steps), so
@@ -166,7 +169,8 @@ func (m *Manager) From(ctx context.Context) *Session {
 }
 
 // Handler returns a handler that gives next a session, found with [From]. A
-// request that does not use it costs no statement and gets no header.
+// request that does not use it costs no statement and gets no header. With
+// [Config.DeviceBound] it answers the browsers' proofs itself.
 //
 // The session is committed before the first byte of the response. If it cannot
 // be loaded or saved, [Config.ErrorHandler] answers instead of next and nothing
@@ -192,6 +196,10 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		if r.Context().Value(m.name) != nil {
 			panic("session: two nested Managers have the same cookie name: set Cookie.Name of one")
+		}
+		if m.device != nil && r.URL.Path == m.device.path {
+			m.device.ServeHTTP(w, r)
+			return
 		}
 		x := &exchange{Context: r.Context(), m: m, r: r, began: time.Now()}
 		defer x.finish()
@@ -275,11 +283,15 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 
 // Answer implements [gate.Hooks].
 func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
+	s := x.session
+	if s.m.device.answerUnproven(w, s.r, err) {
+		s.closeIO()
+		return
+	}
 	level := levelOf(err)
-	if errors.Is(err, ErrDestroyed) {
+	if errors.Is(err, ErrDestroyed) || errors.Is(err, ErrUnproven) {
 		level = slog.LevelInfo
 	}
-	s := x.session
 	s.log(level, "session: request refused", err)
 	if errors.Is(err, ErrInvalid) { // the store works
 		s.confirm()
@@ -315,42 +327,5 @@ func (x *exchange) Panicked(w http.ResponseWriter) {
 	x.mu.Unlock()
 	if s != nil {
 		s.addMadeCookie(w)
-	}
-}
-
-// Stats are counts since the Manager was made, for a person on call.
-type Stats struct {
-	Loads       uint64 // records asked for
-	Misses      uint64 // of these, not found: expired, destroyed or unknown
-	Creates     uint64 // new sessions stored
-	Saves       uint64 // existing sessions changed, renewals included
-	Conflicts   uint64 // saves that met another request's and were merged
-	Renewals    uint64 // IDs changed
-	Touches     uint64 // expiries moved without other changes
-	Destroys    uint64 // records deleted at an application's wish
-	Pruned      uint64 // expired records deleted, and marks of renewed IDs
-	BadCookies  uint64 // session cookies that did not verify
-	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
-	Refused     uint64 // of these, refused at once because the store was down
-
-	// ReadsDown and WritesDown say that the store is down now: it has stopped
-	// answering, and all but one request at a time are refused. Only a
-	// [PostgresStore] knows.
-	ReadsDown, WritesDown bool
-}
-
-// Stats returns the counts so far. It is safe for concurrent use, and suits
-// expvar.Func.
-func (m *Manager) Stats() Stats {
-	c := &m.engine.stats
-	var readsDown, writesDown bool
-	if s, ok := m.store.(interface{ down() (reads, writes bool) }); ok {
-		readsDown, writesDown = s.down()
-	}
-	return Stats{
-		Loads: c.loads.Load(), Misses: c.misses.Load(), Creates: c.creates.Load(), Saves: c.saves.Load(),
-		Conflicts: c.conflicts.Load(), Renewals: c.renewals.Load(), Touches: c.touches.Load(),
-		Destroys: c.destroys.Load(), Pruned: c.pruned.Load(), BadCookies: c.badCookies.Load(),
-		StoreErrors: c.storeErrors.Load(), Refused: c.refused.Load(), ReadsDown: readsDown, WritesDown: writesDown,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pgsession/session"
@@ -150,6 +151,86 @@ func TestPostgresOutageIsSaidOnce(t *testing.T) {
 	if got := counted(t, m, cookie); got < 1 {
 		t.Errorf("count after it: got %d, want still logged in", got)
 	}
+}
+
+// A store that is down is no end of a binding, which browsers would take nearly any
+// answer for: the proof is one to bring again, whatever it was for.
+func TestDeviceBoundRefusedByTheStore(t *testing.T) {
+	refused := &outage.Refused{Kind: "write", For: time.Minute, Cause: errStoreDown}
+	for _, tt := range []struct {
+		op, what string
+		send     func(bound, offered *unit) *response
+		calls    string
+	}{
+		{"Load", "a refresh", func(bound, _ *unit) *response { return bound.refresh() }, "Load"},
+		{"Load", "a registration", func(_, offered *unit) *response { return offered.register() }, "Load"},
+		{"Update", "a registration", func(_, offered *unit) *response { return offered.register() }, "Load Update"},
+		{"Delete", "a second key", func(bound, _ *unit) *response { return bound.copied().register() }, "Load Delete"},
+		{"Load", "a proven page", func(bound, _ *unit) *response { return bound.get("/") }, "Load"},
+		{"Load", "a page without the proof", func(bound, _ *unit) *response { return bound.copied().forget().get("/") }, "Load"},
+	} {
+		t.Run(tt.op+", "+tt.what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := new(logRecorder)
+				b := newBoundSite(t, func(c *session.Config) { c.Logger = log.logger() })
+				bound, offered := b.boundUnit(), b.unit()
+				offered.send("POST", "/login")
+				b.store.took()
+				log.reset()
+				b.store.on(tt.op, fails(refused))
+				resp := tt.send(bound, offered)
+				want(t, "down", resp, 503, "")
+				wantSet(t, "down", resp, "")
+				wantCalls(t, "down", b.store, tt.calls)
+				if lines := log.from(slog.LevelInfo); len(lines) != 0 {
+					t.Errorf("got the log lines %q, want none", lines)
+				}
+				if s := b.m.Stats(); s.Refused == 0 || s.Refused != s.StoreErrors {
+					t.Errorf("got %+v, want that what was refused is counted", s)
+				}
+				b.store.on(tt.op, nil)
+				want(t, "up again, registration", offered.register(), 200, "refresh_url")
+				want(t, "up again, registered", offered.get("/"), 200, "ada true")
+				want(t, "up again, refresh", bound.refresh(), 200, "")
+				want(t, "up again, page", bound.get("/"), 200, "ada true")
+			})
+		})
+	}
+}
+
+// The same on a real server that is stopped: from the first silence to the last
+// refusal a proof gets 503, and afterwards it counts.
+func TestPostgresDeviceBoundOutage(t *testing.T) {
+	server := pgtest.Own(t, pgtest.Options{})
+	store := &hookedStore{Store: newStore(t, openPool(t, server.URL(), maxConns(4)))}
+	b := newBoundSiteOver(t, store, storeTimeout(300*time.Millisecond))
+	bound, offered := b.unit(), b.unit()
+	bound.send("POST", "/login")
+	want(t, "registration", bound.register(), 200, "refresh_url")
+	want(t, "page", bound.get("/"), 200, "ada true")
+	offered.send("POST", "/login")
+	if err := server.Stop(t.Context(), "fast"); err != nil {
+		t.Fatal(err)
+	}
+	refusals := 0
+	until(t, "many are refused", func() bool {
+		for what, resp := range map[string]*response{"refresh": bound.refresh(), "registration": offered.register()} {
+			if want(t, what+" in the outage", resp, 503, ""); len(resp.cookies()) != 0 {
+				t.Errorf("%s in the outage: got cookies", what)
+			}
+		}
+		if b.m.Stats().Refused > 0 {
+			refusals++
+		}
+		return t.Failed() || refusals > 50
+	})
+	if err := server.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is back", func() bool { return bound.refresh().status == 200 })
+	want(t, "page", bound.get("/"), 200, "ada true")
+	until(t, "the registration is stored", func() bool { return offered.register().status == 200 })
+	want(t, "page of the registered", offered.get("/"), 200, "ada true")
 }
 
 // until asks again and again, by something that takes its time, whether something

@@ -7,14 +7,26 @@ import (
 	"sync/atomic"
 
 	"github.com/pgsession/session/internal/cookie"
+	"github.com/pgsession/session/internal/devicebound"
 	"github.com/pgsession/session/internal/seal"
 )
 
 // keys are what is derived from the secrets, but for what the engine has.
 type keys struct {
 	changing sync.Mutex
-	codec    atomic.Pointer[cookie.Codec]
+	signing  atomic.Pointer[signing]
 }
+
+// signing is what signs for browsers, and verifies what they bring.
+type signing struct {
+	codec  cookie.Codec
+	tokens *devicebound.Tokens // nil unless Config.DeviceBound is set
+}
+
+func (k *keys) codec() cookie.Codec { return k.signing.Load().codec }
+
+// tokens needs Config.DeviceBound.
+func (k *keys) tokens() *devicebound.Tokens { return k.signing.Load().tokens }
 
 // change is use for secrets that come later, checked like those of New.
 func (k *keys) change(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
@@ -46,8 +58,14 @@ func (k *keys) use(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
 	if err != nil {
 		return err
 	}
+	var tokens *devicebound.Tokens
+	if cfg.DeviceBound.Refresh != 0 {
+		if tokens, err = devicebound.NewTokens(secrets); err != nil {
+			return err
+		}
+	}
 	// What can be opened first: who gets a cookie can read what it names.
 	sealer.Store(&s)
-	k.codec.Store(&codec)
+	k.signing.Store(&signing{codec, tokens})
 	return nil
 }

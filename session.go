@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -47,6 +46,7 @@ type Session struct {
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
+	device     deviceState
 
 	// What is stored, and what is not yet. These three point to values that
 	// never change: whoever went away with one sees by the pointer whether it is
@@ -146,12 +146,13 @@ func (s *Session) loadLocked() {
 		}
 	}()
 	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented)
+	device, err := s.m.device.admit(s.r, &rec, s.began, err)
 	returned = true
 	s.mu.Lock()
 	if s.load == loadedNow { // by a Destroy meanwhile, which needs no record
 		return
 	}
-	s.load = loadedNow
+	s.load, s.device = loadedNow, device
 	switch {
 	case errors.Is(err, ErrNotFound):
 		// The ID is never adopted, and its cookie is left alone: a parallel
@@ -175,7 +176,7 @@ func (s *Session) presentLocked() {
 		return
 	}
 	var bad int
-	s.presented, bad = (*s.m.keys.codec.Load()).Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
+	s.presented, bad = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
 	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
 }
 
@@ -223,87 +224,11 @@ func (s *Session) failLocked(err error) {
 	}
 }
 
-// ID returns the session's ID, "" until there is a record. A renewal changes
-// it when it is committed. Never log it.
-func (s *Session) ID() string {
-	s.lockLoaded()
-	defer s.mu.Unlock()
-	return s.idLocked()
-}
-
 func (s *Session) idLocked() string {
 	if s.rec == nil {
 		return ""
 	}
 	return s.rec.id
-}
-
-// Handle names the session without giving access to it, "" until there is a
-// record: for audit logs, and to tell one's own in a list ([Info.Handle]). It is
-// a hash of the ID, and changes with it.
-func (s *Session) Handle() string {
-	id := s.ID()
-	if id == "" {
-		return ""
-	}
-	if f, ok := s.m.store.(Finder); ok {
-		return f.Handle(id)
-	}
-	return handleOf(id)
-}
-
-// CreatedAt returns when the record was created, by the clock of the program
-// that did it; where Express created it, when it was first seen with an
-// [Config.AbsoluteTimeout], else zero. It is zero without a record.
-func (s *Session) CreatedAt() time.Time {
-	s.lockLoaded()
-	defer s.mu.Unlock()
-	if s.rec == nil {
-		return time.Time{}
-	}
-	t, _ := s.rec.Created()
-	return t
-}
-
-// RenewedAt returns when the session was last renewed, else when it was
-// created, zero if that is not known. A program that calls [Session.Renew] at
-// login and whenever a password was asked for again can demand a recent one
-// before what must not be done with a browser left alone (step-up
-// authentication, OWASP ASVS 5.0, 7.5):
-//
-//	if time.Since(s.RenewedAt()) > 10*time.Minute { … ask for the password … }
-//
-// After Renew it is now, if there is a record.
-func (s *Session) RenewedAt() time.Time {
-	s.lockLoaded()
-	defer s.mu.Unlock()
-	switch {
-	case s.rec == nil:
-		return time.Time{}
-	case s.inflight.renews() || s.next.renews():
-		return time.Now()
-	}
-	return s.rec.Renewed()
-}
-
-// IsNew reports whether there was no record when the request began.
-func (s *Session) IsNew() bool {
-	s.lockLoaded()
-	defer s.mu.Unlock()
-	return !s.existed
-}
-
-// Keys returns the names of the keys that have a value, in the record's order.
-func (s *Session) Keys() []string {
-	s.lockLoaded()
-	defer s.mu.Unlock()
-	var d row.Row
-	if s.rec != nil {
-		d = s.rec.Clone()
-	}
-	s.inflight.applyTo(&d)
-	s.next.applyTo(&d)
-	return d.Keys()
 }
 
 // getLocked returns the value of a key as JSON, nil if absent.
@@ -313,7 +238,7 @@ func (s *Session) getLocked(name string) []byte {
 			return value
 		}
 	}
-	if s.rec == nil || row.Bookkeeping(name) {
+	if s.rec == nil || row.Hidden(name) {
 		return nil
 	}
 	return s.rec.Get(name)
@@ -396,6 +321,7 @@ func (s *Session) Destroy() {
 		return
 	}
 	known := s.load == loadedNow && s.err == nil && !s.superseded && !s.marked
+	known = known && !s.device.unproven
 	if s.load == unloaded {
 		s.presentLocked()
 	}
@@ -489,9 +415,3 @@ func (s *Session) Err() error {
 	defer s.mu.Unlock()
 	return s.err
 }
-
-// LogValue shows neither ID nor data.
-func (s *Session) LogValue() slog.Value { return slog.StringValue("session") }
-
-// Format shows neither ID nor data, whatever the verb.
-func (s *Session) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("session")) }

@@ -98,6 +98,7 @@ func ExampleRegister() {
 	}
 	// Output:
 	// session_bad_cookies_total{session_manager="users"} 0
+	// session_bound_total{session_manager="users"} 0
 	// session_conflicts_total{session_manager="users"} 0
 	// session_creates_total{session_manager="users"} 1
 	// session_destroys_total{session_manager="users"} 0
@@ -105,10 +106,12 @@ func ExampleRegister() {
 	// session_misses_total{session_manager="users"} 0
 	// session_pruned_total{session_manager="users"} 0
 	// session_reads_down{session_manager="users"} 0
+	// session_refreshed_total{session_manager="users"} 0
 	// session_refused_total{session_manager="users"} 0
 	// session_renewals_total{session_manager="users"} 0
 	// session_saves_total{session_manager="users"} 0
 	// session_store_errors_total{session_manager="users"} 0
 	// session_touches_total{session_manager="users"} 0
+	// session_unproven_total{session_manager="users"} 0
 	// session_writes_down{session_manager="users"} 0
 }

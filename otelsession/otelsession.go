@@ -19,6 +19,9 @@
 //	session.bad_cookies    {cookie}    session cookies that did not verify
 //	session.store_errors   {error}     failures that the store reported
 //	session.refused        {error}     of these, refused at once because the store was down
+//	session.bound          {key}       keys of devices registered
+//	session.refreshed      {proof}     proofs of a device's key that were good
+//	session.unproven       {request}   proofs that were not, and requests without one
 //	session.reads_down     {store}     a gauge: 1 while reads get no answer and are refused
 //	session.writes_down    {store}     a gauge: 1 while writes do
 //
@@ -84,6 +87,9 @@ var counters = []struct {
 	{"session.bad_cookies", "{cookie}", "Session cookies that did not verify.", func(s session.Stats) uint64 { return s.BadCookies }},
 	{"session.store_errors", "{error}", "Failures that the store reported.", func(s session.Stats) uint64 { return s.StoreErrors }},
 	{"session.refused", "{error}", "Failures that the store reported at once, without trying, because it was down.", func(s session.Stats) uint64 { return s.Refused }},
+	{"session.bound", "{key}", "Keys of devices registered.", func(s session.Stats) uint64 { return s.Bound }},
+	{"session.refreshed", "{proof}", "Proofs of a device's key that a new bound cookie was sent for.", func(s session.Stats) uint64 { return s.Refreshed }},
+	{"session.unproven", "{request}", "Proofs that did not verify, and requests of a bound session that brought none.", func(s session.Stats) uint64 { return s.Unproven }},
 }
 
 var gauges = []struct {

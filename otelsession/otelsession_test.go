@@ -21,6 +21,7 @@ import (
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/outage"
 	"github.com/pgsession/session/otelsession"
+	"github.com/pgsession/session/sessiontest"
 )
 
 const userID = session.Key[int64]("userId")
@@ -65,6 +66,8 @@ func newManager(t *testing.T, s session.Store, touch time.Duration) *session.Man
 		TouchInterval: touch,
 		StoreTimeout:  2 * time.Minute, // longer than any test waits
 		DisablePrune:  true,
+		Cookie:        session.CookieConfig{Secure: session.SecureAlways},
+		DeviceBound:   session.DeviceBoundConfig{Refresh: 10 * time.Minute},
 		Logger:        slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
@@ -107,7 +110,7 @@ func exercise(t *testing.T, m *session.Manager, s *store) {
 			f()
 		}
 	}
-	repeat(4, func() { cookie = visit(t, m, "", set) })
+	repeat(3, func() { cookie = visit(t, m, "", set) })
 	gone := visit(t, m, "", set)
 	visit(t, m, gone, destroy)
 	repeat(14, func() { visit(t, m, gone, get) })
@@ -122,6 +125,16 @@ func exercise(t *testing.T, m *session.Manager, s *store) {
 	s.refuses.Store(true)
 	repeat(16, func() { visit(t, m, cookie, get) })
 	s.refuses.Store(false)
+	bound := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if set(s); r.URL.Path == "/login" {
+			s.Bind()
+		}
+	}))
+	var d *sessiontest.Device
+	repeat(2, func() { d = sessiontest.NewDevice(t, bound); d.Get("/login") })
+	repeat(23, func() { d.Expire(); d.Get("/") })
+	repeat(5, func() { thief := d.Copy(); thief.Expire(); thief.Get("/") })
 	s.pruned = 13
 	if _, err := m.Prune(t.Context()); err != nil {
 		t.Fatal(err)

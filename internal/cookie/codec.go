@@ -83,6 +83,15 @@ func eachCookie(lines []string, name string, yield func(value string) bool) {
 	}
 }
 
+// Values returns the values of the cookies of this name, the first n at most.
+func Values(lines []string, name string, n int) (values []string) {
+	eachCookie(lines, name, func(value string) bool {
+		values = append(values, value)
+		return len(values) < n
+	})
+	return values
+}
+
 // expressCodec holds the secrets, the current first.
 type expressCodec []string
 

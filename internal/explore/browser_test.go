@@ -60,7 +60,7 @@ type actorKey struct{}
 
 // beforeHeader reports whether a commit under way is the one before the header.
 func (a *actor) beforeHeader() bool {
-	if a.sent || a.script().Is(a.number, explore.Revoke) {
+	if a.sent || a.script().Is(a.number, explore.Revoke) || a.script().Is(a.number, explore.Refresh) {
 		return false
 	}
 	return a.index == len(a.calls) || a.calls[a.index] == explore.Write
@@ -92,9 +92,12 @@ func (a *actor) live() {
 	}
 	a.name.Store(goroutine())
 	a.w.stage.Stop(a.number, where)
-	if a.script().Is(a.number, explore.Revoke) {
+	switch {
+	case a.script().Is(a.number, explore.Revoke):
 		a.revoke()
-	} else {
+	case a.script().Is(a.number, explore.Refresh):
+		a.refresh()
+	default:
 		a.visit()
 	}
 	a.w.stage.End(a.number)
@@ -141,7 +144,7 @@ func (a *actor) visit() {
 	for _, c := range cookies {
 		a.presented = append(a.presented, idOf(c))
 	}
-	full := a.serve(w, request(ctx, cookies...))
+	full := a.serve(w, a.w.device.brings(request(ctx, cookies...)))
 	a.record(explore.Event{Kind: explore.Ends, Full: full})
 }
 
@@ -212,6 +215,8 @@ func (a *actor) call(call explore.Call, s *session.Session, w http.ResponseWrite
 		keyUser.Set(s, 1)
 	case explore.Renew:
 		s.Renew()
+	case explore.Bind:
+		s.Bind()
 	case explore.Destroy:
 		s.Destroy()
 	case explore.Save:
@@ -253,6 +258,7 @@ func text(err error) string {
 func (a *actor) headerLeaves(code int, h http.Header) {
 	e := explore.Event{Kind: explore.Header, Code: code}
 	a.w.stage.Await(a.number, "header")
+	a.w.device.take(h)
 	for _, c := range readCookies(h) {
 		e.ID = a.w.takeCookie(c)
 		e.Drops = e.ID == ""
@@ -299,7 +305,7 @@ func request(ctx context.Context, cookies ...string) *http.Request {
 	return r.WithContext(ctx)
 }
 
-// setCookie is a Set-Cookie header of the session's. A value of "" drops the
+// setCookie is a Set-Cookie header of the session's, not of the bound cookie. A value of "" drops the
 // cookie.
 type setCookie struct {
 	value  string
@@ -309,6 +315,9 @@ type setCookie struct {
 
 func readCookies(h http.Header) (all []setCookie) {
 	for _, line := range h["Set-Cookie"] {
+		if !strings.HasPrefix(line, "session=") {
+			continue
+		}
 		var c setCookie
 		var ends time.Time
 		byAge := false

@@ -33,6 +33,13 @@
 // ([Script.Beside]), which saves, too; the rules that ask whose call it was are not
 // checked in these.
 //
+// One random script in five is of a session that is bound to the browser's device
+// ([Config.Bound]): its handlers ask for other keys, and the browser registers and
+// proves them beside its requests ([Bind], [Refresh]), with real signatures and real
+// tokens. After it, the browser's next request must be let in, and one with a copy of the
+// session's cookie alone must not. The browser does not drop a bound cookie by itself there,
+// and loads a page that is to load itself again no second time.
+//
 // The last store operation of a commit before the header and the header itself
 // are one step: what happens between them no rule can mend, because a header
 // cannot be taken back. [Script.Split] takes that step apart, so that tests can

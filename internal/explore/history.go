@@ -112,6 +112,10 @@ type Next struct {
 	Table Table // after it
 	ID    string
 	Code  int
+
+	// Bound says that the session is bound to the browser's device by then, Stolen
+	// that one more request, with a copy of the session's cookie alone, was let in.
+	Bound, Stolen bool
 }
 
 // Find returns the live record of an ID.

@@ -98,7 +98,10 @@ func outside(seed uint64, config explore.Config) (explore.Script, explore.Choose
 	for actor := range s.Beside {
 		s.Actors = s.Actors[:actor]
 	}
-	s.Beside = nil
+	s.Beside, s.Bound = nil, false // a device's grace is the bubble's too
+	for n := len(s.Actors); s.Is(n-1, explore.Refresh); n = len(s.Actors) {
+		s.Actors = s.Actors[:n-1]
+	}
 	if s.Fault.Actor >= len(s.Actors) {
 		s.Fault = explore.Fault{}
 	}

@@ -29,7 +29,8 @@ type world struct {
 	began   time.Time
 	down    bool
 
-	jar [2]slot // the browser's cookies: of the host alone, and of the domain
+	jar    [2]slot // the browser's cookies: of the host alone, and of the domain
+	device device
 
 	ids     []string          // by age
 	names   map[string]string // of IDs
@@ -86,6 +87,8 @@ func (w *world) begin() {
 // setUp fills table and browser.
 func (w *world) setUp() {
 	s := w.lab.start(w.script)
+	w.device = s.device
+	w.device.key = w.lab.secure
 	if s.id == "" {
 		return
 	}
@@ -114,8 +117,13 @@ func (w *world) finish() {
 	if len(h.Hung) > 0 {
 		return
 	}
+	m := w.lab.manager(w.script.Config, 0)
+	if w.script.Bound {
+		w.finishBound(m)
+		return
+	}
 	out := &response{header: http.Header{}}
-	w.lab.manager(w.script.Config, 0).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		_, h.Next.User = keyUser.Get(session.From(r.Context()))
 	})).ServeHTTP(out, request(context.Background(), w.cookiesNow()...))
 	w.readTable()
@@ -243,7 +251,7 @@ func (w *world) readRow(id, raw string) explore.Row {
 // plain gives the tags of Key.Update in a record names, for they hold what each
 // program has drawn by lot. Of an encrypted one nothing is left.
 func (w *world) plain(data string) string {
-	if w.script.Encrypt {
+	if w.script.Encrypt || w.script.Bound { // whose names are drawn by lot too
 		return ""
 	}
 	const member = `"__saves":["`
@@ -318,11 +326,18 @@ func (w *world) plainHeader(h http.Header) map[string][]string {
 	plain := h.Clone()
 	for i, line := range plain["Set-Cookie"] {
 		value, attributes, _ := strings.Cut(line, ";")
-		_, value, _ = strings.Cut(value, "=")
-		if value != "" {
+		name, value, _ := strings.Cut(value, "=")
+		switch {
+		case value == "":
+		case name == "session":
 			value = w.name(idOf(value))
+		default:
+			value = "a token"
 		}
-		plain["Set-Cookie"][i] = "session=" + value + ";" + attributes
+		plain["Set-Cookie"][i] = name + "=" + value + ";" + attributes
+	}
+	if h.Get("Secure-Session-Registration") != "" {
+		plain.Set("Secure-Session-Registration", "a challenge")
 	}
 	return plain
 }

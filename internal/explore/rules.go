@@ -26,6 +26,7 @@ var Rules = []Rule{
 	{"R6", "use extends, in the record and in the browser", useExtends, false},
 	{"R7", "an idle timeout is what the record says", idleTimeoutHolds, true},
 	{"R8", "nothing hangs", nothingHangs, true},
+	{"R9", "a session that is bound is its device's", boundIsBound, true},
 }
 
 // Breach is a promise broken by a history.
@@ -68,10 +69,10 @@ type request struct {
 
 // good reports whether the response tells the user that all went well.
 func (r *request) good() bool {
-	return r.end != nil && r.end.Full && r.header != nil && r.header.Code < 400
+	return r.end != nil && r.end.Full && r.header != nil && r.header.Code < 300
 }
 
-// requests returns those of a history, without revocations.
+// requests returns those of a history, without revocations and refreshes.
 func (h *History) requests() []*request {
 	all := make([]*request, len(h.Script.Actors))
 	for i := range h.Events {
@@ -92,7 +93,7 @@ func (h *History) requests() []*request {
 		}
 	}
 	return slices.DeleteFunc(all, func(r *request) bool {
-		return r == nil || r.begin == nil || h.Script.Is(r.actor, Revoke)
+		return r == nil || r.begin == nil || h.Script.Is(r.actor, Revoke) || h.Script.Is(r.actor, Refresh)
 	})
 }
 

@@ -40,6 +40,12 @@ const (
 	Seconds   Call = "11s later"
 	Minutes   Call = "16m later"
 	Revoke    Call = "revoke"
+
+	// Bind asks for a key, in runs of Config.Bound. Refresh is no call of a handler
+	// but stands alone, for what the browser does beside its pages: it registers the
+	// key that it was asked for last, else it proves the one it has.
+	Bind    Call = "bind"
+	Refresh Call = "refresh"
 )
 
 // Calls are all calls of a handler.
@@ -69,6 +75,7 @@ type Config struct {
 	Stray     bool // likewise, and the cookie from before is of a dead session; the live one's comes second
 	Programs  bool // two, on one store: B's is another than that of A and C
 	Wrapped   bool // a store around the store loses what comes beside an error
+	Bound     bool // sessions are bound to the browser's device; the first one is already
 }
 
 // options names what is set in a Config.
@@ -82,6 +89,7 @@ func (c *Config) options() []option {
 		{"stray", &c.Stray},
 		{"wrapped", &c.Wrapped},
 		{"programs", &c.Programs},
+		{"bound", &c.Bound},
 	}
 }
 
@@ -302,7 +310,7 @@ func (s *Script) parseCalls(text string) error {
 	calls := []Call{}
 	for name := range strings.SplitSeq(text, ",") {
 		c := Call(strings.TrimSpace(name))
-		if c != "" && c != Revoke && !slices.Contains(Calls, c) {
+		if c != "" && c != Revoke && c != Bind && c != Refresh && !slices.Contains(Calls, c) {
 			return fmt.Errorf("no such call: %q", c)
 		}
 		if c != "" {

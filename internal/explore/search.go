@@ -147,7 +147,25 @@ func Random(seed uint64) (Script, Choose) {
 	if r.IntN(16) == 0 {
 		s.addBeside(r)
 	}
+	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
+}
+
+// addBound binds the sessions of some schedules to the browser's device, lets one
+// of the handlers ask for another key, and the browser prove it beside its pages.
+func (s *Script) addBound(r *rand.Rand) {
+	if r.IntN(5) > 0 || s.Express || s.Domain || s.Stray || len(s.Beside) > 0 {
+		return
+	}
+	s.Bound = true
+	if calls := s.Actors[0]; r.IntN(2) == 0 {
+		s.Actors[0] = slices.Insert(slices.Clone(calls), r.IntN(len(calls)+1), Bind)
+	}
+	for range 1 + r.IntN(2) {
+		if len(s.Actors) < 4 {
+			s.Actors = append(s.Actors, []Call{Refresh})
+		}
+	}
 }
 
 // randomConfig returns the usual configuration in most cases.

@@ -67,7 +67,7 @@ func simpler(s *Script) (all []Script) {
 	}
 	for i, calls := range s.Actors {
 		for j := range calls {
-			if !s.Is(i, Revoke) {
+			if !s.Is(i, Revoke) && !s.Is(i, Refresh) {
 				add(func(c *Script) { c.Actors[i] = slices.Delete(c.Actors[i], j, j+1) })
 			}
 		}
@@ -76,7 +76,7 @@ func simpler(s *Script) (all []Script) {
 		add(func(c *Script) { c.Setup = Fresh })
 	}
 	for i := range s.Actors { // named by what they do
-		if i > 0 && slices.Compare(s.Actors[i-1], s.Actors[i]) > 0 && !s.Is(i, Revoke) {
+		if i > 0 && slices.Compare(s.Actors[i-1], s.Actors[i]) > 0 && !s.Is(i, Revoke) && !s.Is(i, Refresh) {
 			add(func(c *Script) { c.swap(i) })
 		}
 	}
@@ -104,7 +104,7 @@ func Plainer(c Call) Call {
 		return SetDark
 	case Minutes:
 		return Seconds
-	case Take, Delete, SetDark, Renew, IdleLong, IdleShort, Reload, Destroy:
+	case Take, Delete, SetDark, Renew, IdleLong, IdleShort, Reload, Destroy, Bind:
 		return Get
 	}
 	return ""

@@ -1,6 +1,9 @@
 package explore_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -40,6 +43,7 @@ type lab struct {
 	store    *hook
 	managers map[managerKey]*session.Manager
 	starts   map[startKey]start
+	secure   *ecdsa.PrivateKey // of the browser's device
 	sealer   seal.Sealer
 	stray    string       // a cookie of a session that is dead
 	full     bool         // keep what only a comparison of runs needs
@@ -56,8 +60,8 @@ type managerKey struct {
 
 // startKey is what makes the beginnings of two runs differ.
 type startKey struct {
-	setup            explore.Setup
-	encrypt, express bool
+	setup                   explore.Setup
+	encrypt, express, bound bool
 }
 
 // start is what a setup puts into the table and the browser.
@@ -65,11 +69,15 @@ type start struct {
 	id, cookie string
 	data       []byte
 	left       time.Duration // of record and cookie
+	device     device
 }
 
 func newLab(t *testing.T) *lab {
 	l := &lab{t: t, store: &hook{}, managers: map[managerKey]*session.Manager{}, starts: map[startKey]start{}}
 	var err error
+	if l.secure, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		t.Fatal(err)
+	}
 	if l.sealer, err = seal.New([]string{secret, oldSecret}, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -104,6 +112,10 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 	if k.Domain {
 		cfg.Cookie.Domain = "example.com"
 	}
+	if k.Bound {
+		cfg.Cookie.Secure = session.SecureAlways
+		cfg.DeviceBound.Refresh = idleTimeout
+	}
 	if k.Absolute {
 		cfg.AbsoluteTimeout = absoluteTimeout
 	}
@@ -117,12 +129,12 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 
 // start returns what a script begins with. It is called in a bubble.
 func (l *lab) start(s *explore.Script) start {
-	k := startKey{s.Setup, s.Encrypt, s.Express}
+	k := startKey{s.Setup, s.Encrypt, s.Express, s.Bound}
 	begin, ok := l.starts[k]
 	if !ok && s.Setup != explore.None {
 		old := s.Setup == explore.OldSecret || s.Setup == explore.OldAged
 		before, loses := *l.store, l.store.loses
-		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express}, old: old})
+		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express, Bound: s.Bound}, old: old})
 		*l.store, l.store.loses = before, loses
 		l.starts[k] = begin
 	}
@@ -144,9 +156,15 @@ func (l *lab) prepare(t *testing.T, setup explore.Setup, k managerKey) start {
 		if setup == explore.Remember {
 			s.SetIdleTimeout(idleLong)
 		}
+		s.Bind()
 	})).ServeHTTP(w, request(t.Context()))
 	value := readCookies(w.header)[0].value
-	begin := start{cookie: value, id: idOf(value), left: idleTimeout}
+	begin := start{cookie: value, id: idOf(value), left: idleTimeout, device: device{key: l.secure}}
+	if k.Bound {
+		begin.device.take(w.header)
+		begin.device.learn(begin.device.prove(l.managerOf(k), request(t.Context(), value)))
+		begin.device.confirm(l.managerOf(k), request(t.Context(), value))
+	}
 	switch setup {
 	case explore.Aged, explore.OldAged:
 		begin.left = time.Hour

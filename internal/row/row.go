@@ -35,6 +35,10 @@ const (
 	MemberCreated = "__created"
 	MemberRenewed = "__renewed"
 
+	// MemberBound is the key of the browser's device, see [Bound]. With the
+	// application's keys it is inside of an encrypted record.
+	MemberBound = "__bound"
+
 	memberCookie = "cookie"  // Express's: lifetime and cookie attributes
 	memberSaves  = "__saves" // ours: see AddSave
 )
@@ -67,7 +71,7 @@ var reserved = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	MemberCreated: true, MemberRenewed: true, memberSaves: true, MemberSealed: true, "": true,
+	MemberCreated: true, MemberRenewed: true, memberSaves: true, MemberSealed: true, MemberBound: true, "": true,
 }
 
 // Reserved reports whether an application cannot use name as a key.
@@ -84,6 +88,9 @@ func ReservedNames() []string { return slices.Sorted(maps.Keys(reserved)) }
 func Bookkeeping(name string) bool {
 	return name == memberCookie || name == MemberCreated || name == MemberRenewed || name == memberSaves
 }
+
+// Hidden reports whether a member is none that an application may see.
+func Hidden(name string) bool { return Bookkeeping(name) || name == MemberBound }
 
 // Row is a record taken apart. The zero Row is that of a session without one.
 // It is not safe for concurrent changes; copies made with [Row.Clone] are
@@ -129,7 +136,7 @@ func (r *Row) Keys() []string {
 	keys := make([]string, 0, r.Len())
 	seen := make(map[string]bool, r.Len())
 	for name := range r.All() {
-		if !Bookkeeping(name) && !seen[name] {
+		if !Hidden(name) && !seen[name] {
 			seen[name] = true
 			keys = append(keys, name)
 		}

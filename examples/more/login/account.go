@@ -30,6 +30,7 @@ type deviceView struct {
 	Handle     string
 	Label      string
 	Own        bool // the one that looks at the page
+	Bound      bool // to the browser's device
 	CreatedAt  moment
 	LastSeenAt moment
 }
@@ -47,7 +48,7 @@ func (a *app) devices(w http.ResponseWriter, r *http.Request, u user) {
 	v := view{Title: "Your devices", User: u.name, Sessions: len(all)}
 	for _, i := range all {
 		label, _ := device.Of(i)
-		d := deviceView{i.Handle, label, i.Handle == own, moment{i.CreatedAt}, moment{i.LastSeenAt}}
+		d := deviceView{i.Handle, label, i.Handle == own, i.Bound, moment{i.CreatedAt}, moment{i.LastSeenAt}}
 		if d.Own {
 			v.Devices = slices.Insert(v.Devices, 0, d)
 		} else {

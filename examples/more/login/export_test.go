@@ -23,7 +23,7 @@ func Serve(ctx context.Context, pool *pgxpool.Pool) (app http.Handler, end func(
 	if err != nil {
 		return nil, nil, err
 	}
-	sessions, err := openSessions(ctx, pool, false)
+	sessions, err := openSessions(ctx, pool, false, false)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -156,6 +156,7 @@ func (a *app) begin(w http.ResponseWriter, r *http.Request, u user, remember boo
 		s.Destroy() // what the last user left is not the next one's
 	}
 	s.Renew() // an ID that somebody planted in this browser is worth nothing now
+	s.Bind()  // nor, in a browser that can, is a copy of its cookies in some minutes
 	userID.Set(s, u.id)
 	version.Set(s, u.version)
 	device.Set(s, deviceLabel(r.UserAgent()))

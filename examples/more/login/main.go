@@ -4,8 +4,10 @@
 //
 //	cd examples/more && go run ./login
 //
-// It listens on HOST (default 127.0.0.1) and PORT (default 8080), by HTTPS where
-// TLS_CERT and TLS_KEY name files. Behind a proxy that sets X-Forwarded-Proto and
+// With -tls it makes a certificate on the spot and prints how to start a browser
+// that trusts it. It listens on HOST (default 127.0.0.1) and PORT (default 8080), by
+// HTTPS also where TLS_CERT and TLS_KEY name files; then sessions are bound to the
+// browser's device. Behind a proxy that sets X-Forwarded-Proto and
 // X-Forwarded-For, set TRUST_PROXY=true. DATABASE_URL names its database; without
 // it, one is found or started. SESSION_SECRET and SESSION_TIMEOUT are the library's.
 package main
@@ -13,7 +15,9 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -31,19 +35,26 @@ const (
 	maxPerUser      = 5                   // the sixth login ends the oldest
 	absoluteTimeout = 90 * 24 * time.Hour // then even a remembered browser asks for the password
 	shutdownTimeout = 10 * time.Second    // for requests under way after Ctrl-C
+	boundRefresh    = 10 * time.Minute    // a copy of a browser's cookies works no longer
 )
 
 func main() {
+	onTheSpot := flag.Bool("tls", false, "HTTPS, with a certificate made on the spot")
+	flag.Parse()
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the program at once
-	if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(ctx, *onTheSpot); err != nil && !errors.Is(err, context.Canceled) {
 		slog.Error(err.Error())
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context) error {
+func run(ctx context.Context, onTheSpot bool) error {
+	cert, pin, err := certificate(onTheSpot)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
 	ln, err := net.Listen("tcp", net.JoinHostPort(cmp.Or(os.Getenv("HOST"), "127.0.0.1"), cmp.Or(os.Getenv("PORT"), "8080")))
 	if err != nil {
 		return fmt.Errorf("listen on HOST and PORT: %w", err)
@@ -65,15 +76,18 @@ func run(ctx context.Context) error {
 		return err
 	}
 	trustProxy := os.Getenv("TRUST_PROXY") == "true"
-	sessions, err := openSessions(ctx, pool, trustProxy)
+	sessions, err := openSessions(ctx, pool, trustProxy, cert != nil)
 	if err != nil {
 		return err
 	}
 	defer sessions.Close()
-	return serve(ctx, ln, newApp(users, sessions, trustProxy))
+	if pin != "" {
+		fmt.Fprintln(os.Stderr, tryIt(fmt.Sprintf("https://localhost:%d", ln.Addr().(*net.TCPAddr).Port), pin))
+	}
+	return serve(ctx, ln, newApp(users, sessions, trustProxy), cert)
 }
 
-func openSessions(ctx context.Context, pool *pgxpool.Pool, trustProxy bool) (*session.Manager, error) {
+func openSessions(ctx context.Context, pool *pgxpool.Pool, trustProxy, https bool) (*session.Manager, error) {
 	cfg, err := session.ConfigFromEnv()
 	if err != nil {
 		return nil, err
@@ -91,11 +105,15 @@ func openSessions(ctx context.Context, pool *pgxpool.Pool, trustProxy bool) (*se
 	cfg.MaxPerUser = maxPerUser
 	cfg.TrustProxy = trustProxy
 	cfg.ErrorHandler = sessionFailed
+	if https {
+		cfg.Cookie.Secure = session.SecureAlways
+		cfg.DeviceBound.Refresh = boundRefresh
+	}
 	return session.New(store, cfg)
 }
 
 // serve answers requests until ctx ends, and lets those under way finish.
-func serve(ctx context.Context, ln net.Listener, app http.Handler) error {
+func serve(ctx context.Context, ln net.Listener, app http.Handler, cert *tls.Certificate) error {
 	server := &http.Server{
 		Handler:           app,
 		ReadHeaderTimeout: 10 * time.Second,
@@ -105,8 +123,9 @@ func serve(ctx context.Context, ln net.Listener, app http.Handler) error {
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
 	scheme, listen := "http", func() error { return server.Serve(ln) }
-	if cert := os.Getenv("TLS_CERT"); cert != "" {
-		scheme, listen = "https", func() error { return server.ServeTLS(ln, cert, os.Getenv("TLS_KEY")) }
+	if cert != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12}
+		scheme, listen = "https", func() error { return server.ServeTLS(ln, "", "") }
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- listen() }()

@@ -36,6 +36,7 @@ type profile struct {
 	quit func()
 	dir  string
 	url  string // of the program
+	pin  string // of the one certificate that is trusted; "": all are
 }
 
 // newProfile starts a browser without cookies. preferences are its settings, as
@@ -68,7 +69,13 @@ func (b *profile) open() {
 	b.t.Helper()
 	options := []chromedp.ExecAllocatorOption{
 		chromedp.ExecPath(chromium(b.t)), chromedp.UserDataDir(b.dir), chromedp.WSURLReadTimeout(deadline),
-		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun, chromedp.IgnoreCertErrors,
+		chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun,
+	}
+	if b.pin == "" {
+		options = append(options, chromedp.IgnoreCertErrors)
+	} else { // browsers bind sessions only where they trust the certificate
+		options = append(options, chromedp.Flag("ignore-certificate-errors-spki-list", b.pin),
+			chromedp.Flag("enable-features", "DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"))
 	}
 	for _, name := range []string{
 		"disable-quic", "disable-background-networking", "disable-component-update", "disable-sync", "disable-dev-shm-usage", "no-default-browser-check",
