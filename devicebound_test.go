@@ -2,8 +2,10 @@ package session_test
 
 import (
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -155,6 +157,9 @@ func TestDeviceBoundUnproven(t *testing.T) {
 					t.Errorf("got Cache-Control %q, want no-store", got)
 				}
 				wantCalls(t, "enforcement", b.store, "Load")
+				if n := b.m.Stats().Unproven; n != 1 {
+					t.Errorf("Stats.Unproven: got %d, want 1", n)
+				}
 				if lines := log.from(slog.LevelWarn); len(lines) != 0 { // anybody can cause it
 					t.Errorf("got the log lines %q, want none of trouble", lines)
 				}
@@ -186,7 +191,9 @@ func TestDeviceBoundDoesNotLoop(t *testing.T) {
 		}
 		// With the browser's own cookie beside it all is well.
 		delete(u.jar, "session-bound")
-		want(t, "refresh", u.refresh(), 200, "")
+		refresh := u.refresh()
+		want(t, "refresh", refresh, 200, "")
+		wantSet(t, "refresh", refresh, "session-bound -session-bound-again") // the next one heals as well
 		r := u.request("GET", "/")
 		r.Header.Set("Cookie", "session-bound=tossed; "+r.Header.Get("Cookie"))
 		want(t, "two bound cookies", ask(b.h, r), 200, "ada true")
@@ -325,6 +332,48 @@ func TestDeviceBoundBindTooLate(t *testing.T) {
 	if resp := askBroken(h, u.request("GET", "/")); resp.err == nil || resp.header.Get("Secure-Session-Registration") != "" {
 		t.Error("got a complete response, or a registration offered")
 	}
+}
+
+// While the commit is under way that sends the header, it is too late as well: no
+// response could ask for the key any more, and the old one would have ended.
+func TestDeviceBoundBindBesideTheCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoundSite(t)
+		u := b.boundUnit()
+		h := b.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			keyA.Set(s, "tea")
+			b.store.during("Update", s.Bind)
+			_, _ = w.Write([]byte("page"))
+		}))
+		if resp := askBroken(h, u.request("POST", "/")); resp.err == nil {
+			t.Errorf("got a complete response %d", resp.status)
+		}
+		want(t, "the binding", u.forget().refresh(), 200, "")
+		want(t, "page", u.get("/"), 200, "ada true")
+	})
+}
+
+// Who hijacks writes the header himself, and nobody asks for the key: an error, as
+// that of a renewal, and the old binding stays.
+func TestDeviceBoundBindThenHijack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBoundSite(t)
+		u := b.boundUnit()
+		h := b.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			session.From(r.Context()).Bind()
+			if _, _, err := http.NewResponseController(w).Hijack(); !errors.Is(err, session.ErrHeaderSent) {
+				t.Errorf("got %v, want ErrHeaderSent", err)
+			}
+		}))
+		w := &hijackableRecorder{httptest.NewRecorder()}
+		h.ServeHTTP(w, u.request("GET", "/"))
+		if w.Code != 500 {
+			t.Errorf("got %d, want 500", w.Code)
+		}
+		want(t, "refresh", u.forget().refresh(), 200, "")
+		want(t, "page", u.get("/"), 200, "ada true")
+	})
 }
 
 // Where DeviceBound is off Bind does nothing, and a session that is bound already
