@@ -19,13 +19,9 @@ import (
 var errAlone = errors.New("session: to be done alone")
 
 // patience is how long shared statements of a kind have to come back before one more
-// begins beside them: several times what they usually take. commitPatience is for
-// the one write that others gather behind while it commits: it is twenty times what
-// another costs, so large or slow ones have company, for little.
-const (
-	patience       = 10 * time.Millisecond
-	commitPatience = 2 * time.Millisecond
-)
+// begins beside them: several times what they usually take. What begins so costs a
+// fiftieth of a processor at most.
+const patience = 5 * time.Millisecond
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
 type sharing struct {
@@ -95,15 +91,15 @@ func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 }
 
 // adaptive returns how many shared statements of a kind are under way near the
-// database, or far from it. There the time goes by on the way, and more of them cost
-// little. All writes together may have no more connections than those of a kind.
+// database, or far from it. While a write commits the others are better off
+// together. Far away the time goes by on the way, and more of them cost little. All
+// writes together may have no more connections than those of a kind.
 func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 	conns := s.runner.MaxConns()
 	reads = batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}
-	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: commitPatience}
+	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: patience}
 	if far {
-		reads.Usual = min(4, reads.Most)
-		writes.Usual, writes.Patience = 2, patience
+		reads.Usual, writes.Usual = min(4, reads.Most), 2
 	}
 	return reads, writes
 }
