@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +72,7 @@ func (s *PostgresStore) share() {
 		touches:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
 		hurried:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
 		deletes:   batch.New(writes, most, viaMany(s.deleteMany), s.deleteMany),
-		renewals:  batch.New(fixed(cmp.Or(s.opts.BatchSlots, 2)), 1, ask[fate], nil),
+		renewals:  batch.New(s.renewalSlots(), 1, ask[fate], nil),
 		limits:    batch.New(fixed(1), 1, ask[int64], nil),
 		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
@@ -102,6 +101,15 @@ func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 		reads.Usual, writes.Usual = min(4, reads.Most), 2
 	}
 	return reads, writes
+}
+
+// renewalSlots leave a place to other writes, if there are as many: each renewal has a
+// statement of its own.
+func (s *PostgresStore) renewalSlots() batch.Slots {
+	if n := s.opts.BatchSlots; n > 0 {
+		return fixed(n)
+	}
+	return batch.Slots{Usual: 2, Most: max(2, s.runner.MaxConns()/4-1), Patience: patience}
 }
 
 // farther sets the slots by how far away the database is.

@@ -350,6 +350,13 @@ func (g *Group[Q, A]) SetSlots(slots Slots) {
 	g.proceed()
 }
 
+// Slots returns the slots as they are now.
+func (g *Group[Q, A]) Slots() Slots {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.slots
+}
+
 // Refuse answers the calls that wait for a slot with err. Nothing was begun for
 // them.
 func (g *Group[Q, A]) Refuse(err error) {
