@@ -19,8 +19,11 @@ var errAlone = errors.New("session: to be done alone")
 
 // patience is how long shared statements of a kind have to come back before one more
 // begins beside them: several times what they usually take. What begins so costs a
-// fiftieth of a processor at most.
-const patience = 5 * time.Millisecond
+// fiftieth of a processor at most. Far from the database they take longer.
+const (
+	patience    = 5 * time.Millisecond
+	farPatience = 10 * time.Millisecond
+)
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
 type sharing struct {
@@ -99,6 +102,7 @@ func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: patience}
 	if far {
 		reads.Usual, writes.Usual = min(4, reads.Most), 2
+		reads.Patience, writes.Patience = farPatience, farPatience
 	}
 	return reads, writes
 }

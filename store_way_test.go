@@ -13,7 +13,7 @@ import (
 // Far from the database there are more slots of each kind, as far as there are
 // connections; a number that was given stands.
 func TestPostgresSlots(t *testing.T) {
-	const patience = 5 * time.Millisecond
+	const patience, farPatience = 5 * time.Millisecond, 10 * time.Millisecond
 	url := pgtest.URL(t)
 	for _, tt := range []struct {
 		name                                         string
@@ -21,12 +21,33 @@ func TestPostgresSlots(t *testing.T) {
 		opts                                         session.PostgresOptions
 		loads, writes, farLoads, farWrites, renewals batch.Slots
 	}{
-		{"a large pool", 16, session.PostgresOptions{}, batch.Slots{Usual: 2, Most: 8, Patience: patience}, batch.Slots{Usual: 1, Most: 4, Patience: patience},
-			batch.Slots{Usual: 4, Most: 8, Patience: patience}, batch.Slots{Usual: 2, Most: 4, Patience: patience}, batch.Slots{Usual: 2, Most: 3, Patience: patience}},
-		{"a small pool", 4, session.PostgresOptions{}, batch.Slots{Usual: 2, Most: 2, Patience: patience}, batch.Slots{Usual: 1, Most: 2, Patience: patience},
-			batch.Slots{Usual: 2, Most: 2, Patience: patience}, batch.Slots{Usual: 2, Most: 2, Patience: patience}, batch.Slots{Usual: 2, Most: 2, Patience: patience}},
-		{"a number", 16, session.PostgresOptions{BatchSlots: 3}, batch.Slots{Usual: 3, Most: 3}, batch.Slots{Usual: 3, Most: 3},
-			batch.Slots{Usual: 3, Most: 3}, batch.Slots{Usual: 3, Most: 3}, batch.Slots{Usual: 3, Most: 3}},
+		{
+			"a large pool", 16,
+			session.PostgresOptions{},
+			batch.Slots{Usual: 2, Most: 8, Patience: patience},
+			batch.Slots{Usual: 1, Most: 4, Patience: patience},
+			batch.Slots{Usual: 4, Most: 8, Patience: farPatience},
+			batch.Slots{Usual: 2, Most: 4, Patience: farPatience},
+			batch.Slots{Usual: 2, Most: 3, Patience: patience},
+		},
+		{
+			"a small pool", 4,
+			session.PostgresOptions{},
+			batch.Slots{Usual: 2, Most: 2, Patience: patience},
+			batch.Slots{Usual: 1, Most: 2, Patience: patience},
+			batch.Slots{Usual: 2, Most: 2, Patience: farPatience},
+			batch.Slots{Usual: 2, Most: 2, Patience: farPatience},
+			batch.Slots{Usual: 2, Most: 2, Patience: patience},
+		},
+		{
+			"a number", 16,
+			session.PostgresOptions{BatchSlots: 3},
+			batch.Slots{Usual: 3, Most: 3},
+			batch.Slots{Usual: 3, Most: 3},
+			batch.Slots{Usual: 3, Most: 3},
+			batch.Slots{Usual: 3, Most: 3},
+			batch.Slots{Usual: 3, Most: 3},
+		},
 	} {
 		store := newStore(t, openPool(t, url, maxConns(tt.conns)), tt.opts)
 		check := func(when string, loads, writes batch.Slots) {
