@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/batch"
 	"github.com/pgsession/session/internal/pgrun"
 )
 
@@ -27,6 +28,18 @@ func (s *PostgresStore) Waiting() int {
 	return s.shared.loads.Waiting() + s.shared.creations.Waiting() + s.shared.saves.Waiting() + s.shared.touches.Waiting() + s.shared.deletes.Waiting() +
 		s.shared.renewals.Waiting() + s.shared.limits.Waiting()
 }
+
+// Slots returns the slots of each kind of shared statement, and Loaded notes a load
+// that took so long.
+func (s *PostgresStore) Slots() map[string]batch.Slots {
+	return map[string]batch.Slots{
+		"loads": s.shared.loads.Slots(), "creations": s.shared.creations.Slots(), "saves": s.shared.saves.Slots(),
+		"touches": s.shared.touches.Slots(), "hurried": s.shared.hurried.Slots(), "deletes": s.shared.deletes.Slots(),
+		"renewals": s.shared.renewals.Slots(),
+	}
+}
+
+func (s *PostgresStore) Loaded(d time.Duration) { s.shared.way.took(d) }
 
 // NewWay returns a way that tells f when it has become far, or near; Took notes a load.
 func NewWay(f func(far bool)) *way { return &way{changed: f} }

@@ -15,31 +15,36 @@ import (
 // firewall has forgotten them. Others of that kind go on beside them, and those that
 // hang end well when their connections are back.
 func TestPostgresConnectionsThatHang(t *testing.T) {
-	const hung, others = 3, 24
+	const others = 24
 	data := []byte(`{"a":1}`)
 	for _, kind := range []struct {
 		name string
+		hung int
 		call func(ctx context.Context, s *session.PostgresStore, id string) error
 	}{
-		{"loads", func(ctx context.Context, s *session.PostgresStore, id string) error {
+		{"loads", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			_, err := s.Load(ctx, id)
 			return err
 		}},
-		{"creations", func(ctx context.Context, s *session.PostgresStore, id string) error {
+		{"creations", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Create(ctx, "new-"+id, session.Record{Data: data, TTL: time.Hour})
 		}},
-		{"saves", func(ctx context.Context, s *session.PostgresStore, id string) error {
+		{"saves", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Update(ctx, id, session.Change{Old: data, New: []byte(`{"a":2}`)})
 		}},
-		{"touches", func(ctx context.Context, s *session.PostgresStore, id string) error {
+		{"renewals", 2, func(ctx context.Context, s *session.PostgresStore, id string) error {
+			return s.Update(ctx, id, session.Change{Old: data, New: data, NewID: "new-" + id})
+		}},
+		{"touches", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Touch(ctx, id, 2*time.Hour)
 		}},
-		{"touches in a hurry", func(ctx context.Context, s *session.PostgresStore, id string) error {
+		{"touches in a hurry", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Touch(pgrun.Impatient(ctx), id, 2*time.Hour)
 		}},
-		{"deletes", func(ctx context.Context, s *session.PostgresStore, id string) error { return s.Delete(ctx, id) }},
+		{"deletes", 3, func(ctx context.Context, s *session.PostgresStore, id string) error { return s.Delete(ctx, id) }},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
+			hung := kind.hung
 			proxy := newCuttingProxy(t, pgtest.URL(t))
 			pool := openPool(t, proxy.url, maxConns(16))
 			store := newStore(t, pool)

@@ -45,11 +45,11 @@ type PostgresOptions struct {
 	//
 	// BatchSlots 0, the default, adapts: two loads and one write of a kind, twice as
 	// many where the database is far away (no load takes less than 0.6 ms). When
-	// they have been under way for 10 ms (the one write: 2 ms) another begins
-	// beside them, so that one that is slow or hangs does not stop the others; one
-	// more after five times that, and so on, up to half the pool's connections for
-	// loads and a quarter for the writes of a kind, two at least. Another number
-	// is that many, however long they take.
+	// they have been under way for 5 ms (10 ms there) another begins beside them,
+	// so that one that is slow or hangs does not stop the others; one more after
+	// five times that, and so on, up to half the pool's connections for loads and
+	// a quarter for the writes of a kind, two at least. Another number is that
+	// many, however long they take.
 	//
 	// MaxBatch 0 means 128.
 	BatchSlots, MaxBatch int

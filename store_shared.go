@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,12 +19,11 @@ import (
 var errAlone = errors.New("session: to be done alone")
 
 // patience is how long shared statements of a kind have to come back before one more
-// begins beside them: several times what they usually take. commitPatience is for
-// the one write that others gather behind while it commits: it is twenty times what
-// another costs, so large or slow ones have company, for little.
+// begins beside them: several times what they usually take. What begins so costs a
+// fiftieth of a processor at most. Far from the database they take longer.
 const (
-	patience       = 10 * time.Millisecond
-	commitPatience = 2 * time.Millisecond
+	patience    = 5 * time.Millisecond
+	farPatience = 10 * time.Millisecond
 )
 
 // sharing is how a PostgresStore shares statements. Every kind has its slots.
@@ -78,7 +76,7 @@ func (s *PostgresStore) share() {
 		touches:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
 		hurried:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
 		deletes:   batch.New(writes, most, viaMany(s.deleteMany), s.deleteMany),
-		renewals:  batch.New(fixed(cmp.Or(s.opts.BatchSlots, 2)), 1, ask[fate], nil),
+		renewals:  batch.New(s.renewalSlots(), 1, ask[fate], nil),
 		limits:    batch.New(fixed(1), 1, ask[int64], nil),
 		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
@@ -96,17 +94,27 @@ func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 }
 
 // adaptive returns how many shared statements of a kind are under way near the
-// database, or far from it. There the time goes by on the way, and more of them cost
-// little. All writes together may have no more connections than those of a kind.
+// database, or far from it. While a write commits the others are better off
+// together. Far away the time goes by on the way, and more of them cost little. All
+// writes together may have no more connections than those of a kind.
 func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 	conns := s.runner.MaxConns()
 	reads = batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}
-	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: commitPatience}
+	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: patience}
 	if far {
-		reads.Usual = min(4, reads.Most)
-		writes.Usual, writes.Patience = 2, patience
+		reads.Usual, writes.Usual = min(4, reads.Most), 2
+		reads.Patience, writes.Patience = farPatience, farPatience
 	}
 	return reads, writes
+}
+
+// renewalSlots leave a place to other writes, if there are as many: each renewal has a
+// statement of its own.
+func (s *PostgresStore) renewalSlots() batch.Slots {
+	if n := s.opts.BatchSlots; n > 0 {
+		return fixed(n)
+	}
+	return batch.Slots{Usual: 2, Most: max(2, s.runner.MaxConns()/4-1), Patience: patience}
 }
 
 // farther sets the slots by how far away the database is.

@@ -36,8 +36,8 @@ type options struct {
 
 var (
 	full = options{
-		conns: []int{1, 8, 32, 128}, rounds: 3, duration: time.Second, users: 1000, pool: 16, routes: allRoutes, variants: names(),
-		grounds: grounds("disk,memory,nofsync,1ms,5ms"),
+		conns: []int{1, 8, 32, 128}, rounds: 5, duration: time.Second, users: 1000, pool: 16, routes: allRoutes, variants: names(),
+		grounds: grounds("disk,nofsync,1ms,5ms"),
 	}
 	short = options{
 		conns: []int{4}, rounds: 1, duration: 40 * time.Millisecond, users: 16, pool: 8, routes: allRoutes, variants: names(),

@@ -177,37 +177,64 @@ func (s *running) measure(ctx context.Context, stage *rig.Stage, o options, rout
 	}, err
 }
 
-// table has a row for each load, and its figures for each variant; those of the
-// others are compared with two slots.
+// table has a row for each load: the figures of two slots, and how those of the others
+// compare with them.
 func (r *Report) table() string {
-	t := rig.Table{Head: []string{"on, route, connections"}}
-	rows := make(map[string][]string)
-	var order []string
-	figures := func(c *Cell) (perSecond, p50, cpu float64) {
-		return rig.MedianOf(c.Rounds, func(m Round) float64 { return m.PerSecond }), rig.MedianOf(c.Rounds, func(m Round) float64 { return m.P50 }),
-			rig.MedianOf(c.Rounds, func(m Round) float64 { return m.ServerCPU + m.DatabaseCPU })
+	t := rig.Table{Head: []string{"on", "route", "connections", "two slots: requests/s", "p50 ms", "CPU µs"}}
+	for _, v := range variants {
+		if v.Name != two {
+			t.Head = append(t.Head, v.Label+": requests/s ×", "p50 ×", "CPU ×")
+		}
 	}
 	for _, c := range r.Cells {
-		label := variants[slices.IndexFunc(variants, func(v rig.Variant) bool { return v.Name == c.Variant })].Label
-		if !slices.Contains(t.Head, label+", requests/s") {
-			t.Head = append(t.Head, label+", requests/s", "p50 ms", "CPU µs")
+		if c.Variant != two {
+			continue
 		}
-		key := fmt.Sprintf("%s %s %d", c.Ground, c.Route, c.Conns)
-		if rows[key] == nil {
-			order = append(order, key)
-			rows[key] = []string{key}
+		row := []string{c.Ground, c.Route, rig.Int(float64(c.Conns)), rig.Int(rig.MedianOf(c.Rounds, perSecond)), rig.Fixed(rig.MedianOf(c.Rounds, p50), 2), rig.Int(mean(c.Rounds))}
+		for _, v := range variants {
+			if v.Name != two {
+				row = append(row, r.compared(c, v.Name)...)
+			}
 		}
-		perSecond, p50, cpu := figures(c)
-		rows[key] = append(rows[key], rig.Int(perSecond), rig.Fixed(p50, 2), rig.Int(cpu))
-	}
-	for _, key := range order {
-		t.Add(rows[key]...)
+		t.Add(row...)
 	}
 	return t.String()
 }
 
+func perSecond(m Round) float64 { return m.PerSecond }
+func p50(m Round) float64       { return m.P50 }
+
+// mean is the CPU time of a request in all rounds: one round is short for what the
+// system counts in hundredths of a second.
+func mean(all []Round) float64 {
+	sum, requests := 0.0, 0.0
+	for _, m := range all {
+		sum += (m.ServerCPU + m.DatabaseCPU) * m.PerSecond
+		requests += m.PerSecond
+	}
+	return sum / requests
+}
+
+// compared returns how a variant does beside another, round by round.
+func (r *Report) compared(with *Cell, variant string) []string {
+	i := slices.IndexFunc(r.Cells, func(c *Cell) bool {
+		return c.Variant == variant && c.Ground == with.Ground && c.Route == with.Route && c.Conns == with.Conns
+	})
+	if i < 0 {
+		return []string{"–", "–", "–"}
+	}
+	ratio := func(figure func(Round) float64) string {
+		var all []float64
+		for n, m := range r.Cells[i].Rounds {
+			all = append(all, figure(m)/figure(with.Rounds[n]))
+		}
+		return rig.Fixed(rig.Median(all), 2)
+	}
+	return []string{ratio(perSecond), ratio(p50), rig.Fixed(mean(r.Cells[i].Rounds)/mean(with.Rounds), 2)}
+}
+
 func (r *Report) part() string {
-	return fmt.Sprintf("Medians of %d rounds of %g s each; one core for the server, %d database connections; PostgreSQL %s, %s. CPU is that of server and database together, for one request.\n\n",
+	return fmt.Sprintf("%d rounds of %g s each, ratios are medians of those within a round; one core for the server, %d database connections; PostgreSQL %s, %s. CPU is that of server and database together, for one request.\n\n",
 		r.Rounds, r.Seconds, r.Pool, r.Postgres, r.Date()) + r.table()
 }
 

@@ -47,8 +47,12 @@ type Slots struct {
 	Patience time.Duration // zero: for ever
 }
 
-// morePatience is how many times longer each further call is waited for.
-const morePatience = 5
+// morePatience is how many times longer each further call is waited for, up to the
+// eighth: from there on times would no longer fit.
+const (
+	morePatience = 5
+	mostPatience = 8
+)
 
 // complete makes the least of what is less.
 func (s Slots) complete() Slots {
@@ -191,7 +195,7 @@ func (g *Group[Q, A]) mayBegin() bool {
 // begun because others hang, as the number under way tells.
 func (g *Group[Q, A]) patience() (left, until time.Duration) {
 	more := len(g.under) - g.slots.Usual
-	until = g.under[more].since + g.slots.Patience*time.Duration(math.Pow(morePatience, float64(more)))
+	until = g.under[more].since + g.slots.Patience*time.Duration(math.Pow(morePatience, float64(min(more, mostPatience))))
 	return until - time.Since(g.epoch), until
 }
 
@@ -348,6 +352,13 @@ func (g *Group[Q, A]) SetSlots(slots Slots) {
 	defer g.mu.Unlock()
 	g.slots = slots.complete()
 	g.proceed()
+}
+
+// Slots returns the slots as they are now.
+func (g *Group[Q, A]) Slots() Slots {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.slots
 }
 
 // Refuse answers the calls that wait for a slot with err. Nothing was begun for

@@ -442,6 +442,39 @@ func TestSlotsChange(t *testing.T) {
 	})
 }
 
+// However many hang, patience stays a time: it does not overflow, and others do not
+// begin all at once.
+func TestPatienceStaysATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const n = 30
+		hungs := make([]int, n)
+		for i := range hungs {
+			hungs[i] = i
+		}
+		r, release := hang(hungs...)
+		g := r.adaptive(batch.Slots{Usual: 1, Most: n + 1, Patience: time.Second}, 1)
+		wait := ask(t, g, hungs...)
+		longest := time.Second
+		for range 8 {
+			longest *= 5
+		}
+		<-time.After(2 * longest)
+		for len(r.calls) < n {
+			synctest.Wait()
+			before := len(r.calls)
+			<-time.After(longest)
+			synctest.Wait()
+			if got := len(r.calls); got != before+1 {
+				t.Fatalf("calls under way after another %v: got %d, want %d", longest, got, before+1)
+			}
+		}
+		for _, q := range hungs {
+			release(q)
+		}
+		wait()
+	})
+}
+
 // Where more are under way than there may be now, the next begins when that is over.
 func TestSlotsBecomeFewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
