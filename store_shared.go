@@ -209,7 +209,7 @@ func (m *members) takes(i int, id string) bool {
 func (s *PostgresStore) many(ctx context.Context, r pgrun.Repetition, m *members, sql string, args ...any) []batch.Answer[fate] {
 	answers, err := pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]batch.Answer[fate], error) {
 		answers := make([]batch.Answer[fate], m.n)
-		rows, err := c.Query(ctx, sql, s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...)...)
+		rows, err := c.Query(ctx, sql, pgrun.Sized(c, s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...))...)
 		if err != nil {
 			return nil, err
 		}
