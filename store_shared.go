@@ -308,7 +308,7 @@ func (s *PostgresStore) askMany(ctx context.Context, r pgrun.Repetition, f form,
 	return pgrun.Run(ctx, s.runner, r.Shared(), func(ctx context.Context, c *pgx.Conn) ([]fate, error) {
 		fates := make([]fate, len(ids))
 		args := append([]any{column(ids)}, more...)
-		rows, err := c.Query(ctx, f.of(len(ids)), s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...)...)
+		rows, err := c.Query(ctx, f.of(len(ids)), pgrun.Sized(c, s.plans.args(shareOf(pgrun.LockTimeout(ctx)), args...))...)
 		if err != nil {
 			return nil, err
 		}

@@ -124,21 +124,22 @@ func (p *places) home(s *statement) {
 	}
 }
 
-// awaitWrite waits for the end of a write, and leaves it to itself when ctx ends.
-// It reports whether it has ended: only then may its caller look at s.
-func (r *Runner) awaitWrite(ctx context.Context, s *statement, deadline time.Time) bool {
+// awaitWrite waits for the end of a write, and leaves it to itself when ctx or the
+// round ends. It reports whether it has ended: only then may its caller look at s.
+func (r *Runner) awaitWrite(ctx context.Context, round <-chan struct{}, s *statement, deadline time.Time) bool {
 	select {
 	case <-s.ended:
 	case <-ctx.Done():
-		select {
-		case <-s.ended: // as well
-		default:
-			go r.outlast(s, deadline)
-			return false
-		}
+	case <-round:
 	}
-	s.release(false)
-	return true
+	select {
+	case <-s.ended: // whichever came first
+		s.release(false)
+		return true
+	default:
+		go r.outlast(s, deadline)
+		return false
+	}
 }
 
 // outlast brings a write home whose caller has gone. It is late from the

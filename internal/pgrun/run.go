@@ -146,8 +146,7 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 		return none, err
 	}
 	defer leave()
-	ctx, pass, stop := inRound(ctx)
-	defer stop()
+	pass := passOf(ctx)
 	if down := stopped(pass); down != nil { // since it was let in
 		var none T
 		return none, down
@@ -237,6 +236,12 @@ func attempt[T any](ctx context.Context, r *Runner, repeat Repetition, confirm b
 	margin := r.margin(time.Until(deadline))
 	early, cancel := context.WithDeadline(ctx, deadline.Add(-margin))
 	defer cancel()
+	var round <-chan struct{} // closed when it ends: then nobody waits any longer
+	if pass := passOf(ctx); pass != nil {
+		round = pass.Round().Done()
+		unwatch := context.AfterFunc(pass.Round(), cancel)
+		defer unwatch()
+	}
 	s, err := r.connect(early, repeat)
 	if err != nil {
 		t.err = err
@@ -263,11 +268,16 @@ func attempt[T any](ctx context.Context, r *Runner, repeat Repetition, confirm b
 	if repeat.reads {
 		inTime = r.awaitRead(early, s, max(margin, leastMargin))
 	} else {
-		inTime = r.awaitWrite(ctx, s, deadline)
+		inTime = r.awaitWrite(ctx, round, s, deadline)
 	}
 	if !inTime {
-		<-ctx.Done() // at this moment, or Run would try again
-		t.sent, t.dead, t.err = true, true, fmt.Errorf("no answer in time: %w", ctx.Err())
+		end := context.Canceled // the round's
+		select {                // at this moment, or Run would try again
+		case <-ctx.Done():
+			end = ctx.Err()
+		case <-round:
+		}
+		t.sent, t.dead, t.err = true, true, fmt.Errorf("no answer in time: %w", end)
 		return t
 	}
 	if s.panicked != nil {

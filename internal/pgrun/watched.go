@@ -61,18 +61,6 @@ func (r *Runner) Enter(ctx context.Context, repeat Repetition, bytes int) (_ con
 	return context.WithValue(ctx, passKey{}, p), func() { p.Leave(); cancel() }, nil
 }
 
-// inRound returns a context that ends with the round of ctx's request, and what
-// stops that. pass is nil without a Watch.
-func inRound(ctx context.Context) (_ context.Context, pass *outage.Pass, stop func()) {
-	pass = passOf(ctx)
-	if pass == nil {
-		return ctx, nil, func() {}
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	unwatch := context.AfterFunc(pass.Round(), cancel)
-	return ctx, pass, func() { unwatch(); cancel() }
-}
-
 // stopped returns an error if a request is not to try again.
 func stopped(p *outage.Pass) error {
 	if p == nil {
@@ -87,8 +75,16 @@ func ended(err error) bool {
 }
 
 // pause waits before another try, after one that failed with err. If that was no
-// answer the pause is part of the silence. It returns the cause of ctx's end.
+// answer the pause is part of the silence. It returns the cause of ctx's end, or
+// that of the round.
 func pause(ctx context.Context, p *outage.Pass, try int, err error) error {
+	if p != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithCancel(ctx)
+		defer cancel()
+		unwatch := context.AfterFunc(p.Round(), cancel)
+		defer unwatch()
+	}
 	if p != nil && SQLState(err) == "" {
 		t := p.Try()
 		t.Lost(nil)
