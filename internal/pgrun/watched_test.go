@@ -206,6 +206,44 @@ func TestAllGoWhenItIsDown(t *testing.T) {
 	}
 }
 
+// A caller whose statement is under way goes with its round, also where nobody cuts
+// the statement's connection.
+func TestAStatementsCallerGoesWithItsRound(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		repeat pgrun.Repetition
+		kind   func(*outage.Watch) *outage.Kind
+		want   func(error) bool
+	}{
+		{"read", pgrun.Read, func(w *outage.Watch) *outage.Kind { return &w.Read }, isRefused},
+		{"write", pgrun.Once, func(w *outage.Watch) *outage.Kind { return &w.Write }, func(err error) bool { return errors.Is(err, errUncertain) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			r := newRig(t, 8)
+			w := outage.New(outage.Options{Locked: r.runner.Locked, Down: func(*outage.Kind, *outage.Refused, bool) {}, Up: func(*outage.Kind, time.Duration, uint64) {}})
+			r.runner.Watch = w
+			r.pids()
+			r.proxy.mute.Store(true)
+			r.proxy.deaf.Store(true)
+			gone := make(chan error, 1)
+			go func() { gone <- r.one(tt.repeat, 20*patience) }()
+			r.until("it is under way", func() bool { return r.pool.Stat().AcquiredConns() == 1 })
+			r.untilDown(tt.kind(w), tt.repeat)
+			select {
+			case err := <-gone:
+				if !tt.want(err) {
+					t.Errorf("got %v, want what belongs to a kind that is down", err)
+				}
+			case <-time.After(patience):
+				t.Error("still waiting, want it gone with the others")
+			}
+			r.proxy.mute.Store(false)
+			r.proxy.deaf.Store(false)
+			r.proxy.cut()
+		})
+	}
+}
+
 // A statement that waits for a lock has a server that lives.
 func TestLocked(t *testing.T) {
 	r := newRig(t, 4)
