@@ -35,6 +35,9 @@ func TestPostgresConnectionsThatHang(t *testing.T) {
 		{"renewals", 2, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Update(ctx, id, session.Change{Old: data, New: data, NewID: "new-" + id})
 		}},
+		{"limits", 1, func(ctx context.Context, s *session.PostgresStore, id string) error {
+			return s.LimitFound(ctx, session.Query{Key: "user", Values: []string{id}}, id)
+		}},
 		{"touches", 3, func(ctx context.Context, s *session.PostgresStore, id string) error {
 			return s.Touch(ctx, id, 2*time.Hour)
 		}},

@@ -77,7 +77,7 @@ func (s *PostgresStore) share() {
 		hurried:   batch.New(writes, most, viaMany(s.touchMany), s.touchMany),
 		deletes:   batch.New(writes, most, viaMany(s.deleteMany), s.deleteMany),
 		renewals:  batch.New(s.renewalSlots(), 1, ask[fate], nil),
-		limits:    batch.New(fixed(1), 1, ask[int64], nil),
+		limits:    batch.New(s.limitSlots(), 1, ask[int64], nil),
 		alone:     batch.New(fixed(max(1, s.runner.MaxConns()/3)), 1, ask[fate], nil),
 	}
 	if s.opts.BatchSlots == 0 {
@@ -115,6 +115,14 @@ func (s *PostgresStore) renewalSlots() batch.Slots {
 		return fixed(n)
 	}
 	return batch.Slots{Usual: 2, Most: max(2, s.runner.MaxConns()/4-1), Patience: patience}
+}
+
+// limitSlots are one, and one more beside a statement that hangs or waits for a row.
+func (s *PostgresStore) limitSlots() batch.Slots {
+	if s.opts.BatchSlots > 0 {
+		return fixed(1)
+	}
+	return batch.Slots{Usual: 1, Most: 2, Patience: patience}
 }
 
 // farther sets the slots by how far away the database is.
