@@ -458,13 +458,17 @@ func TestPatienceStaysATime(t *testing.T) {
 		for range 8 {
 			longest *= 5
 		}
+		begun := func() int {
+			synctest.Wait()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return len(r.calls)
+		}
 		<-time.After(2 * longest)
-		for len(r.calls) < n {
-			synctest.Wait()
-			before := len(r.calls)
+		for begun() < n {
+			before := begun()
 			<-time.After(longest)
-			synctest.Wait()
-			if got := len(r.calls); got != before+1 {
+			if got := begun(); got != before+1 {
 				t.Fatalf("calls under way after another %v: got %d, want %d", longest, got, before+1)
 			}
 		}
