@@ -175,8 +175,8 @@ func TestStatementsRunInTheTraceOfTheirRequest(t *testing.T) {
 	}{
 		{"/login", []string{"WITH"}},
 		{"/unused", nil},
-		{"/read", []string{"SELECT", "WITH"}},
-		{"/change", []string{"SELECT", "WITH"}},
+		{"/read", []string{"SELECT", "UPDATE"}},
+		{"/change", []string{"SELECT", "UPDATE"}},
 		{"/renew", []string{"SELECT", "WITH"}},
 		{"/logout", []string{"WITH"}},
 	} {
