@@ -43,10 +43,10 @@ type PostgresOptions struct {
 	// MaxBatch of them, and go together when one of these ends. Nobody waits
 	// for company: a request that finds a free slot goes at once.
 	//
-	// BatchSlots 0, the default, adapts: two loads and one write of a kind, twice as
-	// many where the database is far away (no load takes less than 0.6 ms). When
-	// they have been under way for 5 ms (10 ms there) another begins beside them,
-	// so that one that is slow or hangs does not stop the others; one more after
+	// BatchSlots 0, the default, adapts: two loads and one write of a kind, two
+	// where the database is far away (no load takes less than 0.6 ms). When they
+	// have been under way for 5 ms (10 ms there) another begins beside them, so
+	// that one that is slow or hangs does not stop the others; one more after
 	// five times that, and so on, up to half the pool's connections for loads and
 	// a quarter for the writes of a kind, two at least. Another number is that
 	// many, however long they take.

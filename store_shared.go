@@ -95,14 +95,14 @@ func (s *PostgresStore) slots() (reads, writes batch.Slots) {
 
 // adaptive returns how many shared statements of a kind are under way near the
 // database, or far from it. While a write commits the others are better off
-// together. Far away the time goes by on the way, and more of them cost little. All
+// together. Far away the time goes by on the way, and a second costs little. All
 // writes together may have no more connections than those of a kind.
 func (s *PostgresStore) adaptive(far bool) (reads, writes batch.Slots) {
 	conns := s.runner.MaxConns()
 	reads = batch.Slots{Usual: 2, Most: max(2, conns/2), Patience: patience}
 	writes = batch.Slots{Usual: 1, Most: max(2, conns/4), Patience: patience}
 	if far {
-		reads.Usual, writes.Usual = min(4, reads.Most), 2
+		writes.Usual = 2
 		reads.Patience, writes.Patience = farPatience, farPatience
 	}
 	return reads, writes

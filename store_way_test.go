@@ -26,7 +26,7 @@ func TestPostgresSlots(t *testing.T) {
 			session.PostgresOptions{},
 			batch.Slots{Usual: 2, Most: 8, Patience: patience},
 			batch.Slots{Usual: 1, Most: 4, Patience: patience},
-			batch.Slots{Usual: 4, Most: 8, Patience: farPatience},
+			batch.Slots{Usual: 2, Most: 8, Patience: farPatience},
 			batch.Slots{Usual: 2, Most: 4, Patience: farPatience},
 			batch.Slots{Usual: 2, Most: 3, Patience: patience},
 		},
