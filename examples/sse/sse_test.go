@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgsession/session/internal/exampletest"
 	"github.com/pgsession/session/internal/pgtest"
@@ -146,7 +147,7 @@ func TestAnOutageIsNoLogout(t *testing.T) {
 	// It has been looked for in vain meanwhile: this takes as long as a stream's.
 	ada.Post(p.URL+"/say", url.Values{"text": {"lost"}}).Want(t, 503)
 	must(t, server.Start(t.Context()))
-	ada.say(p, "back")
+	ada.sayWhenBack(p, "back")
 	s.want(t, message{User: "ada", Text: "back", New: true, Count: 1})
 }
 
@@ -215,6 +216,25 @@ func (b browser) login(p *exampletest.Program, name string) {
 func (b browser) say(p *exampletest.Program, text string) {
 	b.T.Helper()
 	b.PostOnly(p.URL+"/say", url.Values{"text": {text}})
+}
+
+// sayWhenBack says it after an outage: while the stream is the one that looks whether
+// the database is back, others are refused.
+func (b browser) sayWhenBack(p *exampletest.Program, text string) {
+	b.T.Helper()
+	client := *b.Client
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	for end := time.Now().Add(exampletest.Deadline); ; <-time.After(50 * time.Millisecond) {
+		res, err := client.PostForm(p.URL+"/say", url.Values{"text": {text}})
+		must(b.T, err)
+		res.Body.Close()
+		switch {
+		case res.StatusCode == http.StatusSeeOther:
+			return
+		case res.StatusCode != http.StatusServiceUnavailable || time.Now().After(end):
+			b.T.Fatalf("/say after an outage: got %d, want 303", res.StatusCode)
+		}
+	}
 }
 
 func (b browser) wantMe(p *exampletest.Program, name string, read int) {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/pgsession/session/internal/exampletest"
@@ -217,7 +218,7 @@ func TestAnOutageIsNoLogout(t *testing.T) {
 		t.Errorf("handshake in an outage: got %v, want 503", err)
 	}
 	must(t, server.Start(t.Context()))
-	taps = ada.open(p)
+	taps = ada.openWhenBack(p)
 	taps.tap()
 	taps.waitFor(2)
 	waits.waitFor(2)
@@ -311,6 +312,22 @@ func (b browser) open(p *exampletest.Program) *socket {
 	must(b.T, err)
 	b.T.Cleanup(func() { _ = conn.CloseNow() })
 	return &socket{t: b.T, conn: conn}
+}
+
+// openWhenBack opens one after an outage: while another socket is the one that looks
+// whether the database is back, others are refused.
+func (b browser) openWhenBack(p *exampletest.Program) *socket {
+	b.T.Helper()
+	for end := time.Now().Add(exampletest.Deadline); ; <-time.After(50 * time.Millisecond) {
+		conn, res, err := b.dial(b.T.Context(), p, p.URL)
+		switch {
+		case err == nil:
+			b.T.Cleanup(func() { _ = conn.CloseNow() })
+			return &socket{t: b.T, conn: conn}
+		case res == nil || res.StatusCode != http.StatusServiceUnavailable || time.Now().After(end):
+			b.T.Fatalf("handshake after an outage: got %v, want a socket", err)
+		}
+	}
 }
 
 // tap may be called by other goroutines than the test's.
