@@ -82,18 +82,18 @@ func TestSearchOrder(t *testing.T) {
 
 func TestRevokeOne(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
-	first, firstLive := r.login(4242)
-	_, secondLive := r.login(4242)
+	first, firstLive := r.login(4217093355182)
+	_, secondLive := r.login(4217093355182)
 	stranger, strangerLive := r.login(7)
 
 	// The handle of somebody else's session ends nothing.
-	a := r.post(url.Values{"key": {"userId"}, "value": {"4242"}, "handle": {stranger}})
+	a := r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}, "handle": {stranger}})
 	a.want(t, 303)
-	if got, want := a.header.Get("Location"), "search?ended=0&key=userId&value=4242"; got != want || !strangerLive() {
+	if got, want := a.header.Get("Location"), "search?ended=0&key=userId&value=4217093355182"; got != want || !strangerLive() {
 		t.Errorf("another's handle: got %q, %t, want %q, true", got, strangerLive(), want)
 	}
-	a = r.post(url.Values{"key": {"userId"}, "value": {"4242"}, "handle": {first}})
-	if got, want := a.header.Get("Location"), "search?ended=1&key=userId&value=4242"; a.code != 303 || got != want {
+	a = r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}, "handle": {first}})
+	if got, want := a.header.Get("Location"), "search?ended=1&key=userId&value=4217093355182"; a.code != 303 || got != want {
 		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
 	}
 	if firstLive() || !secondLive() || !strangerLive() {
@@ -103,7 +103,7 @@ func TestRevokeOne(t *testing.T) {
 	if want := `msg="sessionadmin: sessions ended" key=userId sessions=1 handle=` + first; !strings.Contains(log, want) {
 		t.Errorf("the log has no %q", want)
 	}
-	if strings.Contains(log, "4242") {
+	if strings.Contains(log, "4217093355182") {
 		t.Error("the log has the value")
 	}
 
@@ -118,12 +118,12 @@ func TestRevokeAll(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
 	var lives []func() bool
 	for range 3 {
-		_, live := r.login(4242)
+		_, live := r.login(4217093355182)
 		lives = append(lives, live)
 	}
 	_, other := r.login(7)
-	a := r.post(url.Values{"key": {"userId"}, "value": {"4242"}})
-	if got, want := a.header.Get("Location"), "search?ended=3&key=userId&value=4242"; a.code != 303 || got != want {
+	a := r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}})
+	if got, want := a.header.Get("Location"), "search?ended=3&key=userId&value=4217093355182"; a.code != 303 || got != want {
 		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
 	}
 	for i, live := range lives {
@@ -134,7 +134,7 @@ func TestRevokeAll(t *testing.T) {
 	if !other() {
 		t.Error("another user was logged out")
 	}
-	if log := r.log.String(); !strings.Contains(log, `msg="sessionadmin: sessions ended" key=userId sessions=3`) || strings.Contains(log, "4242") {
+	if log := r.log.String(); !strings.Contains(log, `msg="sessionadmin: sessions ended" key=userId sessions=3`) || strings.Contains(log, "4217093355182") {
 		t.Error("the log has not the count, or has the value")
 	}
 }

@@ -45,7 +45,7 @@ func TestRevoking(t *testing.T) {
 	s := newSite(t)
 	var users []func() string
 	for range 3 {
-		users = append(users, s.login("ada"))
+		users = append(users, s.login("lovelace"))
 	}
 	bob := s.login("bob")
 	who := func() (who []string) {
@@ -59,8 +59,8 @@ func TestRevoking(t *testing.T) {
 	b := newBrowser(t)
 	b.visit(s.url + "/login/admin")
 	b.visit(s.url + "/admin/sessions/")
-	b.search("ada")
-	b.wantText("3 sessions", "userId is ada")
+	b.search("lovelace")
+	b.wantText("3 sessions", "userId is lovelace")
 	if code := b.press(endOne); code != 200 {
 		t.Errorf("ending one: got %d, want the list again", code)
 	}
@@ -81,7 +81,7 @@ func TestRevoking(t *testing.T) {
 	if bob() != "bob" {
 		t.Error("another user was logged out")
 	}
-	if log := s.log.String(); strings.Count(log, "sessionadmin: sessions ended") != 2 || strings.Contains(log, "ada") {
+	if log := s.log.String(); strings.Count(log, "sessionadmin: sessions ended") != 2 || strings.Contains(log, "lovelace") {
 		t.Error("the log has not the two endings, or has the value")
 	}
 }
