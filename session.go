@@ -47,6 +47,7 @@ type Session struct {
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
 	device     deviceState
+	edited     *edited // by Manager.Edit; nil in a request
 
 	// What is stored, and what is not yet. These three point to values that
 	// never change: whoever went away with one sees by the pointer whether it is
