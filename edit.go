@@ -163,7 +163,7 @@ func (e *editing) batch(ctx context.Context, ids []string) (done []string, err e
 // need not be looked at again.
 func (e *editing) session(ctx context.Context, id string, rec loaded, err error) (done bool, _ error) {
 	began := time.Now()
-	var doubt *row.Row // what an attempt without an answer started from
+	var doubt *row.Row // what the last attempt without an answer started from
 	for try := 0; ; try++ {
 		if try > 0 || errors.Is(err, errAlone) {
 			rec, err = e.fetch(ctx, id)
@@ -205,6 +205,9 @@ func (e *editing) session(ctx context.Context, id string, rec loaded, err error)
 			return false, err
 		case errors.Is(err, ErrUncertain):
 			_ = e.m.engine.countError(err)
+			if doubt == nil {
+				began = time.Now() // it may have taken all the time, and one look is due
+			}
 			from := rec.Row
 			doubt = &from
 		case errors.Is(err, ErrConflict):

@@ -81,7 +81,7 @@ func (s *PostgresStore) loadAll(ctx context.Context, ids []string) []batch.Answe
 // errNameless says that a store around a store has lost the IDs.
 var errNameless = errors.New("the store does not say the IDs of what it finds, as one around a PostgresStore with HashIDs: give New that store itself")
 
-// list names the records of e that are live, all as they are at one moment, in an order.
+// list names the records of e that are live, all as they are at one moment.
 func (e *editing) list(ctx context.Context) (ids []string, err error) {
 	if l, ok := e.finder.(lister); ok {
 		ids, err = l.list(ctx, e.q)
@@ -97,7 +97,6 @@ func (e *editing) list(ctx context.Context) (ids []string, err error) {
 			ids = append(ids, r.ID)
 		}
 	}
-	slices.Sort(ids)
 	return ids, err
 }
 
