@@ -6,11 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"time"
 
 	"github.com/pgsession/session/internal/backoff"
+	"github.com/pgsession/session/internal/batch"
 	"github.com/pgsession/session/internal/jsonobj"
 	"github.com/pgsession/session/internal/row"
 	"github.com/pgsession/session/internal/seal"
@@ -22,8 +24,8 @@ const (
 	editTagBytes = 2 * row.ProgramBytes // as long as those of Key.Update
 )
 
-// errOwnSession is an [ErrInvalid].
-var errOwnSession = invalid("Edit", "Renew, Bind, Destroy, SetIdleTimeout, Save and Reload are for a request's own session: end others by Manager.Revoke")
+// errNameless says that a store around a store has lost the IDs.
+var errNameless = errors.New("the store does not say the IDs of what it finds, as one around a PostgresStore with HashIDs: give New that store itself")
 
 // Edit lets change work on every live session that f names, one after the other, and
 // stores what it has changed: for what users are shown or may do, from a job, an
@@ -68,9 +70,6 @@ func (m *Manager) Edit(ctx context.Context, f Filter, change func(*Session) erro
 	}
 	return e.changed, nil
 }
-
-// edited is what a Session has to say of itself where [Manager.Edit] has made it.
-type edited struct{ handle string }
 
 // editing is one Edit.
 type editing struct {
@@ -133,6 +132,39 @@ func (e *editing) look(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	return e.list(ctx)
+}
+
+// list names the records of e that are live, all as they are at one moment.
+func (e *editing) list(ctx context.Context) (ids []string, err error) {
+	if l, ok := e.finder.(lister); ok {
+		ids, err = l.list(ctx, e.q)
+	} else {
+		q := e.q
+		q.Limit = math.MaxInt32
+		var found []Found
+		found, err = e.finder.Find(ctx, q)
+		for _, r := range found {
+			if r.ID == "" {
+				return nil, errNameless
+			}
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids, err
+}
+
+// load loads records: those of a PostgresStore at once, others not yet (errAlone).
+func (e *editing) load(ctx context.Context, ids []string) []batch.Answer[Record] {
+	if l, ok := e.finder.(lister); ok && len(ids) > 1 {
+		ctx, cancel := e.m.engine.storeContext(ctx)
+		defer cancel()
+		return l.loadAll(ctx, ids)
+	}
+	answers := make([]batch.Answer[Record], len(ids))
+	for i := range answers {
+		answers[i].Err = errAlone
+	}
+	return answers
 }
 
 // batch changes the sessions of ids, and returns those that need not be looked at

@@ -2,8 +2,6 @@ package session
 
 import (
 	"context"
-	"errors"
-	"math"
 	"slices"
 	"unicode/utf8"
 
@@ -76,40 +74,4 @@ func (s *PostgresStore) loadAll(ctx context.Context, ids []string) []batch.Answe
 		return answers
 	}
 	return s.loadMany(ctx, sids)
-}
-
-// errNameless says that a store around a store has lost the IDs.
-var errNameless = errors.New("the store does not say the IDs of what it finds, as one around a PostgresStore with HashIDs: give New that store itself")
-
-// list names the records of e that are live, all as they are at one moment.
-func (e *editing) list(ctx context.Context) (ids []string, err error) {
-	if l, ok := e.finder.(lister); ok {
-		ids, err = l.list(ctx, e.q)
-	} else {
-		q := e.q
-		q.Limit = math.MaxInt32
-		var found []Found
-		found, err = e.finder.Find(ctx, q)
-		for _, r := range found {
-			if r.ID == "" {
-				return nil, errNameless
-			}
-			ids = append(ids, r.ID)
-		}
-	}
-	return ids, err
-}
-
-// load loads records: those of a PostgresStore at once, others not yet (errAlone).
-func (e *editing) load(ctx context.Context, ids []string) []batch.Answer[Record] {
-	if l, ok := e.finder.(lister); ok && len(ids) > 1 {
-		ctx, cancel := e.m.engine.storeContext(ctx)
-		defer cancel()
-		return l.loadAll(ctx, ids)
-	}
-	answers := make([]batch.Answer[Record], len(ids))
-	for i := range answers {
-		answers[i].Err = errAlone
-	}
-	return answers
 }

@@ -1,31 +1,9 @@
 package session
 
 import (
-	"bytes"
 	"context"
 	"reflect"
-
-	"github.com/pgsession/session/internal/row"
 )
-
-// stored is the value of a key that a commit has stored.
-type stored struct {
-	key   string
-	value []byte
-	known bool
-}
-
-// note takes the value out of what was written; n may be nil.
-func (n *stored) note(d *row.Row) {
-	if n != nil {
-		n.value, n.known = d.Get(n.key), true
-	}
-}
-
-// differs reports whether two records have different values of the key.
-func (n *stored) differs(a, b *row.Row) bool {
-	return n != nil && !bytes.Equal(a.Get(n.key), b.Get(n.key))
-}
 
 // UpdateNow is [Key.Update] and [Session.Save] in one, and returns the value that is
 // stored: for numbers that must be final when they are used, such as that of an

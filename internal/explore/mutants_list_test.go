@@ -93,7 +93,7 @@ var mutants = []mutant{
 	{file: "merge.go", old: "u.p.now.note(&u.tried)", new: "u.p.now.note(&u.rec.Row)", off: "a number of UpdateNow whose answer was lost is one's own", rule: "R1"},
 	{file: "merge.go", old: "u.blurred && !bytes.Equal(u.rec.Raw, u.tried.Raw)", new: "false", off: "which of two values UpdateNow has stored is known", test: "TestUpdateNowFunctionOfChance"},
 	{file: "key_now.go", old: "\t\tif err := s.lockSaving(); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tdefer s.unlockSaving()\n\t\tk.Update(s, f)\n", new: "\t\tk.Update(s, f)\n\t\tif err := s.lockSaving(); err != nil {\n\t\t\treturn err\n\t\t}\n\t\tdefer s.unlockSaving()\n", off: "goroutines of one request draw UpdateNow's numbers one after the other", test: "TestUpdateNowNumbersAreFinal"},
-	{file: "key_now.go", old: "\tvalue, _, err = decode[T](now.value)\n", new: "\tvalue, _ = k.Get(s)\n", off: "UpdateNow returns what its own commit stored", test: "TestUpdateNowLostAnswer"},
+	{file: "key_now.go", old: "\tvalue, _, err = decode[T](now.value)\n", new: "\t_ = now\n\tvalue, _ = k.Get(s)\n", off: "UpdateNow returns what its own commit stored", test: "TestUpdateNowLostAnswer"},
 	{file: "edit.go", old: "e.missed = e.missed || errors.Is(err, ErrRenewed) ||", new: "e.missed = e.missed ||", off: "a renewal does not escape an Edit", rule: "R1"},
 	{file: "edit.go", old: "case is: // before it was renewed\n\t\t\treturn true, nil\n", new: "", off: "an Edit changes a session once", rule: "R1"},
 	{file: "edit.go", old: "case is && doubt != nil:", new: "case false:", off: "an Edit counts what was stored without an answer"},
