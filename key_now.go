@@ -8,9 +8,8 @@ import (
 // UpdateNow is [Key.Update] and [Session.Save] in one, and returns the value that is
 // stored: for numbers that must be final when they are used, such as that of an
 // invoice. What [Key.Get] says after Update is not: f runs again at the commit where
-// another request got there first, and two requests would both have drawn 5. No two
-// calls of UpdateNow are returned the same step, whatever request, goroutine or
-// program they are of.
+// another request got there first, and two requests would both have drawn 5. Each call
+// of UpdateNow gets a number of its own, whatever request, goroutine or program it is of.
 //
 // f may run several times, and its last result need not be what is stored; so it
 // must depend on its argument alone and do nothing but compute. What is returned is

@@ -107,6 +107,31 @@ func TestPostgresUpdateNowNumbersAreFinal(t *testing.T) {
 	}
 }
 
+// A second goroutine of the request draws its number while the function of the first
+// still runs.
+func TestUpdateNowBesideAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
+		cookie, _ := loginCounter(t, m)
+		useSession(m, cookie, func(s *session.Session) {
+			var d drawn
+			var second sync.WaitGroup
+			runs := 0
+			n, err := countKey.UpdateNow(t.Context(), s, func(n int) int {
+				if runs++; runs == 1 {
+					second.Go(func() { d.draw(t, s) })
+					synctest.Wait() // it has come as far as it can
+				}
+				return n + 1
+			})
+			second.Wait()
+			if err != nil || n != 1 || len(d.numbers) != 1 || d.numbers[0] != 2 {
+				t.Errorf("got %d, %v, then %v, want 1, then 2", n, err, d.numbers)
+			}
+		})
+	})
+}
+
 // The first result is provisional; what Update and Get say is it, what UpdateNow
 // returns is not.
 func TestUpdateNowAfterAnother(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 	"github.com/pgsession/session/internal/row"
 )
 
-// Session is the session of one request. It is safe for concurrent use by the
-// goroutines of that request; no lock is held while the store works.
+// Session is the session of one request, or one that [Manager.Edit] lets a function
+// change. It is safe for concurrent use by the goroutines of that request; no lock is
+// held while the store works.
 //
 // The first use loads the record. Where that fails the error sticks: every Get
 // reports absence and the response is the error handler's. What is set later
