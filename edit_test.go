@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pgsession/session"
@@ -135,6 +136,37 @@ func TestEditRenewalDoesNotEscape(t *testing.T) {
 	if turns != len(all)+1 { // that of the fifth ran again
 		t.Errorf("got %d calls, want %d", turns, len(all)+1)
 	}
+}
+
+// An Edit takes so long that the mark of a renewal is gone when the session's turn comes.
+func TestEditOutlivesMarks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true})
+		all := usersSessions(t, m, "ada", 2)
+		turns := 0
+		wantEdit(t, m, userKey.Is("ada"), func(s *session.Session) error {
+			if turns++; turns == 1 {
+				first := s.Handle()
+				for _, b := range all {
+					b.visit(func(s *session.Session) {
+						if s.Handle() != first {
+							s.Renew()
+						}
+					})
+				}
+				<-time.After(16 * time.Minute)
+				if n, err := m.Prune(t.Context()); n != 1 || err != nil {
+					t.Errorf("got %d pruned, %v, want the mark", n, err)
+				}
+			}
+			return addOne(s)
+		}, 2)
+		for _, b := range all {
+			if got := value(b, countKey); got != 1 {
+				t.Errorf("got the change %d times, want once", got)
+			}
+		}
+	})
 }
 
 // A session that no longer is the user's when its turn comes is left alone, renewed
