@@ -20,6 +20,9 @@ func (s *Session) ID() string {
 // record: for audit logs, and to tell one's own in a list ([Info.Handle]). It is
 // a hash of the ID, and changes with it.
 func (s *Session) Handle() string {
+	if s.edited != nil {
+		return s.edited.handle
+	}
 	id := s.ID()
 	if id == "" {
 		return ""

@@ -16,6 +16,8 @@ type moment struct {
 	final  bool // before the header leaves, or after it: no cookie can be sent later
 	early  bool // by Save: whether a cookie will be sent is not known yet
 	public bool // caches may keep the response, which is not spoilt for the sake of a touch
+
+	now *stored // for Key.UpdateNow; else nil
 }
 
 // commit saves what has changed since the last one.
@@ -24,6 +26,11 @@ func (s *Session) commit(at moment) error {
 		return err
 	}
 	defer s.unlockSaving()
+	return s.commitSaving(at)
+}
+
+// commitSaving is commit for who has called lockSaving.
+func (s *Session) commitSaving(at moment) error {
 	s.mu.Lock()
 	late := s.response >= headerSent
 	if at.final {
@@ -37,7 +44,7 @@ func (s *Session) commit(at moment) error {
 	p := &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
 		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
-		device:     s.device.confirm,
+		device: s.device.confirm, now: at.now,
 		attributes: s.m.configured(s.r),
 	}
 	if !s.roomUsed {
@@ -147,8 +154,7 @@ func (s *Session) confirm() {
 func (s *Session) lockSaving() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.calls.Inside(call.any) {
-		s.failLocked(invalid("Save or Reload", "called by a function of Key.Update, which may run in the middle of one"))
+	if s.mayNotSaveLocked() {
 		return s.err
 	}
 	var timeout <-chan time.Time
@@ -179,6 +185,20 @@ func (s *Session) lockSaving() error {
 	}
 	s.saving = true
 	return nil
+}
+
+// mayNotSaveLocked refuses what would wait for itself, and what is no request's. It
+// goes by the goroutine that asks.
+func (s *Session) mayNotSaveLocked() bool {
+	if s.calls.Inside(call.any) {
+		s.failLocked(invalid("Save, Reload or Key.UpdateNow", "called by a function of Key.Update, which may run in the middle of one"))
+		return true
+	}
+	if s.edited != nil {
+		s.failLocked(errOwnSession)
+		return true
+	}
+	return false
 }
 
 func (s *Session) unlockSaving() {
@@ -301,8 +321,20 @@ func (s *Session) log(level slog.Level, msg string, err error) {
 // ctx bounds only the wait: when it ends Save returns its error and the commit
 // goes on, bounded by [Config.StoreTimeout].
 func (s *Session) Save(ctx context.Context) error {
+	return s.await(ctx, "Save", func() error { return s.commit(moment{early: true}) })
+}
+
+// await calls f, which saves, and returns when it or ctx has ended. f goes on then.
+func (s *Session) await(ctx context.Context, op string, f func() error) error {
 	if ctx.Done() == nil {
-		return s.commit(moment{early: true})
+		return f()
+	}
+	s.mu.Lock()
+	refused := s.mayNotSaveLocked()
+	err := s.err
+	s.mu.Unlock()
+	if refused {
+		return err
 	}
 	type result struct {
 		err      error
@@ -315,7 +347,7 @@ func (s *Session) Save(ctx context.Context) error {
 			res.panicked = recover() // or it would end the program
 			done <- res
 		}()
-		res.err = s.commit(moment{early: true})
+		res.err = f()
 	}()
 	select {
 	case res := <-done:
@@ -324,7 +356,7 @@ func (s *Session) Save(ctx context.Context) error {
 		}
 		return res.err
 	case <-ctx.Done():
-		return &opError{"Save", context.Cause(ctx)}
+		return &opError{op, context.Cause(ctx)}
 	}
 }
 

@@ -187,6 +187,7 @@ type snapshot struct {
 	deleteOnly bool // nothing else is still to be done
 
 	device *deviceStep // nil: nothing new is known of the browser's device
+	now    *stored     // nil, unless one value that is stored is to be told
 
 	room *view // for the first view that is made; may be nil
 }
@@ -317,6 +318,7 @@ func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 	}
 	e.stats.creates.Add(1)
 	out.rec = p.view(id, loaded{Row: d, left: ttl, asOf: now, idle: i})
+	p.now.note(&d)
 	out.cookie.send, out.fresh, out.alive = true, true, true
 	return nil
 }

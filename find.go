@@ -25,8 +25,8 @@ const (
 	revokeTimeout = time.Hour
 )
 
-// Filter says which sessions [Manager.Sessions] lists and [Manager.Revoke]
-// destroys: those of a user ([Key.Is]) or all ([Everyone]). The zero Filter is
+// Filter says which sessions [Manager.Sessions] lists, [Manager.Edit] changes and
+// [Manager.Revoke] destroys: those of a user ([Key.Is]) or all ([Everyone]). The zero Filter is
 // an error, so that a mistake logs nobody out.
 type Filter struct {
 	key      string

@@ -103,6 +103,11 @@ func (e *engine) whyGone(ctx context.Context, id string, err error) error {
 // no session at all, is [ErrNotFound].
 func (e *engine) fetch(ctx context.Context, id string) (loaded, error) {
 	r, err := e.store.Load(ctx, id)
+	return e.read(ctx, id, r, err)
+}
+
+// read is fetch for a record that was loaded, or not, already.
+func (e *engine) read(ctx context.Context, id string, r Record, err error) (loaded, error) {
 	if err != nil {
 		return loaded{left: r.TTL, asOf: time.Now()}, e.countError(err)
 	}

@@ -24,6 +24,7 @@ type updating struct {
 	newID   string
 	doubt   *row.Row // what an attempt without an answer started from
 	tried   row.Row  // what that attempt wrote
+	blurred bool     // there were two, and they differ in what is to be told
 	tag     string   // in what it writes, if a function of Key.Update is among the changes
 }
 
@@ -45,6 +46,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		}
 		if c.New == nil { // every change is there already
 			if u.fresh || !u.p.asked.any() {
+				u.p.now.note(&u.rec.Row)
 				out.rec, out.alive = u.p.view(u.p.rec.id, u.rec), u.fresh
 				return false, e.touch(ctx, u.p, out.rec, out)
 			}
@@ -58,6 +60,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		err = e.store.Update(ctx, u.p.rec.id, c)
 		switch {
 		case err == nil:
+			u.p.now.note(&next.Row)
 			u.done(out, next, c)
 			return true, nil
 		case errors.Is(err, ErrNotFound) && u.doubt == nil:
@@ -70,6 +73,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		case errors.Is(err, ErrUncertain):
 			_ = e.countError(err)
 			from := u.rec.Row
+			u.blurred = u.doubt != nil && (u.blurred || u.p.now.differs(&u.tried, &next.Row))
 			u.doubt, u.tried = &from, next.Row
 		case errors.Is(err, ErrConflict):
 			e.stats.conflicts.Add(1)
@@ -85,6 +89,10 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		if happened, err := u.look(ctx); err != nil {
 			return false, err
 		} else if happened {
+			if u.blurred && !bytes.Equal(u.rec.Raw, u.tried.Raw) {
+				return false, fmt.Errorf("%w: which of two values it was that is stored", ErrUncertain)
+			}
+			u.p.now.note(&u.tried) // u.rec may hold a later one, which is another's
 			u.done(out, u.rec, c)
 			return true, nil
 		}

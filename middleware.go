@@ -151,11 +151,19 @@ type cookieName string
 // manager's where several are nested. It does no I/O: the session is loaded at
 // its first use. It panics if no [Manager.Handler] is around the handler.
 func From(ctx context.Context) *Session {
-	s, ok := ctx.Value(contextKey{}).(*Session)
+	s, ok := Lookup(ctx)
 	if !ok {
 		panic("session: From: no session in this context: wrap the handler with Manager.Handler, and give From the request's context (in Gin c.Request.Context())")
 	}
 	return s
+}
+
+// Lookup is [From] for code that also runs where no [Manager.Handler] is around:
+// templates and error pages that public pages share, jobs, tests. There it returns
+// false.
+func Lookup(ctx context.Context) (*Session, bool) {
+	s, ok := ctx.Value(contextKey{}).(*Session)
+	return s, ok
 }
 
 // From is like the function From for this manager's session when several

@@ -14,8 +14,9 @@ import (
 	"github.com/pgsession/session/internal/row"
 )
 
-// Session is the session of one request. It is safe for concurrent use by the
-// goroutines of that request; no lock is held while the store works.
+// Session is the session of one request, or one that [Manager.Edit] lets a function
+// change. It is safe for concurrent use by the goroutines of that request; no lock is
+// held while the store works.
 //
 // The first use loads the record. Where that fails the error sticks: every Get
 // reports absence and the response is the error handler's. What is set later
@@ -47,6 +48,7 @@ type Session struct {
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
 	device     deviceState
+	edited     *edited // by Manager.Edit; nil in a request
 
 	// What is stored, and what is not yet. These three point to values that
 	// never change: whoever went away with one sees by the pointer whether it is

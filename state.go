@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -173,3 +174,28 @@ func (p *pending) rebase(rec *view) (*pending, error) {
 	}
 	return q, nil
 }
+
+// stored is the value of a key that a commit has stored.
+type stored struct {
+	key   string
+	value []byte
+	known bool
+}
+
+// note takes the value out of what was written; n may be nil.
+func (n *stored) note(d *row.Row) {
+	if n != nil {
+		n.value, n.known = d.Get(n.key), true
+	}
+}
+
+// differs reports whether two records have different values of the key.
+func (n *stored) differs(a, b *row.Row) bool {
+	return n != nil && !bytes.Equal(a.Get(n.key), b.Get(n.key))
+}
+
+// edited is what a Session has to say of itself where Manager.Edit has made it.
+type edited struct{ handle string }
+
+// errOwnSession is an [ErrInvalid].
+var errOwnSession = invalid("the function", "Renew, Bind, Destroy, SetIdleTimeout, Save, Reload and UpdateNow are for a request's own session: end others by Manager.Revoke")

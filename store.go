@@ -123,8 +123,8 @@ type Pruner interface {
 
 // Finder is implemented by stores that can find sessions by the value of a key.
 // No method of it finds, counts or deletes a mark ([Store]).
-// Without it [Manager.Sessions], [Manager.Revoke] and [Config.MaxPerUser] do not
-// work.
+// Without it [Manager.Sessions], [Manager.Revoke], [Manager.Edit] and
+// [Config.MaxPerUser] do not work.
 type Finder interface {
 	// Find returns the live records that q names, the latest expiry first.
 	Find(ctx context.Context, q Query) ([]Found, error)

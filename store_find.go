@@ -95,7 +95,8 @@ func (s *PostgresStore) Find(ctx context.Context, q Query) ([]Found, error) {
 // encoding is SQL_ASCII holds any, and PostgreSQL gives none that are no text to a
 // client that speaks UTF8.
 var asBytes = strings.NewReplacer("SELECT sid::pg_catalog.text, sess::pg_catalog.text,",
-	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
+	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),",
+	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
 
 func (s *PostgresStore) find(ctx context.Context, c *pgx.Conn, sql string, args []any) (found []Found, err error) {
 	rows, err := c.Query(ctx, sql, s.planned(args...)...)
@@ -240,6 +241,9 @@ func (s *PostgresStore) Handle(id string) string { return handleOf(s.sid(id)) }
 func (s *PostgresStore) sid(id string) string {
 	if !s.opts.HashIDs || id == "" {
 		return id
+	}
+	if stored, ok := strings.CutPrefix(id, asStored); ok {
+		return stored
 	}
 	sum := sha256.Sum256([]byte(id))
 	return base64.RawURLEncoding.EncodeToString(sum[:])

@@ -1,6 +1,7 @@
 package sessiontest_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -76,4 +77,24 @@ func ExampleLook() {
 	// Output:
 	// 42 true
 	// true []
+}
+
+// greeting is a service: it has a context, no request.
+func greeting(ctx context.Context) string {
+	id, ok := userID.Get(session.From(ctx))
+	if !ok {
+		return "Hello, stranger"
+	}
+	return fmt.Sprint("Hello, ", id)
+}
+
+// A test of code that is no handler. t is the test's *testing.T.
+func ExampleContext() {
+	m := sessiontest.NewManager(t)
+	fmt.Println(greeting(sessiontest.Context(t, m, nil)))
+	fmt.Println(greeting(sessiontest.Context(t, m, func(s *session.Session) { userID.Set(s, 42) })))
+
+	// Output:
+	// Hello, stranger
+	// Hello, 42
 }

@@ -325,5 +325,6 @@ func fatal(t *testing.T, f func(testing.TB)) (said string) {
 type standIn struct{ testing.TB }
 
 func (standIn) Helper()                           {}
+func (standIn) Cleanup(func())                    {}
 func (standIn) Context() context.Context          { return context.Background() }
 func (standIn) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

@@ -60,7 +60,7 @@ type actorKey struct{}
 
 // beforeHeader reports whether a commit under way is the one before the header.
 func (a *actor) beforeHeader() bool {
-	if a.sent || a.script().Is(a.number, explore.Revoke) || a.script().Is(a.number, explore.Refresh) {
+	if a.sent || a.script().Outside(a.number) {
 		return false
 	}
 	return a.index == len(a.calls) || a.calls[a.index] == explore.Write
@@ -95,6 +95,8 @@ func (a *actor) live() {
 	switch {
 	case a.script().Is(a.number, explore.Revoke):
 		a.revoke()
+	case a.script().Is(a.number, explore.Edit):
+		a.edit()
 	case a.script().Is(a.number, explore.Refresh):
 		a.refresh()
 	default:
@@ -131,6 +133,18 @@ func (a *actor) revoke() {
 	ctx := context.WithValue(context.Background(), actorKey{}, a)
 	_, err := a.manager().Revoke(ctx, keyUser.Is(1))
 	a.record(explore.Event{Kind: explore.Returns, Call: explore.Revoke, Err: text(err)})
+	a.record(explore.Event{Kind: explore.Ends, Full: err == nil})
+}
+
+func (a *actor) edit() {
+	a.record(explore.Event{Kind: explore.Begins})
+	a.record(explore.Event{Kind: explore.Asks, Call: explore.Edit})
+	ctx := context.WithValue(context.Background(), actorKey{}, a)
+	n, err := a.manager().Edit(ctx, keyUser.Is(1), func(s *session.Session) error {
+		keyN.Update(s, func(n int) int { return n + 1 })
+		return nil
+	})
+	a.record(explore.Event{Kind: explore.Returns, Call: explore.Edit, Value: strconv.FormatInt(n, 10), Err: text(err)})
 	a.record(explore.Event{Kind: explore.Ends, Full: err == nil})
 }
 
@@ -200,6 +214,9 @@ func (a *actor) call(call explore.Call, s *session.Session, w http.ResponseWrite
 		keyX.Set(s, "dark")
 	case explore.Update:
 		keyN.Update(s, func(n int) int { return n + 1 })
+	case explore.UpdateNow:
+		n, err := keyN.UpdateNow(r.Context(), s, func(n int) int { return n + 1 })
+		return strconv.Itoa(n), err
 	case explore.Reenter:
 		keyN.Update(s, func(n int) int {
 			_ = s.Save(r.Context())

@@ -14,7 +14,8 @@
 // # What is covered
 //
 // Two or three requests of one browser that begin with the cookies it holds at that
-// moment, each with up to four calls out of [Calls], and a revocation from outside. A
+// moment, each with up to four calls out of [Calls], a revocation from outside, and
+// in one random schedule of six an edit of all of the user's sessions. A
 // request stops before and after each of its store operations, and the script
 // decides who goes on. Calls that do not reach the store touch only their own
 // request's memory, so to stop at them as well would only repeat the same

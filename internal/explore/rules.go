@@ -72,7 +72,7 @@ func (r *request) good() bool {
 	return r.end != nil && r.end.Full && r.header != nil && r.header.Code < 300
 }
 
-// requests returns those of a history, without revocations and refreshes.
+// requests returns those of a history, without revocations, edits and refreshes.
 func (h *History) requests() []*request {
 	all := make([]*request, len(h.Script.Actors))
 	for i := range h.Events {
@@ -93,7 +93,7 @@ func (h *History) requests() []*request {
 		}
 	}
 	return slices.DeleteFunc(all, func(r *request) bool {
-		return r == nil || r.begin == nil || h.Script.Is(r.actor, Revoke) || h.Script.Is(r.actor, Refresh)
+		return r == nil || r.begin == nil || h.Script.Outside(r.actor)
 	})
 }
 

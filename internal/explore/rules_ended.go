@@ -177,7 +177,7 @@ func (r *request) beginsFresh(h *History, create int, breach func(string, ...any
 	if set := r.asked(h, SetLight, SetDark); row.HasX && (set < 0 || set > create) {
 		breach("%s: a new session has the data of the renewed one", Name(r.actor))
 	}
-	if update := r.asked(h, Update); row.N > 0 && (update < 0 || update > create) {
+	if update := r.asked(h, Update, UpdateNow); row.N > 0 && (update < 0 || update > create) {
 		breach("%s: a new session has the counter of the renewed one", Name(r.actor))
 	}
 }

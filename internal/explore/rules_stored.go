@@ -28,6 +28,8 @@ func (w *wish) topic() Call {
 // also where a Revoke has ended the first one meanwhile: then the ID does not say
 // which of the two sessions a record is, and the request is left out.
 func acknowledgedIsStored(h *History, breach func(string, ...any)) {
+	numbersAreFinal(h, breach)
+	editsReachAll(h, breach)
 	for _, r := range h.requests() {
 		if r.createsTwice(h) {
 			continue
@@ -64,10 +66,10 @@ func (r *request) keepsWishes(h *History, breach func(string, ...any)) {
 			age++
 			wishes = nil
 		case e.Kind == Asks && changes(e.Call):
-			wishes = wanted(wishes, wish{e.Call, i, age})
+			wishes = wanted(wishes, wish{plainly(e.Call), i, age})
 		case e.Kind == Returns && e.Call == Take && e.Value == "": // nothing was there
 			wishes = slices.DeleteFunc(wishes, func(w wish) bool { return w.call == Take })
-		case e.Kind == Returns && e.Call == Save && e.Err == "", e.Kind == Ends && r.good():
+		case e.Kind == Returns && (e.Call == Save || e.Call == UpdateNow) && e.Err == "", e.Kind == Ends && r.good():
 			if w := r.unkept(h, wishes, i); w != nil {
 				breach("%s: %s was acknowledged and never stored", Name(r.actor), w.call)
 			}
@@ -93,7 +95,15 @@ func (r *request) unkept(h *History, wishes []wish, at int) *wish {
 }
 
 func changes(c Call) bool {
-	return slices.Contains([]Call{SetLight, SetDark, Update, Take, Delete, Login, Renew, IdleLong, IdleShort}, c)
+	return slices.Contains([]Call{SetLight, SetDark, Update, UpdateNow, Take, Delete, Login, Renew, IdleLong, IdleShort}, c)
+}
+
+// plainly is the change that a call asks for.
+func plainly(c Call) Call {
+	if c == UpdateNow {
+		return Update
+	}
+	return c
 }
 
 // updates counts the Updates among wishes.
@@ -240,7 +250,7 @@ func (r *request) onlyItsOwn(h *History, breach func(string, ...any)) {
 		switch {
 		case e.Kind == Asks && e.Call == Destroy:
 			asked, left, all = nil, 0, 0
-		case e.Kind == Asks && e.Call == Update:
+		case e.Kind == Asks && plainly(e.Call) == Update:
 			left, all = left+1, all+1
 		case e.Kind == Asks:
 			asked = append(asked, e.Call)

@@ -16,8 +16,9 @@ type Call string
 // byte; Public marks the response as one that caches may keep. Reenter is an
 // Update whose function saves and sets, which is an error. Seconds and Minutes let
 // time pass, over a renewal's grace and over its mark: as a handler's first call
-// before the request begins, else in the handler. Revoke is no call of a handler
-// but stands alone, for an administrator.
+// before the request begins, else in the handler. Revoke and Edit are no calls of a
+// handler but stand alone, for an administrator; Edit does to all of the user's
+// sessions what Update does to one.
 const (
 	Get       Call = "get"
 	SetLight  Call = "set light"
@@ -28,6 +29,7 @@ const (
 	Login     Call = "login"
 	Renew     Call = "renew"
 	Destroy   Call = "destroy"
+	UpdateNow Call = "update now"
 	Save      Call = "save"
 	Reload    Call = "reload"
 	IdleLong  Call = "idle long"
@@ -40,6 +42,7 @@ const (
 	Seconds   Call = "11s later"
 	Minutes   Call = "16m later"
 	Revoke    Call = "revoke"
+	Edit      Call = "edit"
 
 	// Bind asks for a key, in runs of Config.Bound. Refresh is no call of a handler
 	// but stands alone, for what the browser does beside its pages: it registers the
@@ -50,7 +53,7 @@ const (
 
 // Calls are all calls of a handler.
 var Calls = []Call{
-	Get, SetLight, SetDark, Update, Take, Delete, Login, Renew, Destroy, Save,
+	Get, SetLight, SetDark, Update, UpdateNow, Take, Delete, Login, Renew, Destroy, Save,
 	Reload, IdleLong, IdleShort, Write, Public, Detach, Panic, Reenter, Seconds, Minutes,
 }
 
@@ -168,7 +171,12 @@ type Script struct {
 // Name returns the letter of an actor.
 func Name(actor int) string { return string(rune('A' + actor)) }
 
-// Is reports whether the actor is a revocation and no request.
+// Outside reports whether the actor is no request.
+func (s *Script) Outside(actor int) bool {
+	return s.Is(actor, Revoke) || s.Is(actor, Edit) || s.Is(actor, Refresh)
+}
+
+// Is reports whether the actor makes that call alone, as a revocation does.
 func (s *Script) Is(actor int, call Call) bool {
 	return len(s.Actors[actor]) == 1 && s.Actors[actor][0] == call
 }
@@ -310,7 +318,7 @@ func (s *Script) parseCalls(text string) error {
 	calls := []Call{}
 	for name := range strings.SplitSeq(text, ",") {
 		c := Call(strings.TrimSpace(name))
-		if c != "" && c != Revoke && c != Bind && c != Refresh && !slices.Contains(Calls, c) {
+		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && !slices.Contains(Calls, c) {
 			return fmt.Errorf("no such call: %q", c)
 		}
 		if c != "" {

@@ -147,8 +147,20 @@ func Random(seed uint64) (Script, Choose) {
 	if r.IntN(16) == 0 {
 		s.addBeside(r)
 	}
+	s.addEdit(rand.New(rand.NewPCG(seed, 3)))  // #nosec G404 -- to be repeated
 	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
+}
+
+// addEdit adds an Edit to some schedules, and lets the fault strike it in some of these.
+func (s *Script) addEdit(r *rand.Rand) {
+	if r.IntN(6) > 0 || len(s.Beside) > 0 || len(s.Actors) > 3 {
+		return
+	}
+	s.Actors = append(s.Actors, []Call{Edit})
+	if s.Fault.Kind != "" && r.IntN(2) == 0 {
+		s.Fault.Actor = len(s.Actors) - 1
+	}
 }
 
 // addBound binds the sessions of some schedules to the browser's device, lets one

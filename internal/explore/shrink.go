@@ -67,7 +67,7 @@ func simpler(s *Script) (all []Script) {
 	}
 	for i, calls := range s.Actors {
 		for j := range calls {
-			if !s.Is(i, Revoke) && !s.Is(i, Refresh) {
+			if !s.Outside(i) {
 				add(func(c *Script) { c.Actors[i] = slices.Delete(c.Actors[i], j, j+1) })
 			}
 		}
@@ -76,7 +76,7 @@ func simpler(s *Script) (all []Script) {
 		add(func(c *Script) { c.Setup = Fresh })
 	}
 	for i := range s.Actors { // named by what they do
-		if i > 0 && slices.Compare(s.Actors[i-1], s.Actors[i]) > 0 && !s.Is(i, Revoke) && !s.Is(i, Refresh) {
+		if i > 0 && slices.Compare(s.Actors[i-1], s.Actors[i]) > 0 && !s.Outside(i) {
 			add(func(c *Script) { c.swap(i) })
 		}
 	}
@@ -100,6 +100,8 @@ func Plainer(c Call) Call {
 	switch c {
 	case Login:
 		return Renew
+	case UpdateNow:
+		return Update
 	case Update, SetLight:
 		return SetDark
 	case Minutes:

@@ -58,6 +58,14 @@ func (h *hook) Delete(ctx context.Context, id string) error {
 	return do(ctx, explore.Op{Name: "Delete"}, id, "", func(*explore.Op) error { return h.Store.Delete(ctx, id) })
 }
 
+func (h *hook) Find(ctx context.Context, q session.Query) (found []session.Found, err error) {
+	err = do(ctx, explore.Op{Name: "Find"}, "", "", func(*explore.Op) error {
+		found, err = h.Finder.Find(ctx, q)
+		return err
+	})
+	return found, err
+}
+
 func (h *hook) DeleteFound(ctx context.Context, q session.Query) (n int64, err error) {
 	err = do(ctx, explore.Op{Name: "DeleteFound"}, "", "", func(*explore.Op) error {
 		n, err = h.Finder.DeleteFound(ctx, q)
