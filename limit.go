@@ -51,6 +51,9 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	q := Query{Key: e.limits.userKey, Values: values, Limit: math.MaxInt32}
 	now := time.Now()
 	if l, ok := finder.(limiter); ok {
+		if e.events != nil {
+			ctx = e.hears(ctx, whyLimit)
+		}
 		n, err := l.limitFound(ctx, q, e.limits.maxPerUser, own, now, e.limits.storeTimeout)
 		e.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
@@ -67,6 +70,7 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	for i := range found {
 		logins = append(logins, login{found[i].Handle, e.loginTime(&found[i], ownHandle, now).UnixMilli()})
 	}
+	ctx = e.hears(ctx, whyLimit)
 	slices.SortFunc(logins, func(a, b login) int {
 		return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(a.handle, b.handle))
 	})

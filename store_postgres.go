@@ -73,6 +73,16 @@ type PostgresOptions struct {
 	// a price: a save is no longer heap-only. Default none.
 	IndexKeys []string
 
+	// Outbox names a table in Schema that gets a row for each session that is created,
+	// renewed, destroyed, revoked or expired, in the very statement that does it: an
+	// audit log that misses nothing and holds nothing that was rolled back
+	// (docs/operations.md says how to read it; what Express or SQL deletes is not
+	// in it). It is made if it is missing. OutboxUser is the key that says whose
+	// session it is, as [Config.UserKey]; with [Config.Encrypt], where it must be
+	// the same, the row has the keyed hash of its value that the session is found by.
+	// Default none: no table, and no statement is another.
+	Outbox, OutboxUser string
+
 	// Logger gets what was found at start, and when the database is down and
 	// back again. Default [slog.Default].
 	Logger *slog.Logger
@@ -136,7 +146,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 			return nil, err
 		}
 	}
-	s.sql.complete(s.table)
+	s.sql.complete(s.table, opts.boxes(s.table))
 	s.plans.init(pool)
 	if !opts.DisableBatching {
 		s.share()
@@ -158,6 +168,9 @@ func (o *PostgresOptions) complete() error {
 			return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", name, pgtable.MaxNameBytes)
 		}
 	}
+	if err := o.checkOutbox(); err != nil {
+		return err
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -178,11 +191,11 @@ func (o *PostgresOptions) table() *pgtable.Table {
 	}
 	return &pgtable.Table{
 		Logger: o.Logger, Schema: o.Schema, Name: o.Table, SQL: schemaSQL,
-		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf,
+		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf, Outbox: o.Outbox, OutboxSQL: outboxSQL,
 	}
 }
 
-// SchemaSQL returns the SQL that makes the table of opts, its indexes and those of
+// SchemaSQL returns the SQL that makes the table of opts, its outbox, its indexes and those of
 // opts.IndexKeys, unless they are there: for migration tools, and for the owner of
 // a database whose programs may not make tables. [NewPostgresStore] runs the
 // same. A sess column of another type than JSON needs other indexes on keys,
@@ -196,6 +209,9 @@ func SchemaSQL(opts PostgresOptions) string {
 	table := opts.table()
 	table.SessType = "json"
 	sql := table.DDL()
+	if opts.Outbox != "" {
+		sql += "\n" + table.OutboxDDL()
+	}
 	for _, key := range opts.IndexKeys {
 		sql += "\n" + table.IndexSQL(key) + ";\n"
 	}
