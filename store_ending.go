@@ -75,7 +75,7 @@ const (
 	// is SQL_ASCII holds any, and PostgreSQL gives none that are no text as text.
 	sqlTold = `pg_catalog.convert_to(CASE WHEN live THEN '1' ELSE '0' END OPERATOR(pg_catalog.||) sid::pg_catalog.text OPERATOR(pg_catalog.||) E'\x01'
 		OPERATOR(pg_catalog.||) CASE WHEN pg_catalog.pg_column_size(sess) OPERATOR(pg_catalog.<=) 16384 THEN sess::pg_catalog.text ELSE '' END, ` + sqlAsItIs + `)`
-	sqlAsItIs = `CASE pg_catalog.getdatabaseencoding() WHEN 'SQL_ASCII' THEN 'SQL_ASCII'::pg_catalog.name ELSE 'UTF8'::pg_catalog.name END`
+	sqlAsItIs = `CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'::pg_catalog.name THEN 'SQL_ASCII'::pg_catalog.name ELSE 'UTF8'::pg_catalog.name END`
 
 	sqlToldOne  = `, CASE WHEN u.n IS NOT NULL THEN (SELECT ` + sqlTold + ` FROM (SELECT u.sid, u.sess, u.live) AS x) END`
 	sqlToldAll  = `, pg_catalog.count(*), ARRAY(SELECT ` + sqlTold + ` FROM gone LIMIT 1024)` // maxEvents

@@ -16,11 +16,11 @@ import (
 func (t *Table) QuotedOutbox() string { return pgx.Identifier{t.Schema, t.Outbox}.Sanitize() }
 
 // ScalarValue is [Table.Value] for a row of the outbox: null where the key's value is
-// an object or an array, and no longer than a value that can be searched for. sess
-// is the column of the data.
+// an object or an array, or longer than one that can be searched for. sess is the
+// column of the data.
 func (t *Table) ScalarValue(key string) string {
 	const sql = `CASE WHEN pg_catalog.%[2]s_typeof(%[3]s OPERATOR(pg_catalog.->) %[4]s) OPERATOR(pg_catalog.=) ANY (ARRAY['object'::pg_catalog.text, 'array'::pg_catalog.text])
-		THEN NULL ELSE pg_catalog.left(%[6]s, 200) END`
+		OR pg_catalog.octet_length(%[6]s) OPERATOR(pg_catalog.>) 200 THEN NULL ELSE %[6]s END`
 	readable := strings.ReplaceAll(strings.Join(strings.Fields(sqlReadable), " "), "%[2]s", t.SessType)
 	return strings.NewReplacer("%[2]s", t.SessType, "%[3]s", readable, "%[4]s", literal(key), "%[6]s", t.Value(key)).
 		Replace(strings.Join(strings.Fields(sql), " "))
