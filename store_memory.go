@@ -149,7 +149,7 @@ func (s *MemoryStore) Delete(ctx context.Context, id string) error {
 	}
 	delete(s.records, id)
 	s.mu.Unlock()
-	if ok {
+	if _, told := whyOf(ctx, whyDestroyed); ok && told {
 		tellEnded(ctx, []ended{r.ended(id, time.Now())}, 0)
 	}
 	return nil
