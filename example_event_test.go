@@ -18,7 +18,7 @@ func ExampleEvent() {
 		UserKey: string(userID),
 		Logger:  slog.New(slog.DiscardHandler),
 		OnEvent: func(e session.Event) { // in a program: slog.Info("audit", "session", e)
-			fmt.Println("user", e.User, "session", e.Kind, e.Reason)
+			fmt.Println("session", e.Kind, "of user", e.User)
 		},
 	})
 	if err != nil {
@@ -42,6 +42,6 @@ func ExampleEvent() {
 
 	_ = sessions.Close() // waits until all is told
 	// Output:
-	// user 42 session created
-	// user 42 session destroyed
+	// session created of user 42
+	// session destroyed of user 42
 }
