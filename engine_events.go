@@ -79,13 +79,16 @@ func (e *engine) handle(id string) string {
 	return handleOf(id)
 }
 
+// maxUserBytes is maxFindBytes: a longer value is nobody that could be found.
+const maxUserBytes = 200
+
 // user returns whose session it is.
 func (e *engine) user(d *row.Row) string {
 	if e.limits.userKey == "" {
 		return ""
 	}
 	text, ok := jsonobj.Text(d.Get(e.limits.userKey))
-	if !ok || len(text) > maxFindBytes {
+	if !ok || len(text) > maxUserBytes {
 		return ""
 	}
 	return text

@@ -93,16 +93,6 @@ func ending(sql, gone, told string, isTold, boxed bool) string {
 	return strings.NewReplacer("%[gone]s", gone, "%[told]s", told).Replace(sql)
 }
 
-// revoking completes a statement of DeleteFound, which also ends what is over
-// Config.MaxPerUser where a store around this one hides that it can do so itself.
-func (s *PostgresStore) revoking(ctx context.Context, sql, gone string) (_ string, told bool) {
-	why, told := whyOf(ctx, whyRevoked)
-	if why == whyLimit {
-		sql = strings.Replace(sql, "%[revoked]s", "%[limited]s", 1)
-	}
-	return ending(sql, gone, sqlToldAll, told, s.opts.Outbox != ""), told
-}
-
 // toldRow reads what sqlTold says. id is the session's ID where it is known.
 func toldRow(b []byte, id string, hashed bool) (e ended, ok bool) {
 	at := bytes.LastIndexByte(b, 1)
@@ -114,15 +104,4 @@ func toldRow(b []byte, id string, hashed bool) (e ended, ok bool) {
 		e.id = e.sid
 	}
 	return e, true
-}
-
-// tellRows tells of rows, and of how many there were.
-func (s *PostgresStore) tellRows(ctx context.Context, rows [][]byte, all int64) {
-	gone := make([]ended, 0, len(rows))
-	for _, b := range rows {
-		if e, ok := toldRow(b, "", s.opts.HashIDs); ok {
-			gone = append(gone, e)
-		}
-	}
-	tellEnded(ctx, gone, int(max(0, all-int64(len(gone)))))
 }

@@ -349,3 +349,24 @@ func (s *PostgresStore) limitFound(ctx context.Context, q Query, keep int, own s
 	deleted, err := s.shared.limits.Do(ctx, one)
 	return deleted, explainTimeout(ctx, err)
 }
+
+// revoking completes a statement of DeleteFound, which also ends what is over
+// Config.MaxPerUser where a store around this one hides that it can do so itself.
+func (s *PostgresStore) revoking(ctx context.Context, sql, gone string) (_ string, told bool) {
+	why, told := whyOf(ctx, whyRevoked)
+	if why == whyLimit {
+		sql = strings.Replace(sql, "%[revoked]s", "%[limited]s", 1)
+	}
+	return ending(sql, gone, sqlToldAll, told, s.opts.Outbox != ""), told
+}
+
+// tellRows tells of rows, and of how many there were.
+func (s *PostgresStore) tellRows(ctx context.Context, rows [][]byte, all int64) {
+	gone := make([]ended, 0, len(rows))
+	for _, b := range rows {
+		if e, ok := toldRow(b, "", s.opts.HashIDs); ok {
+			gone = append(gone, e)
+		}
+	}
+	tellEnded(ctx, gone, int(max(0, all-int64(len(gone)))))
+}

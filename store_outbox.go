@@ -2,33 +2,14 @@ package session
 
 import (
 	_ "embed"
-	"errors"
-	"fmt"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgtable"
-	"github.com/pgsession/session/internal/row"
 )
 
 //go:embed outbox.sql
 var outboxSQL string
-
-// checkOutbox refuses what cannot be.
-func (o *PostgresOptions) checkOutbox() error {
-	switch {
-	case o.Outbox == "" && o.OutboxUser != "":
-		return errors.New("session: PostgresOptions.OutboxUser needs Outbox, the name of a table")
-	case o.Outbox != "" && o.Outbox == o.Table:
-		return fmt.Errorf("session: PostgresOptions.Outbox is %q, the table of the sessions: name another", o.Outbox)
-	case len(o.Outbox) > pgtable.MaxNameBytes || strings.IndexByte(o.Outbox, 0) >= 0:
-		return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", o.Outbox, pgtable.MaxNameBytes)
-	case o.OutboxUser != "" && (row.Reserved(o.OutboxUser) || !utf8.ValidString(o.OutboxUser) || strings.IndexByte(o.OutboxUser, 0) >= 0):
-		return fmt.Errorf("session: PostgresOptions.OutboxUser: %q is no key: reserved, or not UTF-8", o.OutboxUser)
-	}
-	return nil
-}
 
 // boxes are what makes a statement write a row of the outbox for each session that it
 // begins, renews or ends, and for no other: a CTE each, and for a Delete why. Where
@@ -43,14 +24,14 @@ const (
 	sqlBoxWhy    = `pg_catalog.split_part(why, ' ', `
 )
 
-// boxes writes them for a table.
-func (o *PostgresOptions) boxes(t *pgtable.Table) boxes {
-	if o.Outbox == "" {
+// newBoxes writes them for a table. key says whose session it is, "" if nothing does.
+func newBoxes(t *pgtable.Table, key string) boxes {
+	if t.Outbox == "" {
 		return boxes{}
 	}
 	user := "NULL::pg_catalog.text"
-	if o.OutboxUser != "" {
-		user = t.ScalarValue(o.OutboxUser)
+	if key != "" {
+		user = t.ScalarValue(key)
 	}
 	box := func(kind, handle, old, reason, from string) string {
 		of := func(sid string) string { return strings.Replace(join(sqlBoxHandle), "%[sid]s", sid, 1) }

@@ -146,7 +146,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 			return nil, err
 		}
 	}
-	s.sql.complete(s.table, opts.boxes(s.table))
+	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
 	s.plans.init(pool)
 	if !opts.DisableBatching {
 		s.share()
@@ -179,6 +179,21 @@ func (o *PostgresOptions) complete() error {
 		if row.Reserved(key) || !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0 {
 			return fmt.Errorf("session: PostgresOptions.IndexKeys: %q is no key: empty, reserved, or not UTF-8", key)
 		}
+	}
+	return nil
+}
+
+// checkOutbox refuses what cannot be.
+func (o *PostgresOptions) checkOutbox() error {
+	switch {
+	case o.Outbox == "" && o.OutboxUser != "":
+		return errors.New("session: PostgresOptions.OutboxUser needs Outbox, the name of a table")
+	case o.Outbox != "" && o.Outbox == o.Table:
+		return fmt.Errorf("session: PostgresOptions.Outbox is %q, the table of the sessions: name another", o.Outbox)
+	case len(o.Outbox) > pgtable.MaxNameBytes || strings.IndexByte(o.Outbox, 0) >= 0:
+		return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", o.Outbox, pgtable.MaxNameBytes)
+	case o.OutboxUser != "" && (row.Reserved(o.OutboxUser) || !utf8.ValidString(o.OutboxUser) || strings.IndexByte(o.OutboxUser, 0) >= 0):
+		return fmt.Errorf("session: PostgresOptions.OutboxUser: %q is no key: reserved, or not UTF-8", o.OutboxUser)
 	}
 	return nil
 }
