@@ -96,7 +96,7 @@ func TestPostgresEventsAndOutbox(t *testing.T) {
 				return base64.RawURLEncoding.EncodeToString(sum[:])
 			}
 			s := &stage{m: m, expire: func(id string) {
-				execSQL(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1", sid(id))
+				execSQL(t, pool, "UPDATE schema_system.session SET expire = now() - interval '1 second' WHERE sid = $1 OR NOT ("+noMark+")", sid(id))
 			}, insert: func(id, data string) {
 				execSQL(t, pool, "INSERT INTO schema_system.session VALUES ($1, $2, now() + interval '1 hour')", sid(id), data)
 			}}
