@@ -41,7 +41,8 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 		next, ok := mark.Target([]byte(f.mark))
 		switch {
 		case ok:
-			id, known = next, ""
+			id = next
+			known = ""
 		case f.what == fateNone && !doubtful:
 			doubtful = true
 		default: // done, or nothing there, or a mark that leads nowhere: not ours
