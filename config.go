@@ -131,6 +131,19 @@ type Config struct {
 	// its cookies ends within minutes. Default: off.
 	DeviceBound DeviceBoundConfig
 
+	// OnEvent, unless nil, is told of each session that this program has created,
+	// renewed, destroyed, revoked or found expired: for notices ("a new device has
+	// logged in"), counts and open sockets. Each is told at most once, never before it has
+	// happened, and those of one session in their order. It may be missed: where the
+	// program ends or a reply is lost, and of a Revoke of more than a thousand.
+	// What must not be missed is for [PostgresOptions.Outbox]. Nothing is told of what other programs do, Express among
+	// them, and of endings only by this package's stores.
+	//
+	// It is called from one goroutine and no request waits for it. If it panics that is
+	// logged; while it hangs, up to 1024 events wait, and more are dropped
+	// (Stats.EventsDropped). Default none.
+	OnEvent func(Event)
+
 	// ErrorHandler answers a request whose session could not be loaded or
 	// saved, instead of the handler; nothing that the handler had prepared is
 	// sent. err is one of this package's errors or came from the store, and

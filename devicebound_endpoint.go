@@ -356,7 +356,7 @@ func (d *device) registered(r *http.Request, presented []cookie.Signed, id strin
 		return answer{status: http.StatusOK, id: id, configure: true}
 	}
 	d.engine.stats.unproven.Add(1)
-	if err := d.engine.store.Delete(ctx, rec.id); err != nil {
+	if err := d.engine.store.Delete(d.engine.hears(ctx, whyDevice), rec.id); err != nil {
 		return d.failed(ctx, id, d.engine.countError(err))
 	}
 	d.engine.stats.destroys.Add(1)

@@ -51,6 +51,11 @@ func newDiscreetProgram(t *testing.T, format session.CookieFormat, encrypt bool)
 		Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}, Encrypt: encrypt,
 		UserKey: string(privateKey), MaxPerUser: 3,
 		StoreTimeout: 2 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
+		OnEvent: func(e session.Event) {
+			e.User = "" // whose session it is, is meant to be seen
+			rig.o.show(e)
+			slog.New(rig.o).Info("event", "event", e)
+		},
 		Cookie: session.CookieConfig{Format: format, Name: "s"},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
 			rig.o.show(err)

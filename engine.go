@@ -37,6 +37,7 @@ type engine struct {
 	queue     turn.Queue[loaded]
 	warnClock sync.Once
 	stats     counters
+	events    *events // nil unless Config.OnEvent is set
 }
 
 // limits are what a Config says of records, with its defaults.
@@ -246,7 +247,7 @@ type cookieState struct {
 func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	out := outcome{rec: p.rec}
 	for _, id := range p.doomed {
-		if err := e.store.Delete(ctx, id); err != nil {
+		if err := e.store.Delete(e.hears(ctx, whyDestroyed), id); err != nil {
 			return out, &opError{"destroy", e.countError(err)}
 		}
 		e.stats.destroys.Add(1)
@@ -324,11 +325,15 @@ func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 }
 
 // insert creates a record under an ID that nobody has.
-func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id string, err error) {
-	name := func() error {
+func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (string, error) {
+	id, stored := "", false
+	defer func() { e.began(id, d, stored) }()
+	name := func() (err error) {
+		e.began(id, d, false)
 		if id, err = e.newID(); err != nil {
 			return err
 		}
+		e.begins(id)
 		if d.Raw, err = e.encode(id, d); err != nil {
 			return err
 		}
@@ -342,6 +347,7 @@ func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id 
 		err := e.store.Create(ctx, id, Record{Data: d.Raw, TTL: ttl})
 		switch {
 		case err == nil:
+			stored = true
 			return id, nil
 		case errors.Is(err, ErrUncertain):
 			doubt = true
@@ -353,7 +359,8 @@ func (e *engine) insert(ctx context.Context, d *row.Row, ttl time.Duration) (id 
 			found, lerr := e.store.Load(ctx, id)
 			switch {
 			case lerr == nil && jsonobj.Equal(found.Data, d.Raw):
-				return id, nil // it had happened
+				stored = true // it had happened
+				return id, nil
 			case lerr != nil && !errors.Is(lerr, ErrNotFound):
 				return "", fmt.Errorf("%w: %w", ErrUncertain, e.countError(lerr))
 			}

@@ -36,5 +36,5 @@ func ExampleManager_Stats() {
 	// /login 200
 	// /me 200 42
 	// /me 200 42
-	// {"Loads":2,"Misses":0,"Creates":1,"Saves":0,"Conflicts":0,"Renewals":0,"Touches":0,"Destroys":0,"Pruned":0,"BadCookies":0,"StoreErrors":0,"Refused":0,"ReadsDown":false,"WritesDown":false,"Bound":0,"Refreshed":0,"Unproven":0}
+	// {"Loads":2,"Misses":0,"Creates":1,"Saves":0,"Conflicts":0,"Renewals":0,"Touches":0,"Destroys":0,"Pruned":0,"BadCookies":0,"StoreErrors":0,"Refused":0,"ReadsDown":false,"WritesDown":false,"Bound":0,"Refreshed":0,"Unproven":0,"EventsDropped":0}
 }

@@ -173,7 +173,7 @@ func (m *Manager) Revoke(ctx context.Context, f Filter) (int64, error) {
 		ctx, cancel = m.engine.storeContext(ctx)
 	}
 	defer cancel()
-	n, err := finder.DeleteFound(ctx, q)
+	n, err := finder.DeleteFound(m.engine.hears(ctx, whyRevoked), q)
 	m.engine.stats.destroys.Add(uint64(max(n, 0)))
 	if err != nil {
 		return n, &opError{"Revoke", m.engine.countError(err)}

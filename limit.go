@@ -51,6 +51,9 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	q := Query{Key: e.limits.userKey, Values: values, Limit: math.MaxInt32}
 	now := time.Now()
 	if l, ok := finder.(limiter); ok {
+		if e.events != nil {
+			ctx = e.hears(ctx, whyLimit)
+		}
 		n, err := l.limitFound(ctx, q, e.limits.maxPerUser, own, now, e.limits.storeTimeout)
 		e.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
@@ -72,7 +75,7 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	})
 	for _, l := range logins[min(len(logins), e.limits.maxPerUser):] {
 		q.Handle = l.handle
-		n, err := finder.DeleteFound(ctx, q)
+		n, err := finder.DeleteFound(e.hears(ctx, whyLimit), q)
 		e.stats.destroys.Add(uint64(max(n, 0)))
 		if err != nil {
 			return e.countError(err)

@@ -129,7 +129,7 @@ func (e *engine) read(ctx context.Context, id string, r Record, err error) (load
 	rec.newborn = !ok || created.Sub(rec.asOf) > clockSlack
 	if !rec.newborn && rec.asOf.Sub(created) >= e.limits.absoluteTimeout && !e.clockIsAhead(ctx, created) {
 		// Express knows no absolute timeout and would keep it alive.
-		if err := e.store.Delete(ctx, id); err != nil {
+		if err := e.store.Delete(e.hears(ctx, whyAbsolute), id); err != nil {
 			e.log.LogAttrs(ctx, levelOf(err), "session: a record over its absolute timeout could not be deleted; it is refused all the same", slog.Any("error", e.countError(err)))
 		}
 		return loaded{}, ErrNotFound

@@ -25,6 +25,7 @@ type updating struct {
 	doubt   *row.Row // what an attempt without an answer started from
 	tried   row.Row  // what that attempt wrote
 	blurred bool     // there were two, and they differ in what is to be told
+	moved   *row.Row // what has got newID; nil until it has
 	tag     string   // in what it writes, if a function of Key.Update is among the changes
 }
 
@@ -32,6 +33,10 @@ type updating struct {
 // to be written.
 func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error) {
 	e := u.e
+	if u.newID != "" {
+		e.begins(u.newID)
+		defer func() { e.renewed(u.p.rec.id, u.newID, u.moved) }()
+	}
 	for try := 0; ; try++ {
 		next, c, err := u.change(try > 0 || u.guess || u.fresh)
 		if u.guess && (err != nil || c.New == nil) {
@@ -67,9 +72,11 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 			return false, e.whyGone(ctx, u.p.rec.id, err)
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrExists):
+			e.renewed(u.p.rec.id, u.newID, nil)
 			if u.newID, err = e.newID(); err != nil {
 				return false, err
 			}
+			e.begins(u.newID)
 		case errors.Is(err, ErrUncertain):
 			_ = e.countError(err)
 			from := u.rec.Row
@@ -286,6 +293,7 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 	out.rec = u.p.view(cmp.Or(c.NewID, u.p.rec.id), rec)
 	if c.NewID != "" {
 		u.e.stats.renewals.Add(1)
+		u.moved = &out.rec.Row
 	}
 	moved := c.TTL > 0 && !u.p.noRefresh() && u.e.cookieLives(rec.idle)
 	out.alive = true

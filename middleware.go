@@ -70,6 +70,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	}
 	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name)}
 	m.engine.init(store, cfg.Logger, cfg.limits())
+	m.engine.events = newEvents(cfg.OnEvent, cfg.Logger)
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
@@ -122,21 +123,26 @@ func (m *Manager) SetSecrets(secret string, old ...string) error {
 	return m.keys.change(&cfg, &m.engine.sealer)
 }
 
-// Close stops pruning after the batch under way and waits for it, at most
+// Close stops pruning after the batch under way and waits for it, and for
+// [Config.OnEvent] to have heard what has happened so far, at most
 // [Config.StoreTimeout]. Sessions keep working and the pool stays open. Further
-// calls do nothing.
+// calls only wait.
 func (m *Manager) Close() error {
-	if m.pruned == nil {
-		return nil
-	}
-	m.stopPrune()
 	t := time.NewTimer(m.cfg.StoreTimeout)
 	defer t.Stop()
+	if m.pruned != nil {
+		m.stopPrune()
+		select {
+		case <-m.pruned:
+		case <-t.C:
+			return errors.New("session: Close: pruning did not end within StoreTimeout")
+		}
+	}
 	select {
-	case <-m.pruned:
+	case <-m.engine.events.settled():
 		return nil
 	case <-t.C:
-		return errors.New("session: Close: pruning did not end within StoreTimeout")
+		return errors.New("session: Close: Config.OnEvent did not come back within StoreTimeout")
 	}
 }
 

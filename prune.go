@@ -49,7 +49,7 @@ func (m *Manager) Prune(ctx context.Context) (int64, error) {
 
 func (m *Manager) prune(ctx context.Context, p Pruner) (int64, error) {
 	start := time.Now()
-	n, err := p.Prune(ctx, m.cfg.PruneInterval)
+	n, err := p.Prune(m.engine.hears(ctx, whyExpired), m.cfg.PruneInterval)
 	m.engine.stats.pruned.Add(uint64(max(n, 0)))
 	if err != nil {
 		_ = m.engine.countError(err)

@@ -23,6 +23,8 @@ type Stats struct {
 	Bound     uint64 // keys of devices registered
 	Refreshed uint64 // proofs of such a key that a new bound cookie was sent for
 	Unproven  uint64 // proofs that did not verify, and requests of a bound session that brought none
+
+	EventsDropped uint64 // events that Config.OnEvent was too slow for
 }
 
 // Stats returns the counts so far. It is safe for concurrent use, and suits
@@ -39,5 +41,6 @@ func (m *Manager) Stats() Stats {
 		Destroys: c.destroys.Load(), Pruned: c.pruned.Load(), BadCookies: c.badCookies.Load(),
 		StoreErrors: c.storeErrors.Load(), Refused: c.refused.Load(), ReadsDown: readsDown, WritesDown: writesDown,
 		Bound: c.bound.Load(), Refreshed: c.refreshed.Load(), Unproven: c.unproven.Load(),
+		EventsDropped: m.engine.events.count(),
 	}
 }

@@ -48,21 +48,21 @@ const (
 	// An ordinary table without triggers and policies keeps nothing, and is not
 	// read twice.
 	sqlDeleteFound = `WITH ` + sqlFoundBound + `,
-		gone AS (DELETE FROM %[1]s WHERE (SELECT v FROM bound) IS NOT NULL AND %[6]s RETURNING sid, ` + sqlFoundLive + ` AS live)
+		gone AS (DELETE FROM %[1]s WHERE (SELECT v FROM bound) IS NOT NULL AND %[6]s RETURNING sid, ` + sqlFoundLive + ` AS live%[gone]s)%[revoked]s
 		SELECT pg_catalog.count(*) FILTER (WHERE live),
 			CASE WHEN ` + sqlMayKeep + ` AND (SELECT pg_catalog.count(*) FROM %[1]s WHERE %[6]s) OPERATOR(pg_catalog.>) pg_catalog.count(*) THEN
 				ARRAY(SELECT sid::pg_catalog.text FROM %[1]s t WHERE %[6]s
-					AND NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) t.sid::pg_catalog.text) LIMIT 100) END
+					AND NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) t.sid::pg_catalog.text) LIMIT 100) END%[told]s
 		FROM gone`
 
 	// The same that waits for no row, and says how many others have locked, and
 	// how many are being kept.
 	sqlDeletePassing = `WITH ` + sqlFoundBound + `,
 		mine AS MATERIALIZED (SELECT sid FROM %[1]s WHERE (SELECT v FROM bound) IS NOT NULL AND sid IS NOT NULL AND %[6]s FOR UPDATE SKIP LOCKED),
-		gone AS (DELETE FROM %[1]s s USING mine WHERE s.sid OPERATOR(pg_catalog.=) mine.sid RETURNING ` + sqlFoundLive + ` AS live)
+		gone AS (DELETE FROM %[1]s s USING mine WHERE s.sid OPERATOR(pg_catalog.=) mine.sid RETURNING ` + sqlFoundLive + ` AS live%[gone]s)%[revoked]s
 		SELECT pg_catalog.count(*) FILTER (WHERE live),
 			(SELECT pg_catalog.count(*) FROM %[1]s WHERE sid IS NOT NULL AND %[6]s) OPERATOR(pg_catalog.-) (SELECT pg_catalog.count(*) FROM mine),
-			(SELECT pg_catalog.count(*) FROM mine) OPERATOR(pg_catalog.-) pg_catalog.count(*)
+			(SELECT pg_catalog.count(*) FROM mine) OPERATOR(pg_catalog.-) pg_catalog.count(*)%[told]s
 		FROM gone`
 
 	sqlMayKeep = `(SELECT c.relkind OPERATOR(pg_catalog.<>) 'r'::pg_catalog."char" OR c.relhassubclass OR c.relhastriggers OR c.relhasrules OR c.relrowsecurity
@@ -125,8 +125,9 @@ func (s *PostgresStore) find(ctx context.Context, c *pgx.Conn, sql string, args 
 func (s *PostgresStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 	ctx, cancel := s.runner.Bounded(ctx)
 	defer cancel()
-	sql, args := s.where(sqlDeleteFound, &q)
-	n, err := s.deleteAll(ctx, &q, sql, func(ctx context.Context) []any {
+	sql, told := s.revoking(ctx, sqlDeleteFound, sqlGonePlain)
+	sql, args := s.where(sql, &q)
+	n, err := s.deleteAll(ctx, &q, sql, told, func(ctx context.Context) []any {
 		return append(slices.Clip(args), rowLockTimeout(ctx), s.table.Quoted())
 	})
 	if pgrun.SQLState(err) == "55P03" { // lock_not_available
@@ -168,13 +169,19 @@ func rowLockTimeout(ctx context.Context) string {
 // deletePassing deletes the records of q that nobody has locked, and those others
 // as soon as that is over, until ctx ends. It holds no connection while it waits.
 func (s *PostgresStore) deletePassing(ctx context.Context, q *Query) (live int64, err error) {
-	sql, args := s.where(sqlDeletePassing, q)
+	sql, told := s.revoking(ctx, sqlDeletePassing, `, s.sid, s.sess`)
+	sql, args := s.where(sql, q)
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, time.Second) {
-		type result struct{ live, locked, kept int64 }
+		type result struct {
+			live, locked, kept, all int64
+			told                    [][]byte
+		}
 		d, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (d result, err error) {
-			return d, c.QueryRow(ctx, sql, s.planned(append(slices.Clip(args), rowLockTimeout(ctx))...)...).Scan(&d.live, &d.locked, &d.kept)
+			return d, c.QueryRow(ctx, sql, s.planned(append(slices.Clip(args), rowLockTimeout(ctx))...)...).Scan(into(told, &d.all, &d.told, &d.live, &d.locked, &d.kept)...)
 		})
-		live += d.live
+		if live += d.live; err == nil {
+			s.tellRows(ctx, d.told, d.all)
+		}
 		switch {
 		case err != nil:
 			return live, err
@@ -198,20 +205,33 @@ func (s *PostgresStore) deletePassing(ctx context.Context, q *Query) (live int64
 type deleted struct {
 	live int64
 	left []string
+
+	all  int64 // and what it says of that, if it is to
+	told [][]byte
+}
+
+// into is what such a statement is scanned into.
+func into(told bool, all *int64, rows *[][]byte, more ...any) []any {
+	if told {
+		more = append(more, all, rows)
+	}
+	return more
 }
 
 // deleteAll runs a statement that deletes records of q, again while it cannot be
 // known whether any of them is left, and looks at those that may be.
-func (s *PostgresStore) deleteAll(ctx context.Context, q *Query, sql string, args func(context.Context) []any) (live int64, err error) {
+func (s *PostgresStore) deleteAll(ctx context.Context, q *Query, sql string, told bool, args func(context.Context) []any) (live int64, err error) {
 	for {
 		d, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (d deleted, err error) {
-			err = c.QueryRow(ctx, sql, s.planned(args(ctx)...)...).Scan(&d.live, &d.left)
+			err = c.QueryRow(ctx, sql, s.planned(args(ctx)...)...).Scan(into(told, &d.all, &d.told, &d.live, &d.left)...)
 			if pgrun.SQLState(err) == "22021" { // as in Find; nothing was deleted
-				err = c.QueryRow(ctx, asBytes.Replace(sql), s.planned(args(ctx)...)...).Scan(&d.live, &d.left)
+				err = c.QueryRow(ctx, asBytes.Replace(sql), s.planned(args(ctx)...)...).Scan(into(told, &d.all, &d.told, &d.live, &d.left)...)
 			}
 			return d, err
 		})
-		live += d.live
+		if live += d.live; err == nil {
+			s.tellRows(ctx, d.told, d.all)
+		}
 		if pgrun.SQLState(err) == "0A000" { // feature_not_supported: as of a rule
 			err = fmt.Errorf("%w: %w", errNotDeleted, err)
 		}
@@ -282,7 +302,8 @@ func (s *PostgresStore) where(sql string, q *Query) (string, []any) {
 	// All at once: a name or a key may look like one of these.
 	return strings.NewReplacer("%[1]s", s.table.Quoted(), "%[3]s", s.table.ExpireType, "%[6]s", strings.Join(conditions, " AND "),
 		"%[7]s", fmt.Sprint(max(q.Limit, 0)), "%[8]s", further(1), "%[9]s", further(2), "%[10]s", further(3), "%[13]s", further(4),
-		"%[11]s", s.table.Value(row.MemberRenewed), "%[12]s", s.table.Value(row.MemberCreated)).
+		"%[11]s", s.table.Value(row.MemberRenewed), "%[12]s", s.table.Value(row.MemberCreated),
+		"%[revoked]s", s.sql.boxes.revoked, "%[limited]s", s.sql.boxes.limited).
 		Replace(strings.Join(strings.Fields(sql), " ")), args
 }
 
@@ -308,9 +329,9 @@ const sqlLimit = `WITH ` + sqlFoundBound + `,
 	surplus AS MATERIALIZED (SELECT sid FROM (SELECT sid FROM timed ORDER BY at DESC, handle OFFSET %[7]s LIMIT 10000) o ORDER BY sid),
 	locked AS MATERIALIZED (SELECT l.sid FROM surplus, LATERAL (SELECT s.sid FROM %[1]s s
 		WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid AND %[6]s LIMIT 1 FOR UPDATE) l),
-	gone AS (DELETE FROM %[1]s s USING locked WHERE s.sid OPERATOR(pg_catalog.=) locked.sid RETURNING s.sid)
+	gone AS (DELETE FROM %[1]s s USING locked WHERE s.sid OPERATOR(pg_catalog.=) locked.sid RETURNING s.sid%[gone]s)%[limited]s
 	SELECT pg_catalog.count(*), CASE WHEN (SELECT pg_catalog.count(*) FROM surplus) OPERATOR(pg_catalog.>) pg_catalog.count(*) THEN
-		ARRAY(SELECT sid FROM surplus WHERE NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid) LIMIT 100) END
+		ARRAY(SELECT sid FROM surplus WHERE NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid) LIMIT 100) END%[told]s
 	FROM gone`
 
 // limitFound deletes the records of q but the keep newest logins, as
@@ -319,9 +340,10 @@ func (s *PostgresStore) limitFound(ctx context.Context, q Query, keep int, own s
 	ctx, cancel := s.runner.Bounded(ctx)
 	defer cancel()
 	q.Limit = keep
-	sql, args := s.where(sqlLimit, &q)
+	_, told := whyOf(ctx, whyLimit)
+	sql, args := s.where(ending(sqlLimit, `, s.sess, `+sqlLive+` AS live`, sqlToldAll, told, s.opts.Outbox != ""), &q)
 	one := func(ctx context.Context) (int64, error) {
-		return s.deleteAll(ctx, &q, sql, func(ctx context.Context) []any {
+		return s.deleteAll(ctx, &q, sql, told, func(ctx context.Context) []any {
 			return append(slices.Clip(args), rowLockTimeout(ctx), s.sid(own), now.UnixMilli(), slack.Milliseconds())
 		})
 	}
@@ -330,4 +352,25 @@ func (s *PostgresStore) limitFound(ctx context.Context, q Query, keep int, own s
 	}
 	deleted, err := s.shared.limits.Do(ctx, one)
 	return deleted, explainTimeout(ctx, err)
+}
+
+// revoking completes a statement of DeleteFound, which also ends what is over
+// Config.MaxPerUser where a store around this one hides that it can do so itself.
+func (s *PostgresStore) revoking(ctx context.Context, sql, gone string) (_ string, told bool) {
+	why, told := whyOf(ctx, whyRevoked)
+	if why == whyLimit {
+		sql = strings.Replace(sql, "%[revoked]s", "%[limited]s", 1)
+	}
+	return ending(sql, gone, sqlToldAll, told, s.opts.Outbox != ""), told
+}
+
+// tellRows tells of rows, and of how many there were.
+func (s *PostgresStore) tellRows(ctx context.Context, rows [][]byte, all int64) {
+	gone := make([]ended, 0, len(rows))
+	for _, b := range rows {
+		if e, ok := toldRow(b, "", s.opts.HashIDs); ok {
+			gone = append(gone, e)
+		}
+	}
+	tellEnded(ctx, gone, int(max(0, all-int64(len(gone)))))
 }

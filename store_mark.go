@@ -25,6 +25,7 @@ func loadedRow(data []byte, left float64) (Record, error) {
 // wait for the standby was cut short, so that it may yet come back: it is looked
 // for once more as if this store's own write were in doubt.
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
+	known := id // while it is the ID of what is in the table
 	id = s.sid(id)
 	doubtful := s.doubts.has(id)
 	for {
@@ -34,10 +35,14 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 			return s.unsure(id, err)
 		}
 		s.doubts.resolved(id, began)
+		if gone, ok := toldRow([]byte(f.told), known, s.opts.HashIDs); ok {
+			tellEnded(ctx, []ended{gone}, 0)
+		}
 		next, ok := mark.Target([]byte(f.mark))
 		switch {
 		case ok:
 			id = next
+			known = ""
 		case f.what == fateNone && !doubtful:
 			doubtful = true
 		default: // done, or nothing there, or a mark that leads nowhere: not ours
@@ -49,16 +54,30 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 // deleteHop deletes the record of the ID that the table holds as id, or finds the
 // mark that is there.
 func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool) (fate, error) {
+	v := deletion{id: id}
+	v.why, v.told = whyOf(ctx, whyDestroyed)
+	plain, sure := s.sql.delete, s.sql.deleteConfirmed
+	if v.told {
+		plain, sure = s.sql.deleteTold, s.sql.deleteToldConfirmed
+	}
 	if doubtful {
 		return confirmed(ctx, s, func(ctx context.Context) (fate, error) {
-			return s.writeOne(ctx, pgrun.Repeatable, s.sql.deleteConfirmed, id)
+			return s.writeOne(ctx, pgrun.Repeatable, sure, s.deleteArgs(v)...)
 		}, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, false) })
 	}
 	one := func(ctx context.Context) (fate, error) {
-		return s.writeOne(ctx, pgrun.Repeatable, s.sql.delete, id)
+		return s.writeOne(ctx, pgrun.Repeatable, plain, s.deleteArgs(v)...)
 	}
 	if s.shared == nil {
 		return one(ctx)
 	}
-	return together(ctx, s, s.shared.deletes, id, one)
+	return together(ctx, s, s.shared.deletes, v, one)
+}
+
+// deleteArgs are the parameters of a Delete: an outbox is told why.
+func (s *PostgresStore) deleteArgs(v deletion) []any {
+	if s.opts.Outbox == "" {
+		return []any{v.id}
+	}
+	return []any{v.id, v.why}
 }

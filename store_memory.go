@@ -142,14 +142,22 @@ func (s *MemoryStore) Delete(ctx context.Context, id string) error {
 	}
 
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	r := s.records[id]
+	r, ok := s.records[id]
 	for r.renewedTo != "" { // no circle: a mark keeps its ID from being taken
 		id = r.renewedTo
-		r = s.records[id]
+		r, ok = s.records[id]
 	}
 	delete(s.records, id)
+	s.mu.Unlock()
+	if _, told := whyOf(ctx, whyDestroyed); ok && told {
+		tellEnded(ctx, []ended{r.ended(id, time.Now())}, 0)
+	}
 	return nil
+}
+
+// ended is what is said of a record that was deleted.
+func (r *memoryRecord) ended(id string, now time.Time) ended {
+	return ended{sid: id, id: id, data: r.data, live: !r.expiresAt.Before(now)}
 }
 
 // Prune implements [Pruner]. It deletes everything that has expired in a single
@@ -160,16 +168,22 @@ func (s *MemoryStore) Prune(ctx context.Context, within time.Duration) (int64, e
 		return 0, nil
 	}
 
+	_, told := whyOf(ctx, whyExpired)
+	var gone []ended
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	now := time.Now()
 	var pruned int64
 	for id, r := range s.records {
 		if r.expiresAt.Before(now) {
 			delete(s.records, id)
 			pruned++
+			if told && r.renewedTo == "" {
+				gone = append(gone, r.ended(id, now))
+			}
 		}
 	}
+	s.mu.Unlock()
+	tellEnded(ctx, gone, 0)
 	return pruned, nil
 }
 
@@ -198,8 +212,9 @@ func (s *MemoryStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 		return 0, err
 	}
 
+	_, told := whyOf(ctx, whyRevoked)
+	var gone []ended
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	now := time.Now()
 	var live int64
 	for id, r := range s.records {
@@ -208,8 +223,13 @@ func (s *MemoryStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 			if !r.expiresAt.Before(now) {
 				live++
 			}
+			if told {
+				gone = append(gone, r.ended(id, now))
+			}
 		}
 	}
+	s.mu.Unlock()
+	tellEnded(ctx, gone, 0)
 	return live, nil
 }
 

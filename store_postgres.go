@@ -73,6 +73,16 @@ type PostgresOptions struct {
 	// a price: a save is no longer heap-only. Default none.
 	IndexKeys []string
 
+	// Outbox names a table in Schema that gets a row for each session that is created,
+	// renewed, destroyed, revoked or expired, in the very statement that does it: an
+	// audit log that misses nothing and holds nothing that was rolled back
+	// (docs/operations.md says how to read it; what Express or SQL deletes is not
+	// in it). It is made if it is missing. OutboxUser is the key that says whose
+	// session it is, as [Config.UserKey]; with [Config.Encrypt], where it must be
+	// the same, the row has the keyed hash of its value that the session is found by.
+	// Default none: no table, and no statement is another.
+	Outbox, OutboxUser string
+
 	// Logger gets what was found at start, and when the database is down and
 	// back again. Default [slog.Default].
 	Logger *slog.Logger
@@ -136,7 +146,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 			return nil, err
 		}
 	}
-	s.sql.complete(s.table)
+	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
 	s.plans.init(pool)
 	if !opts.DisableBatching {
 		s.share()
@@ -158,6 +168,9 @@ func (o *PostgresOptions) complete() error {
 			return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", name, pgtable.MaxNameBytes)
 		}
 	}
+	if err := o.checkOutbox(); err != nil {
+		return err
+	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -170,6 +183,21 @@ func (o *PostgresOptions) complete() error {
 	return nil
 }
 
+// checkOutbox refuses what cannot be.
+func (o *PostgresOptions) checkOutbox() error {
+	switch {
+	case o.Outbox == "" && o.OutboxUser != "":
+		return errors.New("session: PostgresOptions.OutboxUser needs Outbox, the name of a table")
+	case o.Outbox != "" && o.Outbox == o.Table:
+		return fmt.Errorf("session: PostgresOptions.Outbox is %q, the table of the sessions: name another", o.Outbox)
+	case len(o.Outbox) > pgtable.MaxNameBytes || strings.IndexByte(o.Outbox, 0) >= 0:
+		return fmt.Errorf("session: PostgresOptions: %q is no name for PostgreSQL: at most %d bytes, and no NUL", o.Outbox, pgtable.MaxNameBytes)
+	case o.OutboxUser != "" && (row.Reserved(o.OutboxUser) || !utf8.ValidString(o.OutboxUser) || strings.IndexByte(o.OutboxUser, 0) >= 0):
+		return fmt.Errorf("session: PostgresOptions.OutboxUser: %q is no key: reserved, or not UTF-8", o.OutboxUser)
+	}
+	return nil
+}
+
 // table returns the table that the options name, which nobody has looked at yet.
 func (o *PostgresOptions) table() *pgtable.Table {
 	sid := cookie.IDLen
@@ -178,11 +206,11 @@ func (o *PostgresOptions) table() *pgtable.Table {
 	}
 	return &pgtable.Table{
 		Logger: o.Logger, Schema: o.Schema, Name: o.Table, SQL: schemaSQL,
-		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf,
+		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf, Outbox: o.Outbox, OutboxSQL: outboxSQL,
 	}
 }
 
-// SchemaSQL returns the SQL that makes the table of opts, its indexes and those of
+// SchemaSQL returns the SQL that makes the table of opts, its outbox, its indexes and those of
 // opts.IndexKeys, unless they are there: for migration tools, and for the owner of
 // a database whose programs may not make tables. [NewPostgresStore] runs the
 // same. A sess column of another type than JSON needs other indexes on keys,
@@ -196,6 +224,9 @@ func SchemaSQL(opts PostgresOptions) string {
 	table := opts.table()
 	table.SessType = "json"
 	sql := table.DDL()
+	if opts.Outbox != "" {
+		sql += "\n" + table.OutboxDDL()
+	}
 	for _, key := range opts.IndexKeys {
 		sql += "\n" + table.IndexSQL(key) + ";\n"
 	}

@@ -39,9 +39,9 @@ const (
 	sqlPruneEpoch = `('epoch'::%[3]s OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1::double precision))`
 	sqlPruneFrom  = `CASE WHEN $1::double precision OPERATOR(pg_catalog.=) '-infinity'::double precision THEN '-infinity'::%[3]s ELSE ` + sqlPruneEpoch + ` END`
 	sqlPruneGone  = `gone AS (DELETE FROM %[1]s s USING dead
-			WHERE s.sid OPERATOR(pg_catalog.=) dead.sid AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now() RETURNING 1)
+			WHERE s.sid OPERATOR(pg_catalog.=) dead.sid AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now() RETURNING 1%[gone]s)%[pruned]s
 		SELECT (SELECT pg_catalog.count(*) FROM dead), (SELECT pg_catalog.count(*) FROM gone),
-			(SELECT extract(epoch FROM pg_catalog.max(expire))::double precision FROM dead)`
+			(SELECT extract(epoch FROM pg_catalog.max(expire))::double precision FROM dead)%[told]s`
 )
 
 const (
@@ -168,15 +168,19 @@ func (r *pruning) move(last *float64) {
 type pruned struct {
 	found, deleted int64
 	last           *float64 // the expiry that it ended at
+	told           [][]byte // the records, if anybody wants to know
 }
 
 // batch deletes one batch; a context that ends does not cut it.
 func (r *pruning) batch(ctx context.Context, sql string, arg any) (pruned, error) {
-	sql = r.s.pruneText(sql)
+	_, told := whyOf(ctx, whyExpired)
+	sql = r.s.pruneText(ending(sql, sqlGoneOfS, sqlToldDead, told, r.s.opts.Outbox != ""))
 	b, err := pruneOne(ctx, r.s, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (p pruned, err error) {
-		return p, c.QueryRow(ctx, sql, r.s.planned(arg)...).Scan(&p.found, &p.deleted, &p.last)
+		return p, c.QueryRow(ctx, sql, r.s.planned(arg)...).Scan(intoPruned(told, &p)...)
 	})
-	r.deleted += b.deleted
+	if r.deleted += b.deleted; err == nil {
+		r.s.tellRows(ctx, b.told, 0)
+	}
 	switch {
 	case b.deleted > 0:
 		r.refused = 0
@@ -184,6 +188,13 @@ func (r *pruning) batch(ctx context.Context, sql string, arg any) (pruned, error
 		r.refused++
 	}
 	return b, err
+}
+
+func intoPruned(told bool, p *pruned) []any {
+	if told {
+		return []any{&p.found, &p.deleted, &p.last, &p.told}
+	}
+	return []any{&p.found, &p.deleted, &p.last}
 }
 
 // rest leaves the database to others for a while after a batch.
@@ -214,7 +225,7 @@ func (r *pruning) look(ctx context.Context) ([]string, error) {
 
 // pruneText completes a statement of pruning.
 func (s *PostgresStore) pruneText(sql string) string {
-	return strings.NewReplacer("%[1]s", s.table.Quoted(), "%[3]s", s.table.ExpireType).Replace(strings.Join(strings.Fields(sql), " "))
+	return strings.NewReplacer("%[1]s", s.table.Quoted(), "%[3]s", s.table.ExpireType, "%[pruned]s", s.sql.boxes.pruned).Replace(strings.Join(strings.Fields(sql), " "))
 }
 
 // pruneOne runs one statement of pruning, to its end whatever becomes of ctx.

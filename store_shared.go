@@ -33,7 +33,7 @@ type sharing struct {
 	saves     *batch.Group[save, fate]
 	touches   *batch.Group[touch, fate]
 	hurried   *batch.Group[touch, fate] // the impatient ones: a statement is patient for all its members or for none
-	deletes   *batch.Group[string, fate]
+	deletes   *batch.Group[deletion, fate]
 
 	// Renewals, a statement each. However many there are, as at a rush of logins,
 	// other writes do not stand in line behind all of them.
@@ -63,6 +63,11 @@ type save struct {
 type touch struct {
 	id  string
 	ttl time.Duration
+}
+
+type deletion struct {
+	id, why string
+	told    bool // what was deleted is asked for
 }
 
 // share sets s up to share statements.
@@ -244,16 +249,23 @@ func (s *PostgresStore) touchMany(ctx context.Context, touches []touch) []batch.
 }
 
 // deleteMany deletes records in one statement.
-func (s *PostgresStore) deleteMany(ctx context.Context, deletes []string) []batch.Answer[fate] {
+func (s *PostgresStore) deleteMany(ctx context.Context, deletes []deletion) []batch.Answer[fate] {
 	m := newMembers(len(deletes))
-	ids := make([]string, m.n)
-	for i, id := range deletes {
-		if m.takes(i, id) {
-			ids[i] = id
+	ids, whys := make([]string, m.n), make([]string, m.n)
+	w := s.sql.delete
+	for i, v := range deletes {
+		if m.takes(i, v.id) {
+			ids[i], whys[i] = v.id, v.why
+		}
+		if v.told {
+			w = s.sql.deleteTold
 		}
 	}
 	m.alike = true
-	return s.many(ctx, pgrun.Repeatable, m, s.sql.delete, ids)
+	if s.opts.Outbox == "" {
+		return s.many(ctx, pgrun.Repeatable, m, w, ids)
+	}
+	return s.many(ctx, pgrun.Repeatable, m, w, ids, column(whys))
 }
 
 // members are those of a shared write, in which an ID takes part once.
@@ -323,7 +335,7 @@ func (s *PostgresStore) askMany(ctx context.Context, r pgrun.Repetition, f form,
 		defer rows.Close()
 		var row scannedFate
 		for rows.Next() {
-			if err := row.scan(rows); err != nil {
+			if err := row.scan(rows, f.told); err != nil {
 				return nil, err
 			}
 			fates[row.n-1] = row.fate()
@@ -348,6 +360,7 @@ func (m *members) spread(answers []batch.Answer[fate]) {
 			continue
 		}
 		answers[i] = answers[first]
+		answers[i].Value.told = "" // it was deleted once
 		if !m.alike && answers[i].Err == nil {
 			answers[i].Value = fate{what: fateLocked}
 		}

@@ -94,7 +94,7 @@ const (
 	// twice. One who waits for another's insert does not see it in the end: neither made
 	// nor there, it asks again.
 	sqlCreate = sqlBound + `, u AS (INSERT INTO %[1]s (sid, sess, expire)
-			SELECT l.sid, l.new::%[2]s, ` + sqlIn + ` FROM bound, %[4]s WHERE l.sid OPERATOR(pg_catalog.<>) '' ON CONFLICT (sid) DO NOTHING RETURNING sid)
+			SELECT l.sid, l.new::%[2]s, ` + sqlIn + ` FROM bound, %[4]s WHERE l.sid OPERATOR(pg_catalog.<>) '' ON CONFLICT (sid) DO NOTHING RETURNING sid%[gone]s)%[created]s
 		SELECT v.n, CASE WHEN u.sid IS NOT NULL THEN 1 ELSE COALESCE((SELECT 2 FROM %[1]s s WHERE ` + sqlThis + ` LIMIT 1), 4) END, NULL::pg_catalog.text
 		FROM %[5]s LEFT JOIN u ON u.sid::pg_catalog.text OPERATOR(pg_catalog.=) v.sid`
 
@@ -133,10 +133,10 @@ const (
 	sqlRenew = sqlBound + `, l AS MATERIALIZED (SELECT v.n, v.old, v.new, v.ttl, t.sid, t.fate ` + sqlGet + sqlSame + ` FOR UPDATE SKIP LOCKED) t),
 		moved AS (UPDATE %[1]s s SET sid = $6::pg_catalog.text, sess = l.new::%[2]s, ` + sqlExpire + `
 			FROM l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid
-			RETURNING l.n, s.sid::pg_catalog.text OPERATOR(pg_catalog.=) $6::pg_catalog.text AND ` + sqlChanged + ` AS there),
+			RETURNING l.n, s.sid::pg_catalog.text OPERATOR(pg_catalog.=) $6::pg_catalog.text AND ` + sqlChanged + ` AS there%[gone]s),
 		marked AS (INSERT INTO %[1]s (sid, sess, expire) SELECT $2::pg_catalog.text, $7::pg_catalog.text::%[2]s,
 			(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $8::pg_catalog.float8))::%[3]s FROM moved WHERE there RETURNING 1),
-		u AS (SELECT moved.n FROM moved, marked)
+		u AS (SELECT moved.n FROM moved, marked)%[renewed]s
 		` + sqlFates + sqlUnmarked + sqlOthers + sqlWhy + ` AND ` + sqlLive + ` LIMIT 1), 0) END, NULL::pg_catalog.text` + sqlOfAll
 
 	// A renewal whose mark is swallowed must not be: sqlKept becomes an error, which
@@ -158,11 +158,11 @@ const (
 
 	// A mark stays, or who deletes would lose the way when cut off in the middle;
 	// its text says where to go on.
-	sqlDelete = sqlBound + `, l AS MATERIALIZED (SELECT v.n, t.sid, t.fate ` + sqlGet + `1 AS fate FROM %[1]s s
+	sqlDelete = sqlBound + `, l AS MATERIALIZED (SELECT v.n%[why]s, t.sid, t.fate ` + sqlGet + `1 AS fate FROM %[1]s s
 			WHERE ` + sqlThis + ` AND NOT ` + mark.SQL + ` LIMIT 1 FOR UPDATE SKIP LOCKED) t),
-		u AS (DELETE FROM %[1]s s USING l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid RETURNING l.n)
+		u AS (DELETE FROM %[1]s s USING l WHERE l.fate OPERATOR(pg_catalog.=) 1 AND s.sid OPERATOR(pg_catalog.=) l.sid RETURNING l.n%[gone]s)%[destroyed]s
 		` + sqlFates + sqlOthers + sqlWhy + ` AND NOT ` + mark.SQL + ` LIMIT 1), 0) END,
-			CASE WHEN l.n IS NULL THEN (SELECT s.sess::pg_catalog.text FROM %[1]s s WHERE ` + sqlThis + ` AND ` + mark.SQL + ` LIMIT 1) END` + sqlOfAll
+			CASE WHEN l.n IS NULL THEN (SELECT s.sess::pg_catalog.text FROM %[1]s s WHERE ` + sqlThis + ` AND ` + mark.SQL + ` LIMIT 1) END%[told]s` + sqlOfAll
 
 	sqlAlone = `SELECT pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.=) ''`
 	sqlNow   = `SELECT extract(epoch FROM pg_catalog.now())::pg_catalog.float8`
@@ -173,6 +173,10 @@ type statements struct {
 	load, loadMany, loadConfirmed, confirm, alone, now string
 
 	create, update, renew, touch, delete, deleteConfirmed statement
+
+	deleteTold, deleteToldConfirmed statement // that say what they have deleted
+
+	boxes boxes
 }
 
 // statement is a write.
@@ -190,7 +194,10 @@ func (w statement) forms() []form {
 }
 
 // form is a statement for one member, with scalars, and for many, with arrays.
-type form struct{ one, many string }
+type form struct {
+	one, many string
+	told      bool // it says what it has deleted
+}
 
 // of returns the text for n members.
 func (f form) of(n int) string {
@@ -201,10 +208,13 @@ func (f form) of(n int) string {
 }
 
 // complete writes the statements for a table.
-func (s *statements) complete(t *pgtable.Table) {
+func (s *statements) complete(t *pgtable.Table, b boxes) {
+	s.boxes = b
+	boxed := b.why != ""
 	text := func(sql, work, ids string) string {
 		sql = strings.Join(strings.Fields(sql), " ") // before the name goes in: it may have spaces
-		return strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[4]s", work, "%[5]s", ids).Replace(sql)
+		return strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[4]s", work, "%[5]s", ids,
+			"%[created]s", b.created, "%[renewed]s", b.renewed, "%[destroyed]s", b.destroyed, "%[why]s", b.why).Replace(sql)
 	}
 	write := func(sql, alias string, columns ...string) form {
 		return form{
@@ -215,16 +225,28 @@ func (s *statements) complete(t *pgtable.Table) {
 	s.load, s.loadConfirmed = text(sqlLoad, "", ""), text(sqlLoadConfirmed, "", "")
 	s.confirm, s.alone, s.now = "SELECT "+sqlConfirm, sqlAlone, sqlNow
 	s.loadMany = text(sqlLoadMany, "", source(true, 1, "v", "sid"))
-	s.create.full = write(sqlCreate, "l", "sid", "new", "ttl")
+	s.create.full = write(ending(sqlCreate, sqlGonePlain, "", false, boxed), "l", "sid", "new", "ttl")
 	s.update.done = write(sqlUpdateDone, "v", "sid", "old", "new", "ttl")
 	s.update.done.one = text(scalars(sqlUpdateOne, 2, "sid", "old", "new", "ttl"), "", "")
 	s.update.full = write(sqlUpdate, "v", "sid", "old", "new", "ttl")
-	s.renew.full = write(sqlRenew, "v", "sid", "old", "new", "ttl")
+	s.renew.full = write(ending(sqlRenew, ", s.sess", "", false, boxed), "v", "sid", "old", "new", "ttl")
 	s.touch.done = write(sqlTouchDone, "v", "sid", "ttl")
 	s.touch.done.one = text(scalars(sqlTouchOne, 2, "sid", "ttl"), "", "")
 	s.touch.full = write(sqlTouch, "v", "sid", "ttl")
-	s.delete.full = write(sqlDelete, "v", "sid")
-	s.deleteConfirmed.full = write(strings.Replace(sqlDelete, sqlBound, sqlBoundConfirmed, 1)+sqlEvenIfNone, "v", "sid")
+	remove := func(told bool) (plain, confirmed statement) {
+		columns := []string{"sid"}
+		of := "RETURNING l.n%[gone]s"
+		if boxed {
+			columns, of = append(columns, "why"), "RETURNING l.n, l.why%[gone]s"
+		}
+		sql := ending(strings.Replace(sqlDelete, "RETURNING l.n%[gone]s", of, 1), sqlGoneOfS, sqlToldOne, told, boxed)
+		plain.full = write(sql, "v", columns...)
+		confirmed.full = write(strings.Replace(sql, sqlBound, sqlBoundConfirmed, 1)+sqlEvenIfNone, "v", columns...)
+		plain.full.told, confirmed.full.told = told, told
+		return plain, confirmed
+	}
+	s.delete, s.deleteConfirmed = remove(false)
+	s.deleteTold, s.deleteToldConfirmed = remove(true)
 }
 
 // parameter returns a parameter of a statement.

@@ -17,6 +17,7 @@ import (
 type fate struct {
 	what int
 	mark string // of a Delete: what is there instead of a record
+	told string // of one that is to say it: what it has deleted, as toldRow reads it
 }
 
 // What a write says of a member; sqlFates has the numbers.
@@ -104,7 +105,7 @@ func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, w stat
 	for _, form := range w.forms() {
 		f, err = pgrun.Run(ctx, s.runner, r, func(ctx context.Context, c *pgx.Conn) (fate, error) {
 			var row scannedFate
-			err := row.scan(c.QueryRow(ctx, form.one, s.plans.args(pgrun.LockTimeout(ctx), args...)...))
+			err := row.scan(c.QueryRow(ctx, form.one, s.plans.args(pgrun.LockTimeout(ctx), args...)...), form.told)
 			return row.fate(), err
 		})
 		if err == nil && f.what == fateDone || err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -119,15 +120,21 @@ func (s *PostgresStore) writeOne(ctx context.Context, r pgrun.Repetition, w stat
 type scannedFate struct {
 	n, what int
 	mark    *string
+	told    []byte
 }
 
-func (f *scannedFate) scan(row pgx.Row) error { return row.Scan(&f.n, &f.what, &f.mark) }
+func (f *scannedFate) scan(row pgx.Row, told bool) error {
+	if told {
+		return row.Scan(&f.n, &f.what, &f.mark, &f.told)
+	}
+	return row.Scan(&f.n, &f.what, &f.mark)
+}
 
 func (f *scannedFate) fate() fate {
 	if f.mark == nil {
-		return fate{what: f.what}
+		return fate{what: f.what, told: string(f.told)}
 	}
-	return fate{f.what, *f.mark}
+	return fate{what: f.what, mark: *f.mark}
 }
 
 // together asks a question by a statement that others may share; one runs where

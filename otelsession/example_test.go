@@ -102,6 +102,7 @@ func ExampleRegister() {
 	// session_conflicts_total{session_manager="users"} 0
 	// session_creates_total{session_manager="users"} 1
 	// session_destroys_total{session_manager="users"} 0
+	// session_events_dropped_total{session_manager="users"} 0
 	// session_loads_total{session_manager="users"} 1
 	// session_misses_total{session_manager="users"} 0
 	// session_pruned_total{session_manager="users"} 0

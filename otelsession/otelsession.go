@@ -22,6 +22,7 @@
 //	session.bound          {key}       keys of devices registered
 //	session.refreshed      {proof}     proofs of a device's key that were good
 //	session.unproven       {request}   proofs that were not, and requests without one
+//	session.events_dropped {event}     events that Config.OnEvent was too slow for
 //	session.reads_down     {store}     a gauge: 1 while reads get no answer and are refused
 //	session.writes_down    {store}     a gauge: 1 while writes do
 //
@@ -90,6 +91,7 @@ var counters = []struct {
 	{"session.bound", "{key}", "Keys of devices registered.", func(s session.Stats) uint64 { return s.Bound }},
 	{"session.refreshed", "{proof}", "Proofs of a device's key that a new bound cookie was sent for.", func(s session.Stats) uint64 { return s.Refreshed }},
 	{"session.unproven", "{request}", "Proofs that did not verify, and requests of a bound session that brought none.", func(s session.Stats) uint64 { return s.Unproven }},
+	{"session.events_dropped", "{event}", "Events that Config.OnEvent was too slow for.", func(s session.Stats) uint64 { return s.EventsDropped }},
 }
 
 var gauges = []struct {

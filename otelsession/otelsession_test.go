@@ -3,6 +3,7 @@ package otelsession_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -54,7 +55,10 @@ func (s *store) Update(ctx context.Context, id string, c session.Change) error {
 	return s.MemoryStore.Update(ctx, id, c)
 }
 
-func (s *store) Prune(context.Context, time.Duration) (int64, error) { return s.pruned, nil }
+func (s *store) Prune(ctx context.Context, within time.Duration) (int64, error) {
+	_, err := s.MemoryStore.Prune(ctx, within) // which says what has expired
+	return s.pruned, err
+}
 
 // eachUse is the touch interval at which each use of a session is a touch.
 const eachUse = time.Nanosecond
@@ -69,6 +73,7 @@ func newManager(t *testing.T, s session.Store, touch time.Duration) *session.Man
 		Cookie:        session.CookieConfig{Secure: session.SecureAlways},
 		DeviceBound:   session.DeviceBoundConfig{Refresh: 10 * time.Minute},
 		Logger:        slog.New(slog.DiscardHandler),
+		OnEvent:       func(session.Event) { <-t.Context().Done() }, // the first waits, and all others behind it
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -136,6 +141,11 @@ func exercise(t *testing.T, m *session.Manager, s *store) {
 	repeat(23, func() { d.Expire(); d.Get("/") })
 	repeat(5, func() { thief := d.Copy(); thief.Expire(); thief.Get("/") })
 	s.pruned = 13
+	for i := range 1200 { // more events than may wait
+		if err := s.Create(t.Context(), fmt.Sprint("expired", i), session.Record{Data: []byte(`{}`), TTL: -time.Second}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := m.Prune(t.Context()); err != nil {
 		t.Fatal(err)
 	}

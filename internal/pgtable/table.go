@@ -36,6 +36,9 @@ type Table struct {
 	FindPrefix   string              // of the member that holds the hash of a key's value
 	Hash         func(string) string // 32 characters, for names that are too long
 
+	Outbox    string // the name of a table in Schema, or ""
+	OutboxSQL string // makes it, by the name schema_system.session_outbox
+
 	// Found by Setup.
 	SessType, ExpireType string // json or jsonb; timestamp with or without time zone
 	ForeignZone          error  // why programs in other languages cannot share the rows; nil if they can
@@ -89,6 +92,9 @@ func (t *Table) setUp(ctx context.Context) error {
 		t.lookAtRows(ctx, conn.Conn(), info)
 	}
 	if err := t.check(info); err != nil {
+		return err
+	}
+	if err := t.setUpOutbox(ctx, conn.Conn(), info); err != nil {
 		return err
 	}
 	host, port, database, _ := t.target()

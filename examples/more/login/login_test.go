@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -17,6 +18,8 @@ import (
 	"github.com/pgsession/session/internal/exampletest"
 	"github.com/pgsession/session/internal/pgtest"
 )
+
+var auditKinds = regexp.MustCompile(`session\.kind=\w+`)
 
 func TestSignUpLogInLogOut(t *testing.T) {
 	t.Parallel()
@@ -45,6 +48,10 @@ func TestSignUpLogInLogOut(t *testing.T) {
 
 	ada.logIn(" Ada ", "name", "ADA").Want(t, 200, "Hello, ada")
 	p.WantNotInLog(kept, ada.Cookie(), exampletest.Secret, exampletest.Password(t, dsn), password)
+	p.WaitLogTimes("msg=audit", 3)
+	if kinds := auditKinds.FindAllString(p.Log(), -1); strings.Join(kinds, " ") != "session.kind=created session.kind=destroyed session.kind=created" {
+		t.Errorf("audit: got %q, want created, destroyed, created", kinds)
+	}
 	if row(t, dsn, "SELECT count(*) FROM schema_system.session WHERE sid = '"+sessionID(t, ada)+"'") != 0 {
 		t.Error("the table holds the ID itself, want its hash")
 	}

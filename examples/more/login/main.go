@@ -104,6 +104,7 @@ func openSessions(ctx context.Context, pool *pgxpool.Pool, trustProxy, https boo
 	cfg.UserKey = string(userID)
 	cfg.MaxPerUser = maxPerUser
 	cfg.TrustProxy = trustProxy
+	cfg.OnEvent = func(e session.Event) { slog.Info("audit", "session", e) } // what an auditor asks for: users and handles, no IDs
 	cfg.ErrorHandler = sessionFailed
 	if https {
 		cfg.Cookie.Secure = session.SecureAlways

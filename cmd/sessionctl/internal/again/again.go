@@ -11,13 +11,15 @@ import (
 type Where struct {
 	Schema, Table string
 	HashIDs       bool
+
+	Outbox, OutboxUser string
 }
 
 // Command returns the command line of a command, such as "schema --apply", with
 // the flags that it needs to mean the same table.
 func (w Where) Command(args string) string {
 	line := "sessionctl " + args
-	for _, f := range []struct{ flag, value, usual string }{{"schema", w.Schema, "schema_system"}, {"table", w.Table, "session"}} {
+	for _, f := range []struct{ flag, value, usual string }{{"schema", w.Schema, "schema_system"}, {"table", w.Table, "session"}, {"outbox", w.Outbox, ""}, {"outbox-user", w.OutboxUser, ""}} {
 		if f.value != f.usual {
 			line += " --" + f.flag + " " + Word(f.value)
 		}

@@ -15,6 +15,7 @@ func TestCommand(t *testing.T) {
 	}{
 		{again.Where{Schema: "schema_system", Table: "session"}, "sessionctl prune"},
 		{again.Where{Schema: "app", Table: "session"}, "sessionctl prune --schema app"},
+		{again.Where{Schema: "schema_system", Table: "session", Outbox: "out box", OutboxUser: "userId"}, "sessionctl prune --outbox 'out box' --outbox-user userId"},
 		{again.Where{Schema: "schema_system", Table: "visits", HashIDs: true}, "sessionctl prune --table visits --hash-ids"},
 		{again.Where{Schema: `it's "mine"`, Table: "-x"}, `sessionctl prune --schema 'it'\''s "mine"' --table '-x'`},
 	} {

@@ -35,6 +35,7 @@ type IO struct {
 type app struct {
 	IO
 	url, schema, table string
+	outbox, outboxUser string
 	hashIDs, json      bool
 	started            bool // its arguments made sense
 }
@@ -123,6 +124,9 @@ Exit codes: 0 done; 1 failed (doctor: warnings); 2 doctor: errors;
 			if a.schema == "" || a.table == "" || len(a.schema) > longest || len(a.table) > longest {
 				return fmt.Errorf("--schema and --table must have 1 to %d bytes, as every name in PostgreSQL", longest)
 			}
+			if a.outboxUser != "" && a.outbox == "" || len(a.outbox) > longest {
+				return fmt.Errorf("--outbox-user needs --outbox, which must have at most %d bytes", longest)
+			}
 			a.started = true
 			return nil
 		},
@@ -132,6 +136,8 @@ Exit codes: 0 done; 1 failed (doctor: warnings); 2 doctor: errors;
 	flags.StringVar(&a.url, "database-url", "", "where the database is: postgres://user:password@host:5432/database?connect_timeout=2 (default $DATABASE_URL)")
 	flags.StringVar(&a.schema, "schema", "schema_system", "the table's schema, as in PostgresOptions.Schema")
 	flags.StringVar(&a.table, "table", "session", "the table, as in PostgresOptions.Table")
+	flags.StringVar(&a.outbox, "outbox", "", "the programs' PostgresOptions.Outbox: what ends here is in it too (default none)")
+	flags.StringVar(&a.outboxUser, "outbox-user", "", "the programs' PostgresOptions.OutboxUser (default none)")
 	flags.BoolVar(&a.hashIDs, "hash-ids", false, "the programs set PostgresOptions.HashIDs")
 	flags.BoolVar(&a.json, "json", false, "print JSON, with field names that do not change")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return flagError(cmd, err, args) })

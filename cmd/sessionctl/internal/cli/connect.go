@@ -103,21 +103,26 @@ func (a *app) name() string { return a.schema + "." + a.table }
 
 // where names the table in commands.
 func (a *app) where() again.Where {
-	return again.Where{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs}
+	return again.Where{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, Outbox: a.outbox, OutboxUser: a.outboxUser}
 }
 
 // quoted is the table's name in SQL.
 func (a *app) quoted() string { return pgx.Identifier{a.schema, a.table}.Sanitize() }
 
 // exists reports whether there is a table of that name.
-func (d *database) exists(ctx context.Context) (there bool, err error) {
+func (d *database) exists(ctx context.Context, table string) (there bool, err error) {
 	return there, d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
-		WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text)`, d.a.schema, d.a.table).Scan(&there)
+		WHERE n.nspname OPERATOR(pg_catalog.=) $1::pg_catalog.text AND c.relname OPERATOR(pg_catalog.=) $2::pg_catalog.text)`, d.a.schema, table).Scan(&there)
 }
 
 // mustExist keeps the library from making the table: a mistyped name would.
 func (d *database) mustExist(ctx context.Context) error {
-	there, err := d.exists(ctx)
+	there, err := d.exists(ctx, d.a.table)
+	if err == nil && there && d.a.outbox != "" {
+		if there, err = d.exists(ctx, d.a.outbox); err == nil && !there {
+			return fmt.Errorf("there is no outbox %s.%s in database %q: name another with --outbox, or make it: %s", d.a.schema, d.a.outbox, d.program.ConnConfig.Database, d.a.where().Command("schema --apply"))
+		}
+	}
 	if err == nil && !there {
 		err = fmt.Errorf("there is no table %s in database %q: name another with --schema and --table, or make it: %s", d.a.name(), d.program.ConnConfig.Database, d.a.where().Command("schema --apply"))
 	}
@@ -207,7 +212,9 @@ func (d *database) manager(ctx context.Context) (*session.PostgresStore, *sessio
 		return nil, nil, err
 	}
 	quiet := slog.New(slog.DiscardHandler) // doctor says all of it
-	store, err := session.NewPostgresStore(ctx, d.pool, session.PostgresOptions{Schema: d.a.schema, Table: d.a.table, HashIDs: d.a.hashIDs, Logger: quiet})
+	store, err := session.NewPostgresStore(ctx, d.pool, session.PostgresOptions{
+		Schema: d.a.schema, Table: d.a.table, HashIDs: d.a.hashIDs, Outbox: d.a.outbox, OutboxUser: d.a.outboxUser, Logger: quiet,
+	})
 	if err != nil {
 		return nil, nil, err
 	}

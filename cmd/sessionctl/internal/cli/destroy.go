@@ -152,9 +152,12 @@ func (a *app) destroyAll(ctx context.Context, d *database, m *session.Manager, y
 			return errors.New("that was not the table's name: nothing was ended. Without a person to ask, use --yes")
 		}
 	}
-	bar := a.progress("ended", total)
-	n, err := d.destroyBatches(ctx, bar.set)
-	bar.end()
+	var n int64
+	if a.outbox == "" { // else the library ends them, at once, and writes that down
+		bar := a.progress("ended", total)
+		n, err = d.destroyBatches(ctx, bar.set)
+		bar.end()
+	}
 	if err == nil { // what was renewed meanwhile to an ID that was passed already
 		var more int64
 		more, err = a.revoke(ctx, m, session.Everyone())

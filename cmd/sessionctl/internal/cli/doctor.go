@@ -37,6 +37,7 @@ errors, 3 if the database cannot be reached: what monitoring systems expect.`,
 			}
 			report, err := doctor.Run(ctx, doctor.Options{
 				Program: d.program, Pool: d.pool, Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, IndexKeys: keys,
+				Outbox: a.outbox, OutboxUser: a.outboxUser,
 				Open: func(ctx context.Context) (*session.Manager, error) {
 					_, m, err := d.manager(ctx)
 					return m, err

@@ -25,10 +25,11 @@ It changes nothing that is there, and may run anywhere at the same time:
 
 With --apply sessionctl runs it, and checks what is there. An index on a key lets
 sessions be found by that key's value in milliseconds; it is made without blocking
-anybody, and makes every save a little more work.`,
+anybody, and makes every save a little more work. With --outbox the table of
+PostgresOptions.Outbox is made as well.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts := session.PostgresOptions{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, IndexKeys: keys}
+			opts := session.PostgresOptions{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, IndexKeys: keys, Outbox: a.outbox, OutboxUser: a.outboxUser}
 			if apply {
 				return a.applySchema(cmd.Context(), opts)
 			}
@@ -52,6 +53,7 @@ anybody, and makes every save a little more work.`,
 type applied struct {
 	Table       string   `json:"table"`
 	Made        bool     `json:"made"`        // the table; false: it was there
+	OutboxMade  bool     `json:"outboxMade"`  // false: it was there, or none was asked for
 	IndexesMade []string `json:"indexesMade"` // keys
 	Refused     []string `json:"refused"`     // what the user may not run, and the owner should
 }
@@ -77,6 +79,9 @@ func (a *app) applySchema(ctx context.Context, opts session.PostgresOptions) err
 	} else {
 		a.say("the table %s was there, and is as it should be", a.name())
 	}
+	if answer.OutboxMade {
+		a.say("made the outbox %s.%s", a.schema, a.outbox)
+	}
 	for _, key := range answer.IndexesMade {
 		a.say("made the index of the key %s", key)
 	}
@@ -100,6 +105,8 @@ func (p *applied) Handle(_ context.Context, r slog.Record) error {
 	switch {
 	case r.Message == "session: table made":
 		p.Made = true
+	case r.Message == "session: outbox made":
+		p.OutboxMade = true
 	case r.Message == "session: index made":
 		p.IndexesMade = append(p.IndexesMade, attrs["key"])
 	case attrs["key"] != "" && attrs["run"] != "":

@@ -32,6 +32,7 @@ func TestSchema(t *testing.T) {
 type applied struct {
 	Table       string
 	Made        bool
+	OutboxMade  bool
 	IndexesMade []string
 	Refused     []string
 }

@@ -69,6 +69,8 @@ type Options struct {
 	HashIDs       bool
 	IndexKeys     []string
 
+	Outbox, OutboxUser string
+
 	// Open returns a manager on the table, for looking whether encrypted data
 	// opens.
 	Open func(context.Context) (*session.Manager, error)
@@ -87,6 +89,7 @@ type exam struct {
 	report   Report
 	stats    tablestats.Stats
 	sample   sample
+	noOutbox bool  // there is none of that name
 	badNames bool  // a pooler passes the names of prepared statements through
 	silent   error // why no more is asked
 }
@@ -117,6 +120,7 @@ func Run(ctx context.Context, o Options) (Report, error) {
 	})
 	if there {
 		e.run(ctx, []check{
+			{"outbox", e.outbox},
 			{"start", e.start},
 			{"timezone", e.timezone},
 			{"indexes", e.indexes},
@@ -198,7 +202,7 @@ func (e *exam) unread(check, why string) {
 
 // where names the table in commands.
 func (e *exam) where() again.Where {
-	return again.Where{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs}
+	return again.Where{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs, Outbox: e.Outbox, OutboxUser: e.OutboxUser}
 }
 
 func (e *exam) find(check string, level Level, what string) *Finding {

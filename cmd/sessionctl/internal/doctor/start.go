@@ -36,6 +36,7 @@ var startChecks = []startCheck{
 	{"publication", "a subscription writes", "", "let one side alone write: take the table out of the publication or the subscription"},
 	{"columns", "expire keeps no milliseconds", "", ""},
 	{"columns", "rows without sid", "", ""},
+	{"outbox", "the outbox is UNLOGGED", "", ""},
 	{"encoding", "the connections' client_encoding", "", "set client_encoding=UTF8 in DATABASE_URL"},
 
 	{"", "a pooler is between", "", ""},
@@ -50,6 +51,7 @@ var startChecks = []startCheck{
 // faultChecks say to which check an error of the start belongs; others are the
 // table's own.
 var faultChecks = []struct{ words, check string }{
+	{"the outbox", "outbox"},
 	{"row-level security", "row-security"},
 	{"row_security", "row-security"},
 	{"publication", "publication"},
@@ -74,7 +76,11 @@ func (e *exam) start(ctx context.Context) error {
 	}
 	defer pool.Close()
 	said := &listener{}
-	_, err = session.NewPostgresStore(ctx, pool, session.PostgresOptions{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs, Logger: slog.New(said)})
+	opts := session.PostgresOptions{Schema: e.Schema, Table: e.Table, HashIDs: e.HashIDs, Logger: slog.New(said)}
+	if !e.noOutbox { // which would make it
+		opts.Outbox, opts.OutboxUser = e.Outbox, e.OutboxUser
+	}
+	_, err = session.NewPostgresStore(ctx, pool, opts)
 	if err != nil {
 		for _, fault := range split(err) {
 			e.fault(strings.TrimPrefix(fault.Error(), "session: "))
