@@ -24,12 +24,14 @@ func (s *Session) commit(at moment) error {
 		return err
 	}
 	defer s.unlockSaving()
+	if err := s.settleHanded(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	late := s.response >= headerSent
 	if at.final {
 		s.response = max(s.response, headerSent)
 	}
-	s.alive = false
 	if !s.used || s.response >= refused || s.nothingDueLocked(late || at.early || at.public) {
 		defer s.mu.Unlock()
 		return s.verdictLocked()
@@ -148,7 +150,7 @@ func (s *Session) lockSaving() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.calls.Inside(call.any) {
-		s.failLocked(invalid("Save or Reload", "called by a function of Key.Update, which may run in the middle of one"))
+		s.failLocked(invalid("Save, Reload, Transact or the response's first byte", "inside a function of Key.Update, which may run in the middle of one, or of Transact, before its COMMIT"))
 		return s.err
 	}
 	var timeout <-chan time.Time
@@ -179,6 +181,21 @@ func (s *Session) lockSaving() error {
 	}
 	s.saving = true
 	return nil
+}
+
+// settleHanded begins a commit: nothing is known to be alive yet, but what SaveTx has
+// handed over, if that was committed.
+func (s *Session) settleHanded() error {
+	s.mu.Lock()
+	s.alive = false
+	h := s.handed
+	s.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	defer cancel()
+	return h.settle(ctx)
 }
 
 func (s *Session) unlockSaving() {
@@ -351,6 +368,9 @@ func (s *Session) Reload(ctx context.Context) error {
 		return err
 	}
 	defer s.unlockSaving()
+	if err := s.settleHanded(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	rec, err = s.rec, s.err
 	s.mu.Unlock()

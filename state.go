@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -26,10 +27,11 @@ const (
 	finished                 // the handler has returned: no more I/O, and changes are errors
 )
 
-// call is one that is under way of a function of Key.Update.
+// call is one that is under way of a function of Key.Update, or of Transact.
 type call struct {
-	key   string
-	rerun bool // on a newer value
+	key      string
+	rerun    bool // on a newer value
+	transact bool
 }
 
 func (c call) any() bool   { return true }
@@ -41,6 +43,13 @@ type change struct {
 	name   string
 	value  []byte                           // after this change; nil: deleted
 	update func(old []byte) ([]byte, error) // nil for a plain set or delete
+}
+
+// handed is what SaveTx has written into a transaction of the application's, of
+// which nobody knows yet whether it was committed.
+type handed struct {
+	before *view // the record before the first of them; nil without one
+	settle func(ctx context.Context) error
 }
 
 // pending is what a request has asked for and nobody has stored yet. It never
