@@ -122,7 +122,7 @@ func (r *Runner) Begin(ctx context.Context, first func(context.Context, pgx.Tx) 
 }
 
 // begin is one try of Begin.
-func (r *Runner) begin(ctx context.Context, first func(context.Context, pgx.Tx) (Origin, error)) (t *Transaction, dead bool, err error) {
+func (r *Runner) begin(ctx context.Context, first func(context.Context, pgx.Tx) (Origin, error)) (_ *Transaction, dead bool, err error) {
 	conn, try, err := r.acquire(ctx)
 	if err != nil {
 		return nil, false, r.noConnection(ctx, "in time", false, err)
@@ -132,7 +132,7 @@ func (r *Runner) begin(ctx context.Context, first func(context.Context, pgx.Tx) 
 	if try != nil {
 		r.atWork.begin(s, &r.Watch.Write)
 	}
-	t = &Transaction{r: r, conn: conn, try: try != nil, leave: func() {}}
+	t := &Transaction{r: r, conn: conn, try: try != nil, leave: func() {}}
 	begun := false
 	defer func() {
 		if !begun { // also after a panic of a tracer's
