@@ -251,6 +251,9 @@ func (x *txStore) Update(ctx context.Context, id string, c Change) (err error) {
 	case f.what == fateNone:
 		return x.fail(ErrNotFound)
 	case f.what != fateDone:
+		if _, err := x.Load(ctx, id); errors.Is(err, ErrNotFound) {
+			return x.fail(err) // a mark differs as well
+		}
 		return x.fail(errTaken)
 	}
 	x.wrote(sid, c.New)
