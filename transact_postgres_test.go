@@ -343,7 +343,9 @@ func TestTransactBesideASave(t *testing.T) {
 	saved := make(chan *response)
 	b.visit(func(s *session.Session) {
 		err := session.Transact(t.Context(), s, func(ctx context.Context, tx pgx.Tx) error {
-			go func() { saved <- useSession(shop.m, b.cookie, func(s *session.Session) { increment(s); keyA.Set(s, "saved") }) }()
+			go func() {
+				saved <- useSession(shop.m, b.cookie, func(s *session.Session) { increment(s); keyA.Set(s, "saved") })
+			}()
 			awaitRowWaits(t, shop.admin, 1, shop.store)
 			increment(s)
 			return order(s)(ctx, tx)
