@@ -27,9 +27,10 @@ var (
 // Transaction is one on a connection of its own, in which an application's
 // function takes part. It is for one goroutine. End must be called; Commit does.
 //
-// It has no place among the writes while it is open, for the function may take
-// long, and gets one for its COMMIT. Three quarters of the pool's connections at
-// most have a Transaction, so that other requests go on.
+// It has no place among the writes, for the function may take long; and who waited
+// for one with a connection in hand would wait for those who have a place and no
+// connection. Half of the pool's connections at most have a Transaction, one whose
+// COMMIT is late included, so that with a quarter for writes another is left for reads.
 type Transaction struct {
 	r      *Runner
 	conn   *pgxpool.Conn
@@ -65,12 +66,12 @@ type transactions struct {
 }
 
 func (b *transactions) enter(ctx context.Context, maxConns int) (leave func(), err error) {
-	b.once.Do(func() { b.taken = make(chan struct{}, max(1, maxConns-max(1, maxConns/4))) })
+	b.once.Do(func() { b.taken = make(chan struct{}, max(1, maxConns-2*max(1, maxConns/4))) })
 	select {
 	case b.taken <- struct{}{}:
 		return sync.OnceFunc(func() { <-b.taken }), nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no connection in time: %d transactions with sessions hold three quarters of the pool: %w", cap(b.taken), context.Cause(ctx))
+		return nil, fmt.Errorf("no connection in time: %d transactions with sessions hold half of the pool, which is all that they get: %w", cap(b.taken), context.Cause(ctx))
 	}
 }
 
@@ -235,12 +236,7 @@ func (t *Transaction) Commit(ctx context.Context, witness func(context.Context, 
 	}
 	ctx, cancel := context.WithDeadline(context.WithoutCancel(ctx), deadline)
 	defer cancel()
-	defer t.leave()
-	if err := r.enter(ctx); err != nil {
-		t.End()
-		return fmt.Errorf("%w: no connection for COMMIT: %w", ErrNotCommitted, err)
-	}
-	tx, s := t.tx, &statement{runner: r, conn: t.conn, writes: true, ended: make(chan struct{})}
+	tx, s := t.tx, &statement{runner: r, conn: t.conn, ended: make(chan struct{})}
 	t.conn = nil // the statement's
 	conn := s.conn.Conn()
 	run := context.WithValue(context.WithoutCancel(ctx), deadlineKey{}, deadline)
@@ -252,8 +248,13 @@ func (t *Transaction) Commit(ctx context.Context, witness func(context.Context, 
 		r.Watch.Dials.Freed()
 	}
 	if !inTime {
+		go func() {
+			<-s.ended
+			t.leave()
+		}()
 		return fmt.Errorf("%w: COMMIT has not ended in time: %w", r.errs.Uncertain, ctx.Err())
 	}
+	t.leave()
 	if s.panicked != nil {
 		panic(s.panicked)
 	}

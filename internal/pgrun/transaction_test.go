@@ -142,3 +142,19 @@ func TestBeginAfterDeadConnections(t *testing.T) {
 		r.begin(func(*pgrun.Origin) {}).End()
 	}
 }
+
+// Who commits does not wait for those who have a place for a write and wait for a
+// connection: with one connection that would be for ever.
+func TestCommitOnTheOnlyConnection(t *testing.T) {
+	r := newRig(t, 1)
+	tx := r.begin(func(*pgrun.Origin) {})
+	written := make(chan error, 1)
+	go func() { written <- r.exec(context.Background(), pgrun.Once, "CREATE TABLE t (n int)") }()
+	r.until("a write has its place", func() bool { return r.runner.Taken() == 1 })
+	if err := tx.Commit(t.Context(), func(context.Context, *pgx.Conn) (bool, error) { return true, nil }); err != nil {
+		t.Errorf("COMMIT: got %v, want no error", err)
+	}
+	if err := <-written; err != nil {
+		t.Errorf("the write: got %v, want no error", err)
+	}
+}
