@@ -281,6 +281,8 @@ func TestTransactOnce(t *testing.T) {
 	b.visit(func(s *session.Session) { cartKey.Set(s, []string{"tea"}) })
 
 	inside, leave := make(chan bool), make(chan bool)
+	release := sync.OnceFunc(func() { close(leave) })
+	t.Cleanup(release) // or the pools could not be closed
 	var waiting, done sync.WaitGroup
 	var made, empty atomic.Int64
 	click := func(m *session.Manager, first bool) {
@@ -325,7 +327,7 @@ func TestTransactOnce(t *testing.T) {
 	other := login(t, shops[1])
 	other.wantUser(t, "ada")
 	b.with(shops[2]).wantUser(t, "ada")
-	close(leave)
+	release()
 	done.Wait()
 	if made.Load() != 1 || empty.Load() != clicks {
 		t.Errorf("orders: got %d, %d found the cart empty, want 1 and %d", made.Load(), empty.Load(), clicks)
