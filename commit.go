@@ -31,12 +31,14 @@ func (s *Session) commit(at moment) error {
 
 // commitSaving is commit for who has called lockSaving.
 func (s *Session) commitSaving(at moment) error {
+	if err := s.settleHanded(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	late := s.response >= headerSent
 	if at.final {
 		s.response = max(s.response, headerSent)
 	}
-	s.alive = false
 	if !s.used || s.response >= refused || s.nothingDueLocked(late || at.early || at.public) {
 		defer s.mu.Unlock()
 		return s.verdictLocked()
@@ -191,7 +193,7 @@ func (s *Session) lockSaving() error {
 // goes by the goroutine that asks.
 func (s *Session) mayNotSaveLocked() bool {
 	if s.calls.Inside(call.any) {
-		s.failLocked(invalid("Save, Reload or Key.UpdateNow", "called by a function of Key.Update, which may run in the middle of one"))
+		s.failLocked(invalid("Save, Reload, Key.UpdateNow, Transact or the response's first byte", "inside a function of Key.Update, which may run in the middle of one, or of Transact, before its COMMIT"))
 		return true
 	}
 	if s.edited != nil {
@@ -199,6 +201,21 @@ func (s *Session) mayNotSaveLocked() bool {
 		return true
 	}
 	return false
+}
+
+// settleHanded begins a commit: nothing is known to be alive yet, but what SaveTx has
+// handed over, if that was committed.
+func (s *Session) settleHanded() error {
+	s.mu.Lock()
+	s.alive = false
+	h := s.handed
+	s.mu.Unlock()
+	if h == nil {
+		return nil
+	}
+	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	defer cancel()
+	return h.settle(ctx)
 }
 
 func (s *Session) unlockSaving() {
@@ -383,6 +400,9 @@ func (s *Session) Reload(ctx context.Context) error {
 		return err
 	}
 	defer s.unlockSaving()
+	if err := s.settleHanded(); err != nil {
+		return err
+	}
 	s.mu.Lock()
 	rec, err = s.rec, s.err
 	s.mu.Unlock()

@@ -35,6 +35,7 @@ type engine struct {
 	name      string        // of this program, in tags
 	saves     atomic.Uint64 // tagged
 	queue     turn.Queue[loaded]
+	lockers   turn.Queue[struct{}] // of Transact, so that one connection waits for a session at most
 	warnClock sync.Once
 	stats     counters
 	events    *events // nil unless Config.OnEvent is set

@@ -73,7 +73,7 @@ func (e *engine) renewed(oldID, id string, d *row.Row) {
 
 // handle is Session.Handle.
 func (e *engine) handle(id string) string {
-	if f, ok := e.store.(Finder); ok {
+	if f, ok := e.store.(interface{ Handle(id string) string }); ok {
 		return f.Handle(id)
 	}
 	return handleOf(id)

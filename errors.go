@@ -26,7 +26,8 @@ var (
 
 	// ErrConflict says that the stored data is no longer the data the change
 	// was made from, or that the record is gone. Nothing was written. The
-	// manager loads again and merges; an application never sees it.
+	// manager loads again and merges; an application sees it only from [SaveTx],
+	// where it is answered with 409 by default.
 	ErrConflict = errors.New("session: session was changed meanwhile")
 
 	// ErrUncertain says that the connection died before the store's answer to
@@ -97,7 +98,7 @@ func invalid(op, format string, args ...any) error {
 func answerError(w http.ResponseWriter, _ *http.Request, err error) {
 	code := http.StatusServiceUnavailable
 	switch {
-	case errors.Is(err, ErrDestroyed):
+	case errors.Is(err, ErrDestroyed), errors.Is(err, ErrConflict):
 		code = http.StatusConflict
 	case errors.Is(err, ErrInvalid), errors.Is(err, ErrHeaderSent):
 		code = http.StatusInternalServerError

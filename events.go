@@ -130,6 +130,52 @@ func (v *events) enqueueLocked(e Event) (lost int) {
 	return 0
 }
 
+// inside returns events of a transaction, which wait until it is known whether it
+// was committed.
+func (v *events) inside() *events {
+	if v == nil {
+		return nil
+	}
+	return &events{log: v.log, running: true, beginning: map[string][]Event{}}
+}
+
+// announce is called before COMMIT: who ends meanwhile what the transaction has begun
+// is heard after it.
+func (v *events) announce(to *events) {
+	if v == nil {
+		return
+	}
+	for _, e := range v.waiting {
+		if e.begins() {
+			to.begins(e.Handle)
+		}
+	}
+}
+
+// settle tells what has waited, after announce, if the transaction is known to have been committed.
+func (v *events) settle(to *events, committed bool) {
+	if v == nil {
+		return
+	}
+	for _, e := range v.waiting {
+		switch {
+		case e.begins() && committed:
+			to.begun(e.Handle, &e)
+		case e.begins():
+			to.begun(e.Handle, nil)
+		case committed:
+			to.tell(e)
+		}
+	}
+	if committed {
+		to.drop(int(v.count()))
+	}
+	v.waiting = nil
+}
+
+// begins reports whether the event is the first of a handle.
+func (e *Event) begins() bool { return e.Kind == "created" || e.Kind == "renewed" }
+
 // drop counts events that OnEvent will not hear of.
 func (v *events) drop(n int) {
 	if n <= 0 {

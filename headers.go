@@ -37,6 +37,7 @@ func (s *Session) addHeaders(w http.ResponseWriter) {
 // that is not the handler's: the browser's old ID is dead, and nobody else will
 // send the new one.
 func (s *Session) addMadeCookie(w http.ResponseWriter) {
+	_ = s.settleHanded() // which keeps its error
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.made && s.cookie.send {

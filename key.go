@@ -68,7 +68,7 @@ func (k Key[T]) Set(s *Session, v T) {
 func (k Key[T]) Update(s *Session, f func(T) T) {
 	ran := false
 	update := func(old []byte) (raw []byte, err error) { // unlocked: f may use the session
-		s.calls.Do(call{string(k), ran}, func() {
+		s.calls.Do(call{key: string(k), rerun: ran}, func() {
 			var v T
 			if v, _, err = decode[T](old); err != nil {
 				err = invalid(k.op(), "Update of a stored value that is not a %v", reflect.TypeFor[T]())

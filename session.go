@@ -59,6 +59,7 @@ type Session struct {
 
 	doomed   []string // IDs whose records are to be deleted
 	vanished bool     // the record was found gone when nothing depended on it
+	handed   *handed  // nil but after SaveTx
 
 	cookie        cookieState
 	made          bool                // this request gave the record its ID

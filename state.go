@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"time"
 
@@ -27,10 +28,11 @@ const (
 	finished                 // the handler has returned: no more I/O, and changes are errors
 )
 
-// call is one that is under way of a function of Key.Update.
+// call is one that is under way of a function of Key.Update, or of Transact.
 type call struct {
-	key   string
-	rerun bool // on a newer value
+	key      string
+	rerun    bool // on a newer value
+	transact bool
 }
 
 func (c call) any() bool   { return true }
@@ -42,6 +44,13 @@ type change struct {
 	name   string
 	value  []byte                           // after this change; nil: deleted
 	update func(old []byte) ([]byte, error) // nil for a plain set or delete
+}
+
+// handed is what SaveTx has written into a transaction of the application's, of
+// which nobody knows yet whether it was committed.
+type handed struct {
+	before *view // the record before the first of them; nil without one
+	settle func(ctx context.Context) error
 }
 
 // pending is what a request has asked for and nobody has stored yet. It never

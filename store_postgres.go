@@ -107,6 +107,7 @@ type PostgresStore struct {
 	runner *pgrun.Runner
 	table  *pgtable.Table
 	sql    statements
+	inTx   inTx
 	plans  plans
 	doubts doubts
 
@@ -147,6 +148,7 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		}
 	}
 	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
+	s.inTx.complete(&s.sql, s.table)
 	s.plans.init(pool)
 	if !opts.DisableBatching {
 		s.share()

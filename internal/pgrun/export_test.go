@@ -24,3 +24,6 @@ var Processes = processes
 
 // KeepAlive has the kernel look after a connection.
 var KeepAlive = keepAlive
+
+// Taken returns how many places for writes are taken.
+func (r *Runner) Taken() int { return len(r.taken) }

@@ -105,17 +105,28 @@ func (p *places) stay(s *statement) (none <-chan struct{}) {
 		none = p.none
 	}
 	p.late[s] = false
-	if len(p.late) == cap(p.taken) {
+	if s.writes && p.latePlaces() == cap(p.taken) {
 		close(p.full)
 	}
 	return none
+}
+
+// latePlaces returns how many places late writes hold; the COMMIT of a Transaction
+// holds none.
+func (p *places) latePlaces() (n int) {
+	for s := range p.late {
+		if s.writes {
+			n++
+		}
+	}
+	return n
 }
 
 // home notes that a late write has ended. It still has its place.
 func (p *places) home(s *statement) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.late) == cap(p.taken) {
+	if s.writes && p.latePlaces() == cap(p.taken) {
 		p.full = make(chan struct{})
 	}
 	delete(p.late, s)

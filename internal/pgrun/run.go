@@ -64,6 +64,7 @@ type Runner struct {
 	atWork   atWork
 	canceller
 	places
+	transactions transactions
 }
 
 // New returns a Runner. timeout is for contexts without a deadline.

@@ -1,11 +1,15 @@
 package faults
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session"
 )
@@ -18,6 +22,7 @@ const (
 	keyCount  = session.Key[int]("count")
 	keyLast   = session.Key[int]("last") // the last mark that was set
 	keyPad    = session.Key[string]("pad")
+	keyOrders = session.Key[int]("orders") // as many as the table of orders has of the session
 
 	markPrefix = "m"
 )
@@ -49,6 +54,18 @@ func App(m *session.Manager) http.Handler {
 		s.Destroy()
 		show(w, s)
 	})
+	mux.HandleFunc("POST /order", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		switch err := session.Transact(r.Context(), s, order(s)); {
+		case errors.Is(err, session.ErrDestroyed): // answered by the error handler
+			return
+		case err != nil:
+			s.Detach() // an answer without a cookie
+			http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
+			return
+		}
+		show(w, s)
+	})
 	for path, use := range map[string]func(*session.Session, url.Values){
 		"GET /all":    func(*session.Session, url.Values) {},
 		"POST /renew": func(s *session.Session, _ url.Values) { s.Renew() },
@@ -73,6 +90,30 @@ func App(m *session.Manager) http.Handler {
 		})
 	}
 	return m.Handler(mux)
+}
+
+// SQLOrders makes the table of the orders, SQLOrdersAmiss counts the live sessions that
+// do not agree with it.
+const (
+	SQLOrders      = "CREATE TABLE orders (serial text)"
+	SQLOrdersAmiss = `SELECT count(*) FROM schema_system.session s WHERE sess->>'serial' IS NOT NULL
+		AND COALESCE((sess->>'orders')::int, 0) <> (SELECT count(*) FROM orders o WHERE o.serial = s.sess->>'serial')`
+)
+
+// order counts in the session, and stores an order of it.
+func order(s *session.Session) func(context.Context, pgx.Tx) error {
+	return func(ctx context.Context, tx pgx.Tx) error {
+		serial, ok := keySerial.Get(s)
+		if !ok { // logged out
+			return nil
+		}
+		count, _ := keyCount.Get(s) // nobody else can count meanwhile
+		orders, _ := keyOrders.Get(s)
+		keyCount.Set(s, count+1)
+		keyOrders.Set(s, orders+1)
+		_, err := tx.Exec(ctx, "INSERT INTO orders VALUES ($1)", serial)
+		return err
+	}
 }
 
 func number(q url.Values, name string) int {

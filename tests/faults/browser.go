@@ -22,6 +22,7 @@ const (
 	Login  Kind = "login"  // a new session
 	Write  Kind = "write"  // sets a key of its own and one that all writes set, sometimes deletes one
 	Add    Kind = "add"    // counts by Key.Update
+	Order  Kind = "order"  // counts in one transaction with a row of the application's
 	Read   Kind = "read"   // everything is checked; moves the expiry where that is due
 	Renew  Kind = "renew"  // a new ID
 	Logout Kind = "logout" // the end
@@ -195,7 +196,7 @@ func (e *entry) promise(kind Kind) promise {
 	switch kind {
 	case Write:
 		return e.write(locked)
-	case Add:
+	case Add, Order:
 		e.asked++
 		return promise{keep: locked(func() { e.kept++ })}
 	case Renew:

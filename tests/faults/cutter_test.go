@@ -21,6 +21,7 @@ type cutter struct {
 	listener net.Listener
 	target   string
 	forward  bool
+	texts    []string // of the statements that it looks for
 
 	all   sync.WaitGroup
 	mu    sync.Mutex
@@ -48,7 +49,7 @@ func (c *cutter) end() {
 func (c *cutter) cut(n int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, s := range statements {
+	for _, s := range c.texts {
 		if c.seen[s]/cutEvery < n {
 			return false
 		}
@@ -158,7 +159,7 @@ func (c *cutter) chosen(message []byte) bool {
 	if !c.on {
 		return false
 	}
-	for _, s := range statements {
+	for _, s := range c.texts {
 		if bytes.Contains(message, []byte(s)) {
 			c.seen[s]++
 			return c.seen[s]%cutEvery == 0

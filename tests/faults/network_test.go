@@ -139,13 +139,49 @@ func cutOff(t *testing.T, name string, forward bool) {
 	res.reconnected(t, int64(enough*len(statements)))
 }
 
+// COMMIT of a transaction with the application's own rows is cut off, or its answer.
+// What became of it is found out: an order is in the session and in the table, or in
+// neither, and where only the answer was lost nobody sees anything of it.
+func TestFaultTransactReplyLost(t *testing.T)   { cutCommits(t, "reply to COMMIT lost", true) }
+func TestFaultTransactRequestLost(t *testing.T) { cutCommits(t, "COMMIT lost", false) }
+
+func cutCommits(t *testing.T, name string, forward bool) {
+	direct := pgtest.URL(t)
+	u, err := url.Parse(direct)
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	a := admin(t, direct)
+	execute(t, a, faults.SQLOrders)
+	p := newCutter(t, u.Host, forward)
+	p.texts = []string{"commit\x00"}
+	u.Host = p.address()
+	r := newRig(t, u.String(), rigOptions{timeout: ample, load: faults.Load{Mix: map[faults.Kind]int{
+		faults.Read: 6, faults.Order: 6, faults.Write: 2, faults.Add: 2, faults.Renew: 1, faults.Logout: 1,
+	}}})
+	p.start()
+	until(t, "ten were cut off", func() bool { return p.cut(10) })
+	p.end()
+	r.wait(recovery / 2)
+	res := r.finish(name + ", 1 in 8")
+	if forward {
+		res.unharmed(t)
+	}
+	if n := get[int](t, a, faults.SQLOrdersAmiss); n != 0 {
+		t.Errorf("sessions that do not agree with their orders: got %d, want none", n)
+	}
+	if n := get[int](t, a, "SELECT count(*) FROM orders"); n < 80 {
+		t.Errorf("orders: got %d, want more", n)
+	}
+}
+
 func newCutter(t *testing.T, target string, forward bool) *cutter {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{listener: ln, target: target, forward: forward}
+	c := &cutter{listener: ln, target: target, forward: forward, texts: statements}
 	c.all.Go(c.accept)
 	t.Cleanup(c.close)
 	return c
