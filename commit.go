@@ -28,6 +28,7 @@ func (s *Session) commit(at moment) error {
 	late := s.response >= headerSent
 	if at.final {
 		s.response = max(s.response, headerSent)
+		s.extended = s.extended || s.used
 	}
 	s.alive = false
 	if !s.used || s.response >= refused || s.nothingDueLocked(late || at.early || at.public) {
@@ -226,6 +227,7 @@ func (s *Session) settle() error {
 	nothing := !s.next.saves() && !s.inflight.saves() && len(s.doomed) == 0
 	err := s.err
 	settled := s.detached && len(s.doomed) == 0 || nothing && s.endedByReload
+	settled = settled || nothing && err == nil && s.watches != nil && s.extended // the end of a stream is no use of the session
 	s.mu.Unlock()
 	switch {
 	case settled:
@@ -248,6 +250,7 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 	}
 	if out.rec != nil && (p.rec == nil || out.rec.id != p.rec.id) {
 		s.made = true
+		s.watches.moved(&s.m.engine, p.rec, out)
 		if p.rec != nil && !out.fresh { // whoever ends the new ID need not end the old one too
 			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })
 		}

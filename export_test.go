@@ -63,7 +63,7 @@ func (m *Manager) RowWaits() int { return m.store.(*PostgresStore).RowWaits() }
 // SetClock makes the store's statements look at another clock, such as "clock.now()".
 func (s *PostgresStore) SetClock(now string) {
 	q := &s.sql
-	all := []*string{&q.load, &q.loadMany, &q.loadConfirmed, &q.now}
+	all := []*string{&q.load, &q.loadMany, &q.loadConfirmed, &q.now, &q.peek.one, &q.peek.many}
 	for _, w := range []*statement{&q.create, &q.update, &q.renew, &q.touch, &q.delete} {
 		all = append(all, &w.done.one, &w.done.many, &w.full.one, &w.full.many)
 	}

@@ -25,6 +25,8 @@ type Manager struct {
 	name   any     // cookieName, ready to be looked up
 	device *device // nil unless Config.DeviceBound is set
 
+	watcher watcher // of open streams
+
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
 
@@ -73,6 +75,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
+	m.watcher.engine, m.watcher.every = &m.engine, watchInterval
 	m.device = newDevice(&m.cfg, &m.engine, &m.keys)
 	cfg.warn()
 	m.logSettings()
@@ -122,22 +125,30 @@ func (m *Manager) SetSecrets(secret string, old ...string) error {
 	return m.keys.change(&cfg, &m.engine.sealer)
 }
 
-// Close stops pruning after the batch under way and waits for it, at most
-// [Config.StoreTimeout]. Sessions keep working and the pool stays open. Further
-// calls do nothing.
+// Close stops pruning after the batch under way, ends the streams that are open
+// ([Session.Watch]), and waits, at most [Config.StoreTimeout]. Sessions keep
+// working and the pool stays open. Further calls do nothing.
 func (m *Manager) Close() error {
-	if m.pruned == nil {
-		return nil
+	watching := m.watcher.close()
+	if m.pruned != nil {
+		m.stopPrune()
 	}
-	m.stopPrune()
 	t := time.NewTimer(m.cfg.StoreTimeout)
 	defer t.Stop()
-	select {
-	case <-m.pruned:
-		return nil
-	case <-t.C:
-		return errors.New("session: Close: pruning did not end within StoreTimeout")
+	for _, under := range [...]struct {
+		way   string
+		ended <-chan struct{}
+	}{{"pruning", m.pruned}, {"a look after open streams", watching}} {
+		if under.ended == nil {
+			continue
+		}
+		select {
+		case <-under.ended:
+		case <-t.C:
+			return fmt.Errorf("session: Close: %s did not end within StoreTimeout", under.way)
+		}
 	}
+	return nil
 }
 
 // contextKey finds the innermost manager's session in a request's context; the
