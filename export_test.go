@@ -100,3 +100,8 @@ func (s *PostgresStore) Grown() { s.plans.large.Store(true) }
 func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
 	s.runner = pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})
 }
+
+// SetMostPeeked bounds the IDs of a look, and WatchEvery says how often there is one.
+func SetMostPeeked(m *Manager, n int) { m.watcher.most = n }
+
+func WatchEvery(m *Manager, d time.Duration) { m.watcher.every = d }

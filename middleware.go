@@ -75,7 +75,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
-	m.watcher.engine, m.watcher.every = &m.engine, watchInterval
+	m.watcher.engine, m.watcher.every, m.watcher.most = &m.engine, watchInterval, mostPeeked
 	m.device = newDevice(&m.cfg, &m.engine, &m.keys)
 	cfg.warn()
 	m.logSettings()

@@ -39,7 +39,8 @@ var errGarbled = errors.New("session: the store's Peek does not answer for each 
 // known expiry of its session.
 type watcher struct {
 	engine *engine
-	every  time.Duration
+	every  time.Duration // watchInterval
+	most   int           // mostPeeked
 
 	mu     sync.Mutex
 	open   map[*watch]struct{}
@@ -270,13 +271,13 @@ func (g *watcher) look(all []*watch) {
 		w.mu.Unlock()
 	}
 	slices.SortFunc(open, func(a, b named) int { return cmp.Compare(a.id, b.id) })
-	ids := make([]string, 0, min(len(open), mostPeeked))
+	ids := make([]string, 0, min(len(open), g.most))
 	for len(open) > 0 {
 		ids = ids[:0]
 		n := 0
 		for ; n < len(open); n++ {
 			if id := open[n].id; len(ids) == 0 || ids[len(ids)-1] != id {
-				if len(ids) == mostPeeked {
+				if len(ids) == g.most {
 					break
 				}
 				ids = append(ids, id)
