@@ -21,20 +21,15 @@ type stream struct {
 	leave func() *response // ends the handler, if it has not ended
 }
 
-// stream begins one. The page's first byte leaves after begin.
-func (b *browser) stream(begin ...func(*session.Session)) *stream {
-	return newStream(b.serve, begin...)
-}
+// stream begins one, and returns when its first byte has left.
+func (b *browser) stream() *stream { return newStream(b.serve) }
 
-func newStream(serve func(http.HandlerFunc) *response, begin ...func(*session.Session)) *stream {
+// newStream is stream of who sends a request in another way.
+func newStream(serve func(http.HandlerFunc) *response) *stream {
 	opened, leave, ended := make(chan context.Context, 1), make(chan bool), make(chan *response, 1)
 	go func() {
 		ended <- serve(func(w http.ResponseWriter, r *http.Request) {
-			s := session.From(r.Context())
-			for _, f := range begin {
-				f(s)
-			}
-			ctx, stop := s.Watch(r.Context())
+			ctx, stop := session.From(r.Context()).Watch(r.Context())
 			defer stop()
 			_, _ = w.Write([]byte("stream\n"))
 			opened <- ctx
@@ -500,6 +495,7 @@ func TestWatchAsksOnce(t *testing.T) {
 		if got := store.took(); got != "Peek Peek Peek Peek Peek" {
 			t.Errorf("5 seconds: got calls %q, want 5 of Peek", got)
 		}
+		synctest.Wait()
 		for _, n := range asked {
 			if n != 2 {
 				t.Errorf("got a look at %d IDs, want 2", n)
