@@ -236,6 +236,7 @@ func (rig *discreetProgram) showTypes() {
 		"Info":              rig.info(id, data),
 		"Query":             session.Query{Key: "note", Values: []string{rig.value()}, Except: id},
 		"Found":             session.Found{Record: rec, ID: id},
+		"Peeked":            session.Peeked{Err: session.ErrExpired},
 	}
 	for _, name := range exportedTypes(rig.t) {
 		v, ok := values[name]
