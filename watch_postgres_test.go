@@ -232,6 +232,46 @@ func TestPostgresWatchInAnOutage(t *testing.T) {
 	two.leave()
 }
 
+// A program whose clock is ahead of the database's ends no stream by an absolute
+// timeout that is not over, and asks the database for the time once.
+func TestWatchClockAhead(t *testing.T) {
+	t.Parallel()
+	const ahead, absolute = 24 * time.Hour, time.Hour
+	looks, clocks := make(chan bool, 1000), atomic.Int64{}
+	pool := openPool(t, behindBy(t, ahead), (&tracer{start: func(sql string) {
+		switch {
+		case strings.Contains(sql, "array_agg"):
+			looks <- true
+		case strings.HasPrefix(sql, "SELECT extract(epoch FROM clock.now())"):
+			clocks.Add(1)
+		}
+	}}).use)
+	store := newStore(t, pool)
+	store.SetClock("clock.now()")
+	m := patientManager(t, store, func(c *session.Config) { c.AbsoluteTimeout = absolute })
+	session.WatchEvery(m, 10*time.Millisecond)
+	b := login(t, m)
+	made := time.Now().Add(-ahead - absolute + 5*time.Minute).UnixMilli() // five minutes are left, by the database's clock
+	execSQL(t, pool, `UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__created}', to_jsonb($1::bigint))::json`, made)
+	s := b.stream()
+	before := clocks.Load()
+	for range 20 {
+		select {
+		case <-looks:
+		case <-s.Done():
+		case <-time.After(patience):
+			t.Fatal("nobody looks")
+		}
+	}
+	if s.Err() != nil {
+		t.Errorf("got %v, want it open", context.Cause(s))
+	}
+	if got := clocks.Load() - before; got > 1 {
+		t.Errorf("the time was asked for %d times, want once", got)
+	}
+	s.leave()
+}
+
 // Streams open and close, sessions are renewed, destroyed and used, all at once. No
 // stream ends while its session lives, and every one whose session has ended ends.
 func TestWatchRace(t *testing.T) {

@@ -125,7 +125,7 @@ func (w *watch) endAt(now time.Time, expired bool) {
 	switch {
 	case !w.proof.IsZero() && !now.Before(w.proof):
 		w.end(ErrUnproven)
-	case expired && w.id != "" && now.After(w.expires), expired && !w.over.IsZero() && now.After(w.over):
+	case expired && w.id != "" && now.After(w.expires):
 		w.end(ErrExpired)
 	}
 }
@@ -358,44 +358,46 @@ func (g *watcher) loadAll(ids []string) ([]Peeked, error) {
 // endOver ends those that are over their absolute timeout, by the store's clock if it
 // has one: one machine with a wrong clock must not end all of its streams.
 func (g *watcher) endOver(all []*watch) {
-	ahead, asked := time.Duration(0), false
+	ahead, known, asked := time.Duration(0), false, false
 	for _, w := range all {
 		w.mu.Lock()
-		due := !w.over.IsZero() && !time.Now().Before(w.over) && w.ctx.Err() == nil
-		check := due && !w.checked
+		due, check := w.isOver(), !w.checked
 		w.mu.Unlock()
-		if check && !asked {
-			ahead, asked = g.ahead(), true
-		}
-		if !due {
-			continue
+		if due && check && !asked {
+			ahead, known = g.ahead()
+			asked = true
 		}
 		w.mu.Lock()
-		if check {
+		if due && check && known {
 			w.over, w.checked = w.over.Add(ahead), true
 		}
-		if !time.Now().Before(w.over) {
+		if w.checked && w.isOver() {
 			w.end(ErrExpired)
 		}
 		w.mu.Unlock()
 	}
 }
 
+// isOver is called with w.mu locked.
+func (w *watch) isOver() bool {
+	return !w.over.IsZero() && !time.Now().Before(w.over) && w.ctx.Err() == nil
+}
+
 // ahead returns how far this program's clock is ahead of the store's, 0 if it is not
-// or nobody knows.
-func (g *watcher) ahead() (d time.Duration) {
+// or the store has none. known is false if the store does not say.
+func (g *watcher) ahead() (d time.Duration, known bool) {
 	store, ok := g.engine.store.(interface {
 		now(context.Context) (time.Time, error)
 	})
 	if !ok {
-		return 0
+		return 0, true
 	}
 	ctx, cancel := g.engine.storeContext(context.Background())
 	defer cancel()
 	now, err := store.now(ctx)
 	if err != nil {
 		_ = g.engine.countError(err)
-		return 0
+		return 0, false
 	}
-	return max(0, time.Since(now))
+	return max(0, time.Since(now)), true
 }
