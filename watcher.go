@@ -227,7 +227,7 @@ func (g *watcher) run(stop <-chan struct{}) {
 				continue
 			}
 			all = g.streams()
-			endAll(all, now, false)
+			endAll(all, now, g.silent.Load())
 			looking = true
 			g.running.Add(1)
 			go func() {
