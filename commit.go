@@ -38,6 +38,7 @@ func (s *Session) commitSaving(at moment) error {
 	late := s.response >= headerSent
 	if at.final {
 		s.response = max(s.response, headerSent)
+		s.extended = s.extended || s.used
 	}
 	if !s.used || s.response >= refused || s.nothingDueLocked(late || at.early || at.public) {
 		defer s.mu.Unlock()
@@ -263,6 +264,7 @@ func (s *Session) settle() error {
 	nothing := !s.next.saves() && !s.inflight.saves() && len(s.doomed) == 0
 	err := s.err
 	settled := s.detached && len(s.doomed) == 0 || nothing && s.endedByReload
+	settled = settled || nothing && err == nil && s.watches != nil && s.extended // the end of a stream is no use of the session
 	s.mu.Unlock()
 	switch {
 	case settled:
@@ -285,6 +287,7 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 	}
 	if out.rec != nil && (p.rec == nil || out.rec.id != p.rec.id) {
 		s.made = true
+		s.watches.moved(&s.m.engine, p.rec, out)
 		if p.rec != nil && !out.fresh { // whoever ends the new ID need not end the old one too
 			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })
 		}

@@ -237,6 +237,7 @@ func (rig *discreetProgram) showTypes() {
 		"Query":             session.Query{Key: "note", Values: []string{rig.value()}, Except: id},
 		"Found":             session.Found{Record: rec, ID: id},
 		"Event":             nil, // each is shown
+		"Peeked":            session.Peeked{Err: session.ErrExpired},
 	}
 	for _, name := range exportedTypes(rig.t) {
 		v, ok := values[name]

@@ -11,11 +11,6 @@ import (
 	"github.com/pgsession/session/internal/pgrun"
 )
 
-// asStored, before what the table holds in the place of an ID, makes that an ID for
-// the methods of a PostgresStore, where the ID itself is not known. No cookie and no
-// table can hold it.
-const asStored = "\x00"
-
 // sqlList names records without their data, as they all are at one moment: a session
 // that is renewed meanwhile is there once, by one of its IDs.
 const sqlList = `SELECT sid::pg_catalog.text FROM %[1]s WHERE sid IS NOT NULL AND ` + sqlFoundLive + ` AND %[6]s`

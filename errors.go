@@ -20,6 +20,11 @@ var (
 	// was written; a browser that has the new ID's cookie by now can come again.
 	ErrRenewed error = renewedError{}
 
+	// ErrExpired says that the session's time is over: it is what ends a stream
+	// ([Session.Watch]), where it is an [ErrDestroyed] with more known, and what a
+	// [Watcher] says of a record that has expired and is still there.
+	ErrExpired error = expiredError{}
+
 	// ErrExists says that a record of this ID is there already; it was not
 	// overwritten.
 	ErrExists = errors.New("session: session ID exists already")
@@ -61,7 +66,8 @@ var (
 	// ErrUnproven says that the browser could not prove the key that its session is
 	// bound to ([Config.DeviceBound]), as it says itself because it did not reach
 	// the server: an outage and no logout. Nothing was changed. By default it is
-	// answered with 503.
+	// answered with 503. It also ends a stream ([Session.Watch]) whose request's
+	// proof is not good any more; the browser brings a new one when it comes again.
 	ErrUnproven = errors.New("session: the device's key is not proven")
 
 	// ErrFinished says that a session was changed, or first used, after its
@@ -75,6 +81,13 @@ type renewedError struct{}
 func (renewedError) Error() string { return "session: session was renewed meanwhile" }
 
 func (renewedError) Is(target error) bool { return target == ErrNotFound || target == ErrDestroyed }
+
+// expiredError is ErrExpired.
+type expiredError struct{}
+
+func (expiredError) Error() string { return "session: session has expired" }
+
+func (expiredError) Is(target error) bool { return target == ErrNotFound || target == ErrDestroyed }
 
 // opError says in which operation an error came up. Its text has the package's
 // name once, however often what it wraps says it.

@@ -312,8 +312,8 @@ func ExampleManager_Prune() {
 	// 0 <nil>
 }
 
-// A stream outlives other requests of its session: Reload tells it that the user
-// has logged out elsewhere.
+// A stream outlives other requests of its session: Reload tells it what they have
+// stored meanwhile.
 func ExampleSession_Reload() {
 	events := func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
@@ -333,6 +333,59 @@ func ExampleSession_Reload() {
 		}
 	}
 	http.Handle("GET /events", http.HandlerFunc(events))
+}
+
+// A stream ends with its session: a second after the user has logged out elsewhere,
+// whichever program answered that.
+func ExampleSession_Watch() {
+	const userID = session.Key[int64]("userId")
+	sessions := newExampleManager(session.Config{})
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		s.Renew()
+		userID.Set(s, 42)
+	})
+	mux.HandleFunc("/events", func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if _, ok := userID.Get(s); !ok {
+			http.Error(w, "log in first", http.StatusUnauthorized)
+			return
+		}
+		ctx, stop := s.Watch(r.Context())
+		defer stop()
+		go logOutElsewhere(sessions)
+		news := make(chan string)
+		for {
+			select {
+			case text := <-news:
+				fmt.Fprintf(w, "data: %s\n\n", text)
+				_ = http.NewResponseController(w).Flush()
+			case <-ctx.Done():
+				switch err := context.Cause(ctx); {
+				case errors.Is(err, session.ErrRenewed), errors.Is(err, session.ErrUnproven):
+					// The browser comes again, with a new cookie.
+				case errors.Is(err, session.ErrDestroyed):
+					fmt.Fprint(w, "event: bye\ndata: you are logged out\n\n")
+				}
+				return
+			}
+		}
+	})
+	browse(sessions.Handler(mux), "/login", "/events")
+	// Output:
+	// /login 200
+	// /events 200 event: bye
+	// data: you are logged out
+}
+
+// logOutElsewhere is the button "log out everywhere" in another browser.
+func logOutElsewhere(sessions *session.Manager) {
+	const userID = session.Key[int64]("userId")
+	if _, err := sessions.Revoke(context.Background(), userID.Is(42)); err != nil {
+		log.Print(err)
+	}
 }
 
 // Wrong: the session is begun after the first byte of the page has left. Its

@@ -63,7 +63,7 @@ func (m *Manager) RowWaits() int { return m.store.(*PostgresStore).RowWaits() }
 // SetClock makes the store's statements look at another clock, such as "clock.now()".
 func (s *PostgresStore) SetClock(now string) {
 	q := &s.sql
-	all := []*string{&q.load, &q.loadMany, &q.loadConfirmed, &q.now}
+	all := []*string{&q.load, &q.loadMany, &q.loadConfirmed, &q.now, &q.peek.one, &q.peek.many}
 	for _, w := range []*statement{&q.create, &q.update, &q.renew, &q.touch, &q.delete} {
 		all = append(all, &w.done.one, &w.done.many, &w.full.one, &w.full.many)
 	}
@@ -100,3 +100,8 @@ func (s *PostgresStore) Grown() { s.plans.large.Store(true) }
 func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
 	s.runner = pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})
 }
+
+// SetMostPeeked bounds the IDs of a look, and WatchEvery says how often there is one.
+func SetMostPeeked(m *Manager, n int) { m.watcher.most = n }
+
+func WatchEvery(m *Manager, d time.Duration) { m.watcher.every = d }

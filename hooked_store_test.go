@@ -25,7 +25,8 @@ type storeCall struct {
 	ttl    time.Duration // of a touch
 	query  session.Query
 	found  []session.Found
-	n      int64 // deleted
+	n      int64 // deleted, or peeked at
+	peeked []session.Peeked
 }
 
 // hook stands around a call: it lets the call through with do, or not, before
@@ -215,12 +216,20 @@ func (s *hookedStore) Delete(ctx context.Context, id string) error {
 	return s.call(ctx, &storeCall{op: "Delete", id: id}, func() error { return s.Store.Delete(ctx, id) })
 }
 
-// whole returns the store with all that the one behind it can do: Finder and
-// Pruner, whose operations are hooked as well.
+// whole returns the store with all that the one behind it can do: Finder, Pruner
+// and Watcher, whose operations are hooked as well.
 func (s *hookedStore) whole() session.Store {
 	finder, finds := s.Store.(session.Finder)
 	pruner, prunes := s.Store.(session.Pruner)
+	watcher, watches := s.Store.(session.Watcher)
 	switch {
+	case finds && prunes && watches:
+		return struct {
+			*hookedStore
+			session.Finder
+			session.Pruner
+			session.Watcher
+		}{s, hookedFinder{finder, s}, hookedPruner{pruner, s}, hookedWatcher{watcher, s}}
 	case finds && prunes:
 		return struct {
 			*hookedStore
@@ -262,6 +271,20 @@ func (f hookedFinder) DeleteFound(ctx context.Context, q session.Query) (int64, 
 		return err
 	})
 	return c.n, err
+}
+
+type hookedWatcher struct {
+	session.Watcher
+	s *hookedStore
+}
+
+func (w hookedWatcher) Peek(ctx context.Context, ids []string) ([]session.Peeked, error) {
+	c := &storeCall{op: "Peek", n: int64(len(ids))}
+	err := w.s.call(ctx, c, func() (err error) {
+		c.peeked, err = w.Watcher.Peek(ctx, ids)
+		return err
+	})
+	return c.peeked, err
 }
 
 type hookedPruner struct {

@@ -25,6 +25,8 @@ type Manager struct {
 	name   any     // cookieName, ready to be looked up
 	device *device // nil unless Config.DeviceBound is set
 
+	watcher watcher // of open streams
+
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
 
@@ -74,6 +76,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err
 	}
+	m.watcher.engine, m.watcher.every, m.watcher.most = &m.engine, watchInterval, mostPeeked
 	m.device = newDevice(&m.cfg, &m.engine, &m.keys)
 	cfg.warn()
 	m.logSettings()
@@ -123,27 +126,36 @@ func (m *Manager) SetSecrets(secret string, old ...string) error {
 	return m.keys.change(&cfg, &m.engine.sealer)
 }
 
-// Close stops pruning after the batch under way and waits for it, and for
-// [Config.OnEvent] to have heard what has happened so far, at most
-// [Config.StoreTimeout]. Sessions keep working and the pool stays open. Further
-// calls only wait.
+// Close stops pruning after the batch under way, ends the streams that are open
+// ([Session.Watch]), and waits for that and for [Config.OnEvent] to have heard what
+// has happened so far, at most [Config.StoreTimeout]. Sessions keep working and the
+// pool stays open. Further calls only wait.
 func (m *Manager) Close() error {
-	t := time.NewTimer(m.cfg.StoreTimeout)
-	defer t.Stop()
+	watching := m.watcher.close()
 	if m.pruned != nil {
 		m.stopPrune()
+	}
+	t := time.NewTimer(m.cfg.StoreTimeout)
+	defer t.Stop()
+	for _, under := range [...]struct {
+		way   string
+		ended <-chan struct{}
+	}{{"pruning", m.pruned}, {"a look after open streams", watching}} {
+		if under.ended == nil {
+			continue
+		}
 		select {
-		case <-m.pruned:
+		case <-under.ended:
 		case <-t.C:
-			return errors.New("session: Close: pruning did not end within StoreTimeout")
+			return fmt.Errorf("session: Close: %s did not end within StoreTimeout", under.way)
 		}
 	}
 	select {
-	case <-m.engine.events.settled():
-		return nil
+	case <-m.engine.events.settled(): // those of the last pruning too
 	case <-t.C:
 		return errors.New("session: Close: Config.OnEvent did not come back within StoreTimeout")
 	}
+	return nil
 }
 
 // contextKey finds the innermost manager's session in a request's context; the

@@ -43,6 +43,7 @@ type Session struct {
 	used     bool
 	existed  bool // there was a record when the request began
 	detached bool
+	extended bool // the commit before the header has done what use asks for
 
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
@@ -67,6 +68,8 @@ type Session struct {
 	expireAs      []cookie.Attributes // those of the destroyed records
 	err           error
 	endedByReload bool // err is a Reload's, which had nothing to save
+
+	watches *watches // nil until Watch is called
 
 	// Room for the first of each, so that a usual request allocates no more.
 	room struct {
@@ -339,6 +342,7 @@ func (s *Session) Destroy() {
 	}
 	s.presented, s.superseded = s.presented[:0], false // a later Set begins anew
 	s.forgetLocked()
+	s.watches.end(ErrDestroyed)
 }
 
 // doomLocked notes that the record of id is to be deleted.

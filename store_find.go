@@ -257,6 +257,11 @@ func (s *PostgresStore) deleteAll(ctx context.Context, q *Query, sql string, tol
 // Handle implements [Finder].
 func (s *PostgresStore) Handle(id string) string { return handleOf(s.sid(id)) }
 
+// asStored, before what the table holds in the place of an ID, makes that an ID for
+// the methods of a PostgresStore, where the ID itself is not known. No cookie and no
+// table can hold it.
+const asStored = "\x00"
+
 // sid returns what the table holds for a session ID.
 func (s *PostgresStore) sid(id string) string {
 	if !s.opts.HashIDs || id == "" {

@@ -33,6 +33,7 @@ var (
 	_ Store          = (*MemoryStore)(nil)
 	_ Pruner         = (*MemoryStore)(nil)
 	_ Finder         = (*MemoryStore)(nil)
+	_ Watcher        = (*MemoryStore)(nil)
 	_ slog.LogValuer = (*MemoryStore)(nil)
 )
 
@@ -253,6 +254,31 @@ func (s *MemoryStore) matches(id string, r memoryRecord, q *Query) bool {
 	}
 	text, ok := jsonobj.Text(raw)
 	return ok && slices.Contains(q.Values, text)
+}
+
+// Peek implements [Watcher].
+func (s *MemoryStore) Peek(ctx context.Context, ids []string) ([]Peeked, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	peeked := make([]Peeked, len(ids))
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	for i, id := range ids {
+		switch r, ok := s.records[id]; {
+		case !ok:
+			peeked[i].Err = ErrNotFound
+		case r.renewedTo != "":
+			peeked[i].Err = ErrRenewed
+		case r.expiresAt.Before(now):
+			peeked[i].Err = ErrExpired
+		default:
+			peeked[i].TTL = r.expiresAt.Sub(now)
+		}
+	}
+	return peeked, nil
 }
 
 // LogValue implements [slog.LogValuer]: a MemoryStore logs as "memory".

@@ -58,6 +58,13 @@ const (
 			(SELECT s.ctid, s.sess::pg_catalog.text AS sess, ` + sqlLeft + ` AS ttl
 			FROM %[1]s s WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) $1::pg_catalog.text AND ` + sqlLive + ` LIMIT 1) t ON true`
 
+	// What has become of each: how many seconds it has left, or less than none for what [PostgresStore.Peek] reads
+	// from it. One row, however many they are.
+	sqlPeek = `SELECT pg_catalog.array_agg(COALESCE(t.fate, '-3'::pg_catalog.float8) ORDER BY v.n)
+		FROM %[5]s LEFT JOIN LATERAL (SELECT CASE WHEN ` + mark.SQL + ` THEN '-2'::pg_catalog.float8
+				WHEN ` + sqlLive + ` THEN GREATEST(` + sqlLeft + `, '0'::pg_catalog.float8) ELSE '-1'::pg_catalog.float8 END AS fate
+			FROM %[1]s s WHERE ` + sqlThis + ` LIMIT 1) t ON true`
+
 	// A transaction that writes nothing waits for no standby, nor does one that
 	// only has a number.
 	sqlConfirm = `CASE WHEN pg_catalog.current_setting('synchronous_standby_names') OPERATOR(pg_catalog.<>) ''
@@ -172,6 +179,8 @@ const (
 type statements struct {
 	load, loadMany, loadConfirmed, confirm, alone, now string
 
+	peek form
+
 	create, update, renew, touch, delete, deleteConfirmed statement
 
 	deleteTold, deleteToldConfirmed statement // that say what they have deleted
@@ -225,6 +234,7 @@ func (s *statements) complete(t *pgtable.Table, b boxes) {
 	s.load, s.loadConfirmed = text(sqlLoad, "", ""), text(sqlLoadConfirmed, "", "")
 	s.confirm, s.alone, s.now = "SELECT "+sqlConfirm, sqlAlone, sqlNow
 	s.loadMany = text(sqlLoadMany, "", source(true, 1, "v", "sid"))
+	s.peek = form{one: text(sqlPeek, "", source(false, 1, "v", "sid")), many: text(sqlPeek, "", source(true, 1, "v", "sid"))}
 	s.create.full = write(ending(sqlCreate, sqlGonePlain, "", false, boxed), "l", "sid", "new", "ttl")
 	s.update.done = write(sqlUpdateDone, "v", "sid", "old", "new", "ttl")
 	s.update.done.one = text(scalars(sqlUpdateOne, 2, "sid", "old", "new", "ttl"), "", "")

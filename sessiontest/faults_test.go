@@ -28,6 +28,7 @@ type broken struct {
 	find   func(ctx context.Context, q session.Query) ([]session.Found, error)
 	remove func(ctx context.Context, q session.Query) (int64, error)
 	handle func(id string) string
+	peek   func(ctx context.Context, ids []string) ([]session.Peeked, error)
 
 	// stored is the last data of each record that was not deleted or renewed,
 	// whether it has expired or not.
@@ -44,7 +45,7 @@ func newBroken() *broken {
 	return &broken{
 		MemoryStore: s,
 		load:        s.Load, create: s.Create, update: s.Update, touch: s.Touch, delete: s.Delete, prune: s.Prune,
-		find: s.Find, remove: s.DeleteFound, handle: s.Handle,
+		find: s.Find, remove: s.DeleteFound, handle: s.Handle, peek: s.Peek,
 		stored: make(map[string][]byte), renewed: make(map[string]string), aside: make(map[string]string),
 	}
 }
@@ -99,6 +100,25 @@ func (s *broken) DeleteFound(ctx context.Context, q session.Query) (int64, error
 }
 
 func (s *broken) Handle(id string) string { return s.handle(id) }
+
+func (s *broken) Peek(ctx context.Context, ids []string) ([]session.Peeked, error) {
+	ids = slices.Clone(ids)
+	for i := range ids {
+		ids[i] = s.name(ids[i])
+	}
+	return s.peek(ctx, ids)
+}
+
+// peeks lets a store change what Peek has to say of each ID.
+func (s *broken) peeks(change func(id string, p *session.Peeked)) {
+	s.peek = func(ctx context.Context, ids []string) ([]session.Peeked, error) {
+		peeked, err := s.MemoryStore.Peek(ctx, ids)
+		for i := range peeked {
+			change(ids[i], &peeked[i])
+		}
+		return peeked, err
+	}
+}
 
 func (s *broken) note(id string, data []byte) {
 	s.mu.Lock()
@@ -1408,6 +1428,69 @@ var faults = []struct {
 		},
 		fails: []string{"Find/Find and DeleteFound know no marks"},
 	},
+	{
+		name: "peeks backwards", inject: func(s *broken) {
+			s.peek = func(ctx context.Context, ids []string) ([]session.Peeked, error) {
+				peeked, err := s.MemoryStore.Peek(ctx, ids)
+				slices.Reverse(peeked)
+				return peeked, err
+			}
+		},
+		fails: []string{"Peek/Peek answers for each ID in the order asked"}, andMore: true,
+	},
+	{
+		name: "extends what it peeks at", inject: func(s *broken) {
+			s.peeks(func(id string, _ *session.Peeked) { _ = s.MemoryStore.Touch(context.Background(), id, 90*time.Minute) })
+		},
+		fails: []string{"Peek/Peek tells the time left and extends nothing"}, andMore: true,
+	},
+	{
+		name: "peeks at what was never there", inject: func(s *broken) {
+			s.peeks(func(_ string, p *session.Peeked) {
+				if errors.Is(p.Err, session.ErrNotFound) && !errors.Is(p.Err, session.ErrRenewed) && !errors.Is(p.Err, session.ErrExpired) {
+					*p = session.Peeked{TTL: time.Hour}
+				}
+			})
+		},
+		fails: []string{"Peek/Peek finds nothing where there is no record"}, andMore: true,
+	},
+	{
+		name: "peeks at no marks", inject: func(s *broken) {
+			s.peeks(func(_ string, p *session.Peeked) {
+				if errors.Is(p.Err, session.ErrRenewed) {
+					p.Err = session.ErrNotFound
+				}
+			})
+		},
+		fails: []string{"Peek/Peek tells a renewed session ID"},
+	},
+	{
+		name: "peeks at what has expired", inject: func(s *broken) {
+			s.peeks(func(_ string, p *session.Peeked) {
+				if errors.Is(p.Err, session.ErrExpired) {
+					p.Err = nil
+				}
+			})
+		},
+		fails: []string{"Peek/Peek does not find an expired record"},
+	},
+	{
+		name: "peeks at a thousand", inject: func(s *broken) {
+			s.peek = func(ctx context.Context, ids []string) ([]session.Peeked, error) {
+				peeked, err := s.MemoryStore.Peek(ctx, ids[:min(len(ids), 1000)])
+				return append(peeked, make([]session.Peeked, len(ids)-len(peeked))...), err
+			}
+		},
+		fails: []string{"Peek/Peek answers for two thousand IDs at once"},
+	},
+	{
+		name: "peeks after the deadline", inject: func(s *broken) {
+			s.peek = func(_ context.Context, ids []string) ([]session.Peeked, error) {
+				return s.MemoryStore.Peek(context.Background(), ids)
+			}
+		},
+		fails: []string{"Peek/Peek with an ended context is an error"},
+	},
 }
 
 // likeJSONB makes a store write JSON anew, as a jsonb column does, and refuse
@@ -1475,6 +1558,12 @@ func mapIDs(f func(string) string) func(*broken) {
 			return s.MemoryStore.DeleteFound(ctx, q)
 		}
 		s.handle = func(id string) string { return s.MemoryStore.Handle(f(id)) }
+		s.peek = func(ctx context.Context, ids []string) ([]session.Peeked, error) {
+			for i := range ids {
+				ids[i] = f(ids[i])
+			}
+			return s.MemoryStore.Peek(ctx, ids)
+		}
 	}
 }
 

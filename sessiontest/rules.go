@@ -71,6 +71,7 @@ var rules = []struct {
 
 	{"Prune", prune},
 	{"Find", find},
+	{"Peek", watch},
 }
 
 // texts are data that a store must keep byte for byte. A store for [SameJSON]

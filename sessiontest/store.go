@@ -17,8 +17,8 @@ import (
 )
 
 // TestStore tests that a store keeps the rules of [session.Store] and, if the
-// store has their methods, of [session.Pruner] and [session.Finder]. Each rule is a subtest whose
-// name is the rule. All together wait about a tenth of a second for records to
+// store has their methods, of [session.Pruner], [session.Finder] and
+// [session.Watcher]. Each rule is a subtest whose name is the rule. All together wait about a tenth of a second for records to
 // expire, longer only if the store rounds expiries up.
 //
 // newStore is called once for each rule. It may return a new store each time

@@ -39,18 +39,20 @@ var page = template.Must(template.ParseFS(files, "page.html"))
 // app is a message board.
 type app struct {
 	http.Handler
+	sessions   *session.Manager
 	board      *board
 	ending     chan struct{} // closed when the program ends
 	endStreams func()
 }
 
-func newApp() *app {
+func newApp(sessions *session.Manager) *app {
 	mux := http.NewServeMux()
-	a := &app{Handler: limit(mux), board: newBoard(), ending: make(chan struct{})}
+	a := &app{Handler: limit(mux), sessions: sessions, board: newBoard(), ending: make(chan struct{})}
 	a.endStreams = sync.OnceFunc(func() { close(a.ending) })
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("POST /login", a.login)
 	mux.HandleFunc("POST /logout", a.logout)
+	mux.HandleFunc("POST /logout-everywhere", a.logoutEverywhere)
 	mux.HandleFunc("POST /say", a.say)
 	mux.HandleFunc("GET /stream", a.stream)
 	mux.HandleFunc("GET /me", a.me)
@@ -118,6 +120,20 @@ func check(text string, maxRunes int) string {
 
 func (a *app) logout(w http.ResponseWriter, r *http.Request) {
 	session.From(r.Context()).Destroy()
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+// logoutEverywhere ends the user's sessions on all devices: their streams too, within
+// a second, at whichever program they are.
+func (a *app) logoutEverywhere(w http.ResponseWriter, r *http.Request) {
+	s := session.From(r.Context())
+	if name, ok := user.Get(s); ok {
+		if _, err := a.sessions.Revoke(r.Context(), user.Is(name).Except(s)); err != nil {
+			http.Error(w, "Please try again in a moment.", http.StatusServiceUnavailable)
+			return
+		}
+	}
+	s.Destroy()
 	http.Redirect(w, r, "/", http.StatusSeeOther)
 }
 

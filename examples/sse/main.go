@@ -69,7 +69,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer sessions.Close()
-	return serve(ctx, ln, sessions, newApp())
+	return serve(ctx, ln, sessions, newApp(sessions))
 }
 
 // openDatabase finds a PostgreSQL, or starts one; where there is none, the error

@@ -27,22 +27,32 @@ func TestALogoutElsewhereEndsTheStream(t *testing.T) {
 	t.Parallel()
 	dsn := pgtest.URL(t)
 	p := exampletest.Start(t, "DATABASE_URL="+dsn)
+	q := exampletest.Start(t, "DATABASE_URL="+dsn) // another program, with the same sessions
+	bob := newBrowser(t)
+	bob.login(p, "bob")
+	bobs := bob.stream(p, 0)
 	for _, tt := range []struct {
 		name string
-		end  func(ada browser)
+		end  func(ada, phone browser)
+		want func(s *stream, t *testing.T)
 	}{
-		{"logout", func(ada browser) { ada.Post(p.URL+"/logout", nil).Want(t, 200, "Log in") }},
-		{"login again", func(ada browser) { ada.login(p, "ada") }}, // a renewal: the stream's session ID is dead
+		{"logout", func(ada, _ browser) { ada.Post(p.URL+"/logout", nil).Want(t, 200, "Log in") }, (*stream).wantBye},
+		{"logout at another program", func(ada, _ browser) { ada.Post(q.URL+"/logout", nil).Want(t, 200, "Log in") }, (*stream).wantBye},
+		{"everywhere, by another device", func(_, phone browser) { phone.Post(q.URL+"/logout-everywhere", nil).Want(t, 200, "Log in") }, (*stream).wantBye},
+		{"login again", func(ada, _ browser) { ada.login(p, "ada") }, (*stream).wantEnd}, // a renewal: no logout, and the browser comes back
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ada := newBrowser(t)
+			ada, phone := newBrowser(t), newBrowser(t)
 			ada.login(p, "ada")
+			phone.login(p, "ada")
 			one, two := ada.stream(p, 0), ada.stream(p, 0)
-			tt.end(ada)
-			one.wantBye(t) // by its own look, four times a second: nothing else happens
-			two.wantBye(t)
+			tt.end(ada, phone)
+			tt.want(one, t)
+			tt.want(two, t)
 		})
 	}
+	bob.say(p, "still here")
+	bobs.want(t, message{User: "bob", Text: "still here", New: true, Count: 1})
 	p.WantNotInLog("level=ERROR")
 	p.WantNotInLog(exampletest.Secret, exampletest.Password(t, dsn))
 }
@@ -327,6 +337,14 @@ func (s *stream) wantBye(t *testing.T) {
 	}
 	if _, err := s.next(); err != io.EOF {
 		t.Errorf("after bye: got %v, want a complete response", err)
+	}
+}
+
+// wantEnd wants the stream to end without a word, complete and not cut off.
+func (s *stream) wantEnd(t *testing.T) {
+	t.Helper()
+	if e, err := s.next(); err != io.EOF {
+		t.Errorf("got event %q, %v, want a complete response", e.kind, err)
 	}
 }
 

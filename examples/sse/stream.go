@@ -12,16 +12,9 @@ import (
 	"github.com/pgsession/session"
 )
 
-const (
-	// lookInterval is how soon a stream notices a logout elsewhere. Each look is a
-	// statement, shared with those of other streams; a page with thousands of
-	// readers looks every few seconds.
-	lookInterval = 250 * time.Millisecond
-
-	// beatInterval is how often a silent stream says something, so that proxies keep
-	// it and a browser that has vanished is noticed.
-	beatInterval = 15 * time.Second
-)
+// beatInterval is how often a silent stream says something, so that proxies keep
+// it and a browser that has vanished is noticed.
+const beatInterval = 15 * time.Second
 
 // event is what the browser gets for a message.
 type event struct {
@@ -49,18 +42,27 @@ func (a *app) stream(w http.ResponseWriter, r *http.Request) {
 	if out.Flush() != nil {
 		return // the session could not be loaded: the browser has a 503
 	}
-	if err := a.follow(r.Context(), w, s, lastEventID(r)); errors.Is(err, session.ErrDestroyed) {
+	// A logout, here or at any other program, ends the stream within a second. All
+	// streams of this program cost one statement a second.
+	ctx, stop := s.Watch(r.Context())
+	defer stop()
+	err := a.follow(ctx, w, s, lastEventID(r))
+	switch {
+	case errors.Is(err, session.ErrRenewed):
+		// Logged in again in another window: the browser comes back by itself, with
+		// the new cookie.
+	case errors.Is(err, session.ErrDestroyed):
 		fmt.Fprint(w, "event: bye\ndata: {}\n\n")
 	}
 }
 
 // follow sends the messages after one until something ends it. It returns
-// session.ErrDestroyed when that was the session.
+// session.ErrDestroyed when that was the session. An outage ends nothing: it is no
+// logout.
 func (a *app) follow(ctx context.Context, w http.ResponseWriter, s *session.Session, last int64) error {
 	out := http.NewResponseController(w)
 	before, _ := read.Get(s)
-	look, beat := time.NewTicker(lookInterval), time.NewTicker(beatInterval)
-	defer look.Stop()
+	beat := time.NewTicker(beatInterval)
 	defer beat.Stop()
 	for {
 		news, more := a.board.after(last)
@@ -79,15 +81,10 @@ func (a *app) follow(ctx context.Context, w http.ResponseWriter, s *session.Sess
 		}
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-a.ending:
 			return nil // the browser comes back by itself, and finds the next program
 		case <-more:
-		case <-look.C:
-			// Any other error is an outage, and an outage is no logout.
-			if err := s.Reload(ctx); errors.Is(err, session.ErrDestroyed) {
-				return err
-			}
 		case <-beat.C:
 			_, _ = fmt.Fprint(w, ":\n\n")
 			if err := out.Flush(); err != nil {

@@ -21,7 +21,7 @@ func site(t *testing.T, wrap func(app http.Handler) http.Handler) *httptest.Serv
 	sessions, err := session.New(session.NewMemoryStore(), session.Config{Secret: exampletest.Secret, Logger: slog.New(slog.DiscardHandler)})
 	must(t, err)
 	t.Cleanup(func() { _ = sessions.Close() })
-	srv := httptest.NewServer(sessions.Handler(wrap(sse.NewApp())))
+	srv := httptest.NewServer(sessions.Handler(wrap(sse.NewApp(sessions))))
 	t.Cleanup(srv.Close)
 	return srv
 }

@@ -87,17 +87,24 @@ func (t *Tokens) Make(p Purpose, identifier string, end time.Time) string {
 // Check reports whether token was made for p and identifier and has not ended
 // at now.
 func (t *Tokens) Check(p Purpose, identifier, token string, now time.Time) bool {
+	end, ok := t.End(p, identifier, token)
+	return ok && now.Before(end)
+}
+
+// End returns when a token ends that was made for p and identifier, even if it has
+// already; ok is false of any other.
+func (t *Tokens) End(p Purpose, identifier, token string) (end time.Time, ok bool) {
 	b, ok := decode(token, tokenBytes)
 	if !ok {
-		return false
+		return time.Time{}, false
 	}
 	for _, key := range t.keys {
 		// The signature first, in constant time; only then what it says.
 		if hmac.Equal(b[expiryBytes:], mac(key, p, b[:expiryBytes], identifier)) {
-			return now.Unix() < int64(binary.BigEndian.Uint64(b)) // #nosec G115 -- made by Make
+			return time.Unix(int64(binary.BigEndian.Uint64(b)), 0), true // #nosec G115 -- made by Make
 		}
 	}
-	return false
+	return time.Time{}, false
 }
 
 // MakeRegistration returns the challenge of a registration, which names the

@@ -12,12 +12,6 @@ import (
 )
 
 const (
-	// lookInterval is how soon a socket notices a logout elsewhere, and what other
-	// sockets of its session have changed. Each look is a statement, shared with
-	// those of other sockets; a program with thousands of them looks every few
-	// seconds.
-	lookInterval = 250 * time.Millisecond
-
 	// pingInterval is how soon a browser that has vanished is noticed.
 	pingInterval = 30 * time.Second
 	pingTimeout  = 10 * time.Second
@@ -31,7 +25,8 @@ const (
 // The page logs out at the first, and connects again at the others.
 const (
 	closeLoggedOut = websocket.StatusPolicyViolation // 1008
-	closeEnding    = websocket.StatusServiceRestart  // 1012
+	closeRenewed   = websocket.StatusServiceRestart  // 1012: with the new cookie
+	closeEnding    = websocket.StatusServiceRestart  // likewise
 	closeOutage    = websocket.StatusTryAgainLater   // 1013
 )
 
@@ -61,25 +56,27 @@ func (a *app) socket(w http.ResponseWriter, r *http.Request) {
 	}
 	defer c.CloseNow()
 	c.SetReadLimit(maxMessageBytes)
+	// A logout, here or at any other program, ends the socket within a second. All
+	// sockets of this program cost one statement a second.
+	watched, stop := s.Watch(r.Context())
+	defer stop()
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel() // after Close: it cuts the connection
 	came, gone := make(chan struct{}, maxWaiting), make(chan error, 1)
 	go func() { gone <- listen(ctx, c, came) }()
 	go ping(ctx, c)
-	code, reason := a.talk(ctx, c, s, came, gone)
+	code, reason := a.talk(ctx, watched, c, s, came, gone)
 	if n := drain(came); n > 0 { // a browser may tap and leave
 		_ = a.count(ctx, s, n) // nobody is there to be told
 	}
-	if code == closeLoggedOut {
+	if watched.Err() != nil || code == closeLoggedOut || code == closeRenewed {
 		s.Detach() // a tap after the logout counts for nobody
 	}
 	_ = c.Close(code, reason)
 }
 
 // talk counts the taps that come until something ends the socket, and says what.
-func (a *app) talk(ctx context.Context, c *websocket.Conn, s *session.Session, came <-chan struct{}, gone <-chan error) (websocket.StatusCode, string) {
-	look := time.NewTicker(lookInterval)
-	defer look.Stop()
+func (a *app) talk(ctx, watched context.Context, c *websocket.Conn, s *session.Session, came <-chan struct{}, gone <-chan error) (websocket.StatusCode, string) {
 	var shown *state
 	for {
 		total, more := a.total.now()
@@ -94,12 +91,13 @@ func (a *app) talk(ctx context.Context, c *websocket.Conn, s *session.Session, c
 		select {
 		case <-came:
 			err = a.count(ctx, s, 1+drain(came))
-		case <-look.C:
-			// Any other error is an outage, and an outage is no logout.
+		case <-watched.Done():
+			err = context.Cause(watched)
+		case <-more: // perhaps by another socket of this session
+			// An outage is no logout.
 			if err = s.Reload(ctx); !errors.Is(err, session.ErrDestroyed) {
 				err = nil
 			}
-		case <-more:
 		case <-a.ending:
 			return closeEnding, "restarting"
 		case err := <-gone:
@@ -109,8 +107,12 @@ func (a *app) talk(ctx context.Context, c *websocket.Conn, s *session.Session, c
 			return websocket.StatusNormalClosure, ""
 		}
 		switch {
+		case errors.Is(err, session.ErrRenewed): // in another window
+			return closeRenewed, "logged in again"
 		case errors.Is(err, session.ErrDestroyed):
 			return closeLoggedOut, "logged out"
+		case watched.Err() != nil: // the browser has gone, or the program ends
+			return closeEnding, "restarting"
 		case err != nil: // it sticks: this session of ours can save no more
 			return closeOutage, "not saved"
 		}

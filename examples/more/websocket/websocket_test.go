@@ -96,13 +96,14 @@ func TestALogoutElsewhereClosesTheSocket(t *testing.T) {
 		name  string
 		end   func(ada browser)
 		after func(s *socket)
-		live  bool
+		code  websocket.StatusCode
+		why   string
 	}{
-		{"logout", func(ada browser) { ada.Post(p.URL+"/logout", nil).Want(t, 200, "Log in") }, func(*socket) {}, false},
+		{"logout", func(ada browser) { ada.Post(p.URL+"/logout", nil).Want(t, 200, "Log in") }, func(*socket) {}, websocket.StatusPolicyViolation, "logged out"},
 		{"tap after logout", func(ada browser) { ada.Post(p.URL+"/logout", nil).Want(t, 200, "Log in") }, func(s *socket) { // which may be closed already
 			_ = s.conn.Write(s.t.Context(), websocket.MessageText, []byte("tap"))
-		}, false},
-		{"login again", func(ada browser) { ada.login(p, "ada") }, func(*socket) {}, true}, // a renewal: the socket's session ID is dead
+		}, websocket.StatusPolicyViolation, "logged out"},
+		{"login again", func(ada browser) { ada.login(p, "ada") }, func(*socket) {}, websocket.StatusServiceRestart, "logged in again"}, // a renewal: the page comes back with the new cookie
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			ada := newBrowser(t)
@@ -113,9 +114,9 @@ func TestALogoutElsewhereClosesTheSocket(t *testing.T) {
 			tt.end(ada)
 			for _, s := range []*socket{one, two} {
 				tt.after(s)
-				s.wantClosed(websocket.StatusPolicyViolation, "logged out")
+				s.wantClosed(tt.code, tt.why)
 			}
-			if tt.live {
+			if tt.code == websocket.StatusServiceRestart {
 				ada.wantMe(p, "ada", 0)
 			} else {
 				ada.Get(p.URL+"/me").Want(t, 401)
