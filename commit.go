@@ -36,7 +36,7 @@ func (s *Session) commit(at moment) error {
 	}
 	p := &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
-		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
+		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached, skipTouch: s.skipTouch,
 		device:     s.device.confirm,
 		attributes: s.m.configured(s.r),
 	}
@@ -216,7 +216,7 @@ func (s *Session) nothingDueLocked(cookieless bool) bool {
 	}
 	now := time.Now()
 	e, i, left := &s.m.engine, s.rec.idle, s.rec.remaining(now)
-	return s.vanished || !e.tooLong(i, left) && !e.touchDue(i, e.target(&s.rec.Row, i, now, cookieless), left)
+	return s.vanished || !e.tooLong(i, left) && (s.skipTouch || !e.touchDue(i, e.target(&s.rec.Row, i, now, cookieless), left))
 }
 
 // settle saves what was changed after the final header, and extends a session

@@ -33,15 +33,16 @@ type Session struct {
 
 	calls reentry.Guard[call] // of functions of Key.Update
 
-	mu       sync.Mutex // locked by the methods called lockX, for those called xLocked
-	load     loadState
-	loadDone chan struct{} // closed when the load under way has ended
-	saving   bool          // a commit or a Reload is under way: one at a time
-	saved    chan struct{} // closed when it has ended; nil if nobody waits
-	response responseState
-	used     bool
-	existed  bool // there was a record when the request began
-	detached bool
+	mu        sync.Mutex // locked by the methods called lockX, for those called xLocked
+	load      loadState
+	loadDone  chan struct{} // closed when the load under way has ended
+	saving    bool          // a commit or a Reload is under way: one at a time
+	saved     chan struct{} // closed when it has ended; nil if nobody waits
+	response  responseState
+	used      bool
+	existed   bool // there was a record when the request began
+	detached  bool
+	skipTouch bool // the request is none of the user's
 
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life

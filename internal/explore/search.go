@@ -148,7 +148,26 @@ func Random(seed uint64) (Script, Choose) {
 		s.addBeside(r)
 	}
 	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
+	s.addSkips(rand.New(rand.NewPCG(seed, 3))) // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
+}
+
+// addSkips makes one or two of the requests of some schedules none of the user's.
+func (s *Script) addSkips(r *rand.Rand) {
+	if r.IntN(5) > 0 {
+		return
+	}
+	for range 1 + r.IntN(2) {
+		actor := r.IntN(len(s.Actors))
+		if _, beside := s.Beside[actor]; beside || s.Is(actor, Revoke) || s.Is(actor, Refresh) {
+			continue
+		}
+		at := 0
+		if r.IntN(4) == 0 {
+			at = r.IntN(len(s.Actors[actor]))
+		}
+		s.Actors[actor] = slices.Insert(slices.Clone(s.Actors[actor]), at, Skip)
+	}
 }
 
 // addBound binds the sessions of some schedules to the browser's device, lets one
