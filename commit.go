@@ -66,7 +66,10 @@ func (s *Session) commit(at moment) error {
 
 // verdictLocked returns what a commit that went well has to say.
 func (s *Session) verdictLocked() error {
-	if s.detached {
+	switch {
+	case s.declined: // a page that says "logged out" must not wait in reserve, whoever sends it
+		return errSpeculative
+	case s.detached:
 		return nil
 	}
 	return s.err
@@ -205,7 +208,7 @@ func (s *Session) nothingDueLocked(cookieless bool) bool {
 	switch {
 	case len(s.doomed) > 0:
 		return false
-	case s.err != nil || s.detached:
+	case s.err != nil || s.detached || s.speculative:
 		return true
 	case s.next.creates() || s.superseded && s.next != nil:
 		return false
@@ -225,7 +228,7 @@ func (s *Session) settle() error {
 	s.mu.Lock()
 	nothing := !s.next.saves() && !s.inflight.saves() && len(s.doomed) == 0
 	err := s.err
-	settled := s.detached && len(s.doomed) == 0 || nothing && s.endedByReload
+	settled := !s.declined && (s.detached && len(s.doomed) == 0 || nothing && s.endedByReload)
 	s.mu.Unlock()
 	switch {
 	case settled:
@@ -301,6 +304,9 @@ func (s *Session) log(level slog.Level, msg string, err error) {
 // ctx bounds only the wait: when it ends Save returns its error and the commit
 // goes on, bounded by [Config.StoreTimeout].
 func (s *Session) Save(ctx context.Context) error {
+	if err := s.declineSave(); err != nil {
+		return err
+	}
 	if ctx.Done() == nil {
 		return s.commit(moment{early: true})
 	}

@@ -44,7 +44,7 @@ func (s *Session) ExpiresIn() time.Duration {
 	switch {
 	case s.vanished, s.response == finished && s.rec == nil:
 		return 0
-	case s.rec != nil && (s.detached || s.response >= refused): // nothing is saved any more
+	case s.rec != nil && (s.detached || s.speculative || s.response >= refused): // nothing is saved any more
 		return max(0, e.capped(&s.rec.Row, s.rec.remaining(now), now))
 	case s.rec != nil:
 		return max(0, e.leaves(&s.rec.loaded, asked, now, s.skipTouch, s.response >= headerSent))

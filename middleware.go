@@ -236,7 +236,8 @@ func (x *exchange) begin() *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.session == nil {
-		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response}
+		speculative := isSpeculative(x.r.Header)
+		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response, speculative: speculative, skipTouch: speculative}
 	}
 	return x.session
 }
@@ -284,6 +285,9 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 // Answer implements [gate.Hooks].
 func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s := x.session
+	if s.answerSpeculative(w, err) {
+		return
+	}
 	if s.m.device.answerUnproven(w, s.r, err) {
 		s.closeIO()
 		return
@@ -314,7 +318,7 @@ func (x *exchange) Settle() error {
 	}
 	known := s.Err()
 	err := s.settle()
-	if err != nil && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
+	if err != nil && !errors.Is(err, errSpeculative) && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
 		s.log(levelOf(err), "session: not saved after the first byte, response aborted", err)
 	}
 	return err

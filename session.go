@@ -44,6 +44,9 @@ type Session struct {
 	detached  bool
 	skipTouch bool // the request is none of the user's
 
+	speculative bool // nor has any user asked for it yet: it changes nothing
+	declined    bool // and was to
+
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
@@ -164,7 +167,7 @@ func (s *Session) loadLocked() {
 	default:
 		s.room.loaded = view{presented[which].ID, rec}
 		s.rec, s.existed = &s.room.loaded, true
-		if presented[which].Old {
+		if presented[which].Old && !s.speculative {
 			s.cookie = cookieState{send: true, refreshOnly: true}
 		}
 	}
@@ -207,7 +210,7 @@ func (s *Session) rejectChangeLocked() bool {
 		})
 		return true
 	}
-	return s.err != nil || s.response >= refused
+	return s.declineLocked() || s.err != nil || s.response >= refused
 }
 
 // logUnlocked lets log write with s.mu unlocked, and locks it again: a logger may
@@ -317,7 +320,7 @@ func (s *Session) Destroy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = true
-	if s.response >= refused || s.calls.Inside(call.again) {
+	if s.response >= refused || s.speculative || s.calls.Inside(call.again) {
 		s.rejectChangeLocked()
 		return
 	}
