@@ -280,6 +280,16 @@ func TestExpiresInOfARecordThatHasTooMuch(t *testing.T) {
 	})
 }
 
+// fewestAllocs is how many allocations f makes when no pool has dropped what it needs,
+// as sync.Pool does at random with the race detector.
+func fewestAllocs(f func()) float64 {
+	fewest := testing.AllocsPerRun(1, f)
+	for range 100 {
+		fewest = min(fewest, testing.AllocsPerRun(1, f))
+	}
+	return fewest
+}
+
 func TestLifetimeAllocations(t *testing.T) {
 	site := newSite(t)
 	var w http.ResponseWriter = nullWriter{http.Header{}}
@@ -287,7 +297,7 @@ func TestLifetimeAllocations(t *testing.T) {
 	r.Header.Set("Cookie", site.login(t))
 	measure := func(f func(*session.Session)) float64 {
 		h := site.m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { f(session.From(r.Context())) }))
-		return testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) })
+		return fewestAllocs(func() { h.ServeHTTP(w, r) })
 	}
 	read := measure(func(s *session.Session) { nameKey.Get(s) })
 	site.m = newManager(t, site.store, session.Config{Secret: strings.Repeat("web test ", 6), TouchInterval: 1}) // any read is to touch
