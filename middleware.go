@@ -180,6 +180,11 @@ func (m *Manager) From(ctx context.Context) *Session {
 // Content-Length, cannot see that, so change a session before a body is flushed
 // to its end. A panic in next passes on and saves nothing that was not committed.
 //
+// A request that a browser makes on speculation, before its user has asked for the
+// page (Sec-Purpose: prefetch), changes no session: where next would, the answer is
+// 503 without [Config.ErrorHandler], nothing is saved, and the browser asks again when
+// its user comes. Where next only reads, nothing is extended.
+//
 // Where the browser sends several cookies of the name, as from before a change of
 // [CookieConfig].Domain, the first of at most eight whose session is alive counts;
 // with [FormatExpress] the first cookie alone does, as there.

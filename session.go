@@ -309,7 +309,8 @@ func (s *Session) Renew() {
 // Destroy deletes the record and expires the cookie, at the commit: logout. It
 // needs no load, beats an earlier Renew and drops earlier changes. A later Set
 // begins a fresh session with a new ID. It is carried out after [Session.Detach],
-// too.
+// too. Over HTTPS the response also tells the browser to drop the pages that it has
+// fetched ahead (Clear-Site-Data).
 //
 // The session ends whatever its ID was or becomes: a renewal by another request,
 // a quarter of an hour ago at most or in the same moment, does not save it, nor
