@@ -295,6 +295,16 @@ func (s *Session) log(level slog.Level, msg string, err error) {
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
 }
 
+// declineSave is declineLocked for Save, which says so at once.
+func (s *Session) declineSave() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.response < refused && s.declineLocked() {
+		return s.err
+	}
+	return nil
+}
+
 // Save commits now what would be committed at the first byte of the response:
 // for long streams, or to handle a failure oneself. It returns [Session.Err];
 // the response is still the error handler's if the header has not been sent, and

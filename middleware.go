@@ -290,7 +290,9 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 // Answer implements [gate.Hooks].
 func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s := x.session
-	if s.answerSpeculative(w, err) {
+	if errors.Is(err, errSpeculative) {
+		s.closeIO()
+		answerSpeculative(w, s.r, x.m.cfg.Logger)
 		return
 	}
 	if s.m.device.answerUnproven(w, s.r, err) {

@@ -213,6 +213,16 @@ func (s *Session) rejectChangeLocked() bool {
 	return s.declineLocked() || s.err != nil || s.response >= refused
 }
 
+// declineLocked declines the response if the request is one on speculation, and
+// reports whether it is.
+func (s *Session) declineLocked() bool {
+	if s.speculative {
+		s.declined = true
+		s.failLocked(errSpeculative)
+	}
+	return s.speculative
+}
+
 // logUnlocked lets log write with s.mu unlocked, and locks it again: a logger may
 // read the session. So it comes last in what is done under one lock.
 func (s *Session) logUnlocked(log func(ctx context.Context, l *slog.Logger)) {

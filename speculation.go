@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -33,36 +32,11 @@ func isSpeculative(h http.Header) bool {
 	return false
 }
 
-// declineLocked declines the response if the request is one on speculation, and
-// reports whether it is.
-func (s *Session) declineLocked() bool {
-	if s.speculative {
-		s.declined = true
-		s.failLocked(errSpeculative)
-	}
-	return s.speculative
-}
-
-// declineSave is declineLocked for Save, which says so at once.
-func (s *Session) declineSave() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.response < refused && s.declineLocked() {
-		return s.err
-	}
-	return nil
-}
-
-// answerSpeculative answers a declined request, and reports whether err is of one. It
-// is no failure, so the error handler does not hear of it.
-func (s *Session) answerSpeculative(w http.ResponseWriter, err error) bool {
-	if !errors.Is(err, errSpeculative) {
-		return false
-	}
-	s.closeIO()
-	s.m.cfg.Logger.LogAttrs(context.WithoutCancel(s.r.Context()), slog.LevelDebug, "session: request on speculation declined")
+// answerSpeculative declines a request. It is no failure, so the error handler does not
+// hear of it.
+func answerSpeculative(w http.ResponseWriter, r *http.Request, log *slog.Logger) {
+	log.LogAttrs(r.Context(), slog.LevelDebug, "session: request on speculation declined")
 	http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
-	return true
 }
 
 // dropSpeculations tells the browser to forget the pages that it holds in reserve: it
