@@ -44,12 +44,8 @@ func (s *Session) commitSaving(at moment) error {
 		defer s.mu.Unlock()
 		return s.verdictLocked()
 	}
-	p := &snapshot{
-		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
-		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
-		device: s.device.confirm, now: at.now,
-		attributes: s.m.configured(s.r),
-	}
+	p := s.snapshotLocked(late)
+	p.noCookie, p.public, p.deleteOnly, p.now = late || at.early, at.public, s.err != nil || s.detached, at.now
 	if !s.roomUsed {
 		p.room, s.roomUsed = &s.room.committed, true
 	}
@@ -76,7 +72,10 @@ func (s *Session) commitSaving(at moment) error {
 
 // verdictLocked returns what a commit that went well has to say.
 func (s *Session) verdictLocked() error {
-	if s.detached {
+	switch {
+	case s.declined: // a page that says "logged out" must not wait in reserve, whoever sends it
+		return errSpeculative
+	case s.detached:
 		return nil
 	}
 	return s.err
@@ -117,6 +116,15 @@ func (s *Session) failedLocked(p *snapshot, err error) error {
 	}
 	s.failLocked(err)
 	return err // not s.err: a failed logout is worse than ErrHeaderSent
+}
+
+// snapshotLocked is what a commit goes away with. It is late if the header has left.
+func (s *Session) snapshotLocked(late bool) *snapshot {
+	return &snapshot{
+		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
+		late: late, noCookie: true, skipTouch: s.skipTouch,
+		device: s.device.confirm, attributes: s.m.configured(s.r),
+	}
 }
 
 // confirm is called between the final commit and the header. Where that is to
@@ -243,7 +251,7 @@ func (s *Session) nothingDueLocked(cookieless bool) bool {
 	switch {
 	case len(s.doomed) > 0:
 		return false
-	case s.err != nil || s.detached:
+	case s.err != nil || s.detached || s.speculative:
 		return true
 	case s.next.creates() || s.superseded && s.next != nil:
 		return false
@@ -254,7 +262,7 @@ func (s *Session) nothingDueLocked(cookieless bool) bool {
 	}
 	now := time.Now()
 	e, i, left := &s.m.engine, s.rec.idle, s.rec.remaining(now)
-	return s.vanished || !e.tooLong(i, left) && !e.touchDue(i, e.target(&s.rec.Row, i, now, cookieless), left)
+	return s.vanished || !e.tooLong(i, left) && (s.skipTouch || !e.touchDue(i, e.target(&s.rec.Row, i, now, cookieless), left))
 }
 
 // settle saves what was changed after the final header, and extends a session
@@ -265,6 +273,7 @@ func (s *Session) settle() error {
 	err := s.err
 	settled := s.detached && len(s.doomed) == 0 || nothing && s.endedByReload
 	settled = settled || nothing && err == nil && s.watches != nil && s.extended // the end of a stream is no use of the session
+	settled = settled && !s.declined
 	s.mu.Unlock()
 	switch {
 	case settled:
@@ -332,6 +341,16 @@ func (s *Session) log(level slog.Level, msg string, err error) {
 	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
 }
 
+// declineSave is declineLocked for Save, which says so at once.
+func (s *Session) declineSave() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.response < refused && s.declineLocked() {
+		return s.err
+	}
+	return nil
+}
+
 // Save commits now what would be committed at the first byte of the response:
 // for long streams, or to handle a failure oneself. It returns [Session.Err];
 // the response is still the error handler's if the header has not been sent, and
@@ -346,6 +365,9 @@ func (s *Session) Save(ctx context.Context) error {
 
 // await calls f, which saves, and returns when it or ctx has ended. f goes on then.
 func (s *Session) await(ctx context.Context, op string, f func() error) error {
+	if err := s.declineSave(); err != nil {
+		return err
+	}
 	if ctx.Done() == nil {
 		return f()
 	}

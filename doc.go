@@ -73,6 +73,13 @@
 // no access, and [Config.MaxPerUser] limits them. [Session.RenewedAt] tells how
 // long ago the user logged in, for what wants the password again.
 //
+// # What is no visit
+//
+// A poll says [Session.SkipTouch] and keeps nobody logged in; [Session.ExpiresIn] tells
+// a page when its user will be logged out. What a browser fetches before its user has
+// come changes no session: [Manager.Handler]. A login that another site sends back by
+// a form brings no cookie: [PostAgain].
+//
 // # Words
 //
 // The session ID is the random value that names a session: 24 random bytes, 32

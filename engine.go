@@ -187,6 +187,7 @@ type snapshot struct {
 	noCookie   bool // or it is not known yet whether one will be
 	public     bool // no cookie will be sent for no better reason than a touch
 	deleteOnly bool // nothing else is still to be done
+	skipTouch  bool // the request is none of the user's, and extends nothing
 
 	device *deviceStep // nil: nothing new is known of the browser's device
 	now    *stored     // nil, unless one value that is stored is to be told
@@ -441,7 +442,7 @@ func (e *engine) touch(ctx context.Context, p *snapshot, rec *view, out *outcome
 	now := time.Now()
 	cookieless := p.noCookie || p.public
 	ttl := e.target(&rec.Row, rec.idle, now, cookieless)
-	if !e.touchDue(rec.idle, ttl, rec.remaining(now)) {
+	if p.skipTouch || !e.touchDue(rec.idle, ttl, rec.remaining(now)) {
 		return nil
 	}
 	if rec.remaining(now) > rec.idle.timeout/2 {

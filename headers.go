@@ -47,9 +47,13 @@ func (s *Session) addMadeCookie(w http.ResponseWriter) {
 }
 
 func (s *Session) addCookiesLocked(h http.Header) {
+	ended := s.cookie.expire
 	cookies := s.cookiesLocked(isPublic(h))
 	if len(cookies) == 0 {
 		return
+	}
+	if ended && s.m.secure(s.r) {
+		dropSpeculations(h)
 	}
 	for _, c := range cookies {
 		h.Add("Set-Cookie", c)

@@ -220,7 +220,7 @@ func (u *updating) change(again bool) (next loaded, c Change, err error) {
 		d.SetLifetime(cookie, *p.asked.idle, now.Add(c.TTL))
 	} else if ttl := e.target(&d, i, now, p.noRefresh()); e.tooLong(i, left) {
 		c.Shorten, c.TTL = true, ttl
-	} else if e.touchDue(i, ttl, left) {
+	} else if !p.skipTouch && e.touchDue(i, ttl, left) {
 		c.TTL = ttl
 	}
 	if u.newID != "" {

@@ -206,6 +206,11 @@ func (m *Manager) From(ctx context.Context) *Session {
 // Content-Length, cannot see that, so change a session before a body is flushed
 // to its end. A panic in next passes on and saves nothing that was not committed.
 //
+// A request that a browser makes on speculation, before its user has asked for the
+// page (Sec-Purpose: prefetch), changes no session: where next would, the answer is
+// 503 without [Config.ErrorHandler], nothing is saved, and the browser asks again when
+// its user comes. Where next only reads, nothing is extended.
+//
 // Where the browser sends several cookies of the name, as from before a change of
 // [CookieConfig].Domain, the first of at most eight whose session is alive counts;
 // with [FormatExpress] the first cookie alone does, as there.
@@ -262,7 +267,8 @@ func (x *exchange) begin() *Session {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.session == nil {
-		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response}
+		speculative := isSpeculative(x.r.Header)
+		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response, speculative: speculative, skipTouch: speculative}
 	}
 	return x.session
 }
@@ -310,6 +316,11 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 // Answer implements [gate.Hooks].
 func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s := x.session
+	if errors.Is(err, errSpeculative) {
+		s.closeIO()
+		answerSpeculative(w, s.r, x.m.cfg.Logger)
+		return
+	}
 	if s.m.device.answerUnproven(w, s.r, err) {
 		s.closeIO()
 		return
@@ -340,7 +351,7 @@ func (x *exchange) Settle() error {
 	}
 	known := s.Err()
 	err := s.settle()
-	if err != nil && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
+	if err != nil && !errors.Is(err, errSpeculative) && !(known != nil && errors.Is(err, ErrHeaderSent)) { // which was logged when it happened
 		s.log(levelOf(err), "session: not saved after the first byte, response aborted", err)
 	}
 	return err

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -52,11 +51,8 @@ func (s *Session) saveTx(ctx context.Context, op string, rows func(*PostgresStor
 	}
 	defer s.unlockSaving()
 	s.mu.Lock()
-	p := &snapshot{
-		rec: s.rec, asked: cmp.Or(s.next, noChange), superseded: s.superseded,
-		late: s.response >= headerSent, noCookie: true,
-		device: s.device.confirm, attributes: s.m.configured(s.r),
-	}
+	p := s.snapshotLocked(s.response >= headerSent)
+	p.doomed = nil // a Destroy is the response's
 	if !p.asked.any() {
 		defer s.mu.Unlock()
 		return s.verdictLocked()

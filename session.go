@@ -34,16 +34,20 @@ type Session struct {
 
 	calls reentry.Guard[call] // of functions of Key.Update
 
-	mu       sync.Mutex // locked by the methods called lockX, for those called xLocked
-	load     loadState
-	loadDone chan struct{} // closed when the load under way has ended
-	saving   bool          // a commit or a Reload is under way: one at a time
-	saved    chan struct{} // closed when it has ended; nil if nobody waits
-	response responseState
-	used     bool
-	existed  bool // there was a record when the request began
-	detached bool
-	extended bool // the commit before the header has done what use asks for
+	mu        sync.Mutex // locked by the methods called lockX, for those called xLocked
+	load      loadState
+	loadDone  chan struct{} // closed when the load under way has ended
+	saving    bool          // a commit or a Reload is under way: one at a time
+	saved     chan struct{} // closed when it has ended; nil if nobody waits
+	response  responseState
+	used      bool
+	existed   bool // there was a record when the request began
+	detached  bool
+	extended  bool // the commit before the header has done what use asks for
+	skipTouch bool // the request is none of the user's
+
+	speculative bool // nor has any user asked for it yet: it changes nothing
+	declined    bool // and was to
 
 	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
@@ -169,7 +173,7 @@ func (s *Session) loadLocked() {
 	default:
 		s.room.loaded = view{presented[which].ID, rec}
 		s.rec, s.existed = &s.room.loaded, true
-		if presented[which].Old {
+		if presented[which].Old && !s.speculative {
 			s.cookie = cookieState{send: true, refreshOnly: true}
 		}
 	}
@@ -212,7 +216,17 @@ func (s *Session) rejectChangeLocked() bool {
 		})
 		return true
 	}
-	return s.err != nil || s.response >= refused
+	return s.declineLocked() || s.err != nil || s.response >= refused
+}
+
+// declineLocked declines the response if the request is one on speculation, and
+// reports whether it is.
+func (s *Session) declineLocked() bool {
+	if s.speculative {
+		s.declined = true
+		s.failLocked(errSpeculative)
+	}
+	return s.speculative
 }
 
 // logUnlocked lets log write with s.mu unlocked, and locks it again: a logger may
@@ -311,7 +325,8 @@ func (s *Session) Renew() {
 // Destroy deletes the record and expires the cookie, at the commit: logout. It
 // needs no load, beats an earlier Renew and drops earlier changes. A later Set
 // begins a fresh session with a new ID. It is carried out after [Session.Detach],
-// too.
+// too. Over HTTPS the response also tells the browser to drop the pages that it has
+// fetched ahead (Clear-Site-Data).
 //
 // The session ends whatever its ID was or becomes: a renewal by another request,
 // a quarter of an hour ago at most or in the same moment, does not save it, nor
@@ -322,7 +337,7 @@ func (s *Session) Destroy() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.used = true
-	if s.response >= refused || s.calls.Inside(call.again) {
+	if s.response >= refused || s.speculative || s.calls.Inside(call.again) {
 		s.rejectChangeLocked()
 		return
 	}

@@ -191,6 +191,8 @@ func TestPostgresStatements(t *testing.T) {
 		{name: "the same value", cookie: cookie, use: func(s *session.Session) { countKey.Set(s, 0) }, want: []string{"SELECT", "SELECT"}},
 		{name: "a save", cookie: cookie, use: increment, want: []string{"SELECT", "UPDATE"}},
 		{name: "a due touch", before: age, cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT", "UPDATE"}},
+		{name: "a due touch, skipped", before: age, cookie: cookie, use: func(s *session.Session) { s.SkipTouch(); countKey.Get(s); s.ExpiresIn() }, want: []string{"SELECT"}},
+		{name: "the user's next request", cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT", "UPDATE"}},
 		{name: "a read after it", cookie: cookie, use: func(s *session.Session) { countKey.Get(s) }, want: []string{"SELECT"}},
 		{name: "a save with a due touch", before: age, cookie: cookie, use: increment, want: []string{"SELECT", "UPDATE"}},
 		{name: "a new session", use: increment, want: []string{"INSERT"}},

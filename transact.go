@@ -98,6 +98,9 @@ func (s *Session) lockForTransaction(op string) (*PostgresStore, error) {
 	if !ok {
 		return nil, invalid(op, "the store is a %T, only a PostgresStore (or what embeds one) has transactions", s.m.store)
 	}
+	if err := s.declineSave(); err != nil {
+		return nil, err
+	}
 	s.lockLoaded()
 	err, detached, over := s.err, s.detached, s.response >= refused
 	if err == nil && over && s.rejectChangeLocked() {
@@ -178,11 +181,7 @@ func (t *transacting) run(ctx context.Context, f func(context.Context, pgx.Tx) e
 func (t *transacting) save(ctx context.Context) error {
 	s := t.s
 	s.mu.Lock()
-	p := &snapshot{
-		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
-		late: s.response >= headerSent, noCookie: true,
-		device: s.device.confirm, attributes: s.m.configured(s.r),
-	}
+	p := s.snapshotLocked(s.response >= headerSent)
 	s.inflight, s.next = p.asked, nil
 	s.mu.Unlock()
 	settled := false

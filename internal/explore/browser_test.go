@@ -234,6 +234,8 @@ func (a *actor) call(call explore.Call, s *session.Session, w http.ResponseWrite
 		s.Renew()
 	case explore.Bind:
 		s.Bind()
+	case explore.Skip:
+		s.SkipTouch()
 	case explore.Destroy:
 		s.Destroy()
 	case explore.Save:

@@ -91,9 +91,16 @@ func (h *History) renewals() (n int) {
 // useExtends is R6.
 func useExtends(h *History, breach func(string, ...any)) {
 	for _, r := range h.requests() {
+		if r.asked(h, Skip) >= 0 {
+			r.skipExtends(h, breach)
+			continue
+		}
 		load := r.loads(h)
 		if load < 0 || !r.good() || r.asked(h, Detach) >= 0 || r.hit(h) || r.lacks(h, "Touch") || h.Script.Fault.Kind == Down {
 			continue
+		}
+		if by := h.renewedBy(r.begin.ID, r.actor); by >= 0 && slices.Contains(h.Script.Actors[h.Events[by].Actor], Skip) {
+			continue // nothing is left under this ID to be extended, and the renewal extends nothing
 		}
 		session := h.lineage(r.begin.ID)
 		before, _ := h.Events[load].Table.Find(r.begin.ID)
@@ -118,6 +125,20 @@ func useExtends(h *History, breach func(string, ...any)) {
 			if h.idleStays(0, r.at.end, session, idle) {
 				r.cookieFollows(h, before, after, breach)
 			}
+		}
+	}
+}
+
+// skipExtends checks that a request which says first of all that it is none of the
+// user's has moved no expiry. A new idle timeout counts from now; what is too long is
+// shortened.
+func (r *request) skipExtends(h *History, breach func(string, ...any)) {
+	if r.calls[0] != Skip || r.asked(h, IdleLong, IdleShort) >= 0 || len(h.Script.Beside) > 0 {
+		return
+	}
+	for _, i := range r.events {
+		if op := &h.Events[i].Op; op.Name == "Touch" || op.Name == "Update" && op.TTL > 0 && !op.Shorten {
+			breach("%s is none of the user's and has extended the session", Name(r.actor))
 		}
 	}
 }

@@ -49,6 +49,9 @@ const (
 	// key that it was asked for last, else it proves the one it has.
 	Bind    Call = "bind"
 	Refresh Call = "refresh"
+
+	// Skip says that the request is none of the user's.
+	Skip Call = "skip touch"
 )
 
 // Calls are all calls of a handler.
@@ -318,7 +321,7 @@ func (s *Script) parseCalls(text string) error {
 	calls := []Call{}
 	for name := range strings.SplitSeq(text, ",") {
 		c := Call(strings.TrimSpace(name))
-		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && !slices.Contains(Calls, c) {
+		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && c != Skip && !slices.Contains(Calls, c) {
 			return fmt.Errorf("no such call: %q", c)
 		}
 		if c != "" {

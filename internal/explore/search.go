@@ -149,6 +149,7 @@ func Random(seed uint64) (Script, Choose) {
 	}
 	s.addEdit(rand.New(rand.NewPCG(seed, 3)))  // #nosec G404 -- to be repeated
 	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
+	s.addSkips(rand.New(rand.NewPCG(seed, 4))) // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
 
@@ -160,6 +161,24 @@ func (s *Script) addEdit(r *rand.Rand) {
 	s.Actors = append(s.Actors, []Call{Edit})
 	if s.Fault.Kind != "" && r.IntN(2) == 0 {
 		s.Fault.Actor = len(s.Actors) - 1
+	}
+}
+
+// addSkips makes one or two of the requests of some schedules none of the user's.
+func (s *Script) addSkips(r *rand.Rand) {
+	if r.IntN(5) > 0 {
+		return
+	}
+	for range 1 + r.IntN(2) {
+		actor := r.IntN(len(s.Actors))
+		if _, beside := s.Beside[actor]; beside || s.Outside(actor) {
+			continue
+		}
+		at := 0
+		if r.IntN(4) == 0 {
+			at = r.IntN(len(s.Actors[actor]))
+		}
+		s.Actors[actor] = slices.Insert(slices.Clone(s.Actors[actor]), at, Skip)
 	}
 }
 

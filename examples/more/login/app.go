@@ -47,6 +47,7 @@ func newApp(users *users, sessions *session.Manager, trustProxy bool) http.Handl
 		sessions.Handler,
 	)
 	r.Get("/style.css", serveStyle)
+	r.Get("/left.js", serveScript)
 	r.Get("/", http.RedirectHandler("/account", http.StatusSeeOther).ServeHTTP)
 	r.Get("/signup", a.signupForm)
 	r.Post("/signup", a.signup)
@@ -54,6 +55,8 @@ func newApp(users *users, sessions *session.Manager, trustProxy bool) http.Handl
 	r.Post("/login", a.login)
 	r.Get("/login/done", a.loginDone)
 	r.Post("/logout", a.logout)
+	r.Get("/left", left)
+	r.Post("/left", stay)
 
 	r.Get("/account", a.member(a.account))
 	r.Get("/devices", a.member(a.devices))
@@ -79,7 +82,7 @@ func (a *app) secureHeaders(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; script-src 'self' 'inline-speculation-rules'; connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("Cross-Origin-Opener-Policy", "same-origin")
 		h.Set("Referrer-Policy", "same-origin")
 		h.Set("X-Content-Type-Options", "nosniff")

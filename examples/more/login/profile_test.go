@@ -126,11 +126,15 @@ func eval[T any](b *profile, script string) T {
 	return v
 }
 
-// leads takes steps that lead to another page, waits for that and gives its status.
+// leads takes steps that lead to another page, waits for that and gives its status, 0
+// for one that the browser had fetched ahead.
 func (b *profile) leads(steps ...step) int {
 	b.t.Helper()
 	res, err := chromedp.RunResponse(b.ctx, steps...)
 	must(b.t, err)
+	if res == nil {
+		return 0
+	}
 	return int(res.Status)
 }
 

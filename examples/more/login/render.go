@@ -19,7 +19,9 @@ var (
 	pages    = parsePages("signup", "login", "cookies", "account", "devices", "confirm", "password", "delete", "error")
 	style, _ = web.ReadFile("web/style.css")
 	// styleURL changes with the style sheet, so that browsers may keep it.
-	styleURL = "/style.css?v=" + hash(style)
+	styleURL  = "/style.css?v=" + hash(style)
+	script, _ = web.ReadFile("web/left.js")
+	scriptURL = "/left.js?v=" + hash(script)
 )
 
 // view is what the pages show.
@@ -38,9 +40,10 @@ type view struct {
 	Devices  []deviceView
 }
 
-func (view) StyleURL() string { return styleURL }
-func (view) MinPassword() int { return minPassword }
-func (view) MaxDevices() int  { return maxPerUser }
+func (view) StyleURL() string  { return styleURL }
+func (view) ScriptURL() string { return scriptURL }
+func (view) MinPassword() int  { return minPassword }
+func (view) MaxDevices() int   { return maxPerUser }
 
 // Initial is the letter of the user's picture.
 func (v view) Initial() string { return v.User[:1] }
@@ -75,11 +78,14 @@ func write(w http.ResponseWriter, code int, page string, v view) {
 	_, _ = b.WriteTo(w)
 }
 
-// serveStyle uses no session, so it costs no statement and can be cached.
-func serveStyle(w http.ResponseWriter, _ *http.Request) {
+func serveStyle(w http.ResponseWriter, _ *http.Request)  { serveFile(w, "text/css", style) }
+func serveScript(w http.ResponseWriter, _ *http.Request) { serveFile(w, "text/javascript", script) }
+
+// serveFile uses no session, so it costs no statement and can be cached.
+func serveFile(w http.ResponseWriter, kind string, content []byte) {
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-	w.Header().Set("Content-Type", "text/css; charset=utf-8")
-	_, _ = w.Write(style)
+	w.Header().Set("Content-Type", kind+"; charset=utf-8")
+	_, _ = w.Write(content)
 }
 
 func hash(b []byte) string {

@@ -1,0 +1,6 @@
+package main
+
+var (
+	NewShop     = newShop
+	NewProvider = newProvider
+)
