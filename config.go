@@ -97,8 +97,9 @@ type Config struct {
 	Cookie CookieConfig
 
 	// TrustProxy believes the X-Forwarded-Proto header when deciding whether
-	// a request came by HTTPS. Set it only behind a proxy that sets or removes
-	// this header.
+	// a request came by HTTPS, and X-Forwarded-Host when choosing among
+	// Cookie.Domains. Set it only behind a proxy that sets or removes these
+	// headers.
 	TrustProxy bool
 
 	// Encrypt seals the application's keys in the record with AES-256-GCM,
@@ -240,6 +241,7 @@ func (cfg Config) withDefaults() Config {
 		name = "connect.sid"
 	}
 	setDefault(&cfg.Cookie.Name, name)
+	cfg.Cookie.Domains = lowerDomains(cfg.Cookie.Domains)
 	cfg.DeviceBound = cfg.DeviceBound.withDefaults(cfg.Cookie.Path)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

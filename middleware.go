@@ -25,6 +25,8 @@ type Manager struct {
 	name   any     // cookieName, ready to be looked up
 	device *device // nil unless Config.DeviceBound is set
 
+	domains domains
+
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
 
@@ -68,7 +70,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name)}
+	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name), domains: newDomains(cfg.Cookie.Domains)}
 	m.engine.init(store, cfg.Logger, cfg.limits())
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
 		return nil, err

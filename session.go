@@ -350,6 +350,11 @@ func (s *Session) doomLocked(id string) {
 	s.doomed = append(s.doomed, id)
 	if len(s.expireAs) == 0 {
 		s.expireAs = append(s.expireAs, a) // a browser drops only a cookie of the same domain and path
+		for _, wider := range s.m.domains.above(a.Domain) {
+			b := a
+			b.Domain = wider
+			s.expireAs = append(s.expireAs, b)
+		}
 		if a.Domain != "" && s.othersLocked() {
 			a.Domain = "" // from before Cookie.Domain was set
 			s.expireAs = append(s.expireAs, a)
