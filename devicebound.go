@@ -42,7 +42,7 @@ func (s *Session) Bind() {
 func (s *Session) Bound() bool {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	if s.m.device == nil || s.rec == nil || s.inflight.sets(row.MemberBound) || s.next.sets(row.MemberBound) {
+	if s.m.device == nil || s.recordLocked() == nil || s.inflight.sets(row.MemberBound) || s.next.sets(row.MemberBound) {
 		return false
 	}
 	b, _, err := s.rec.Bound()

@@ -234,7 +234,7 @@ func (s *Session) idLocked() string {
 // getLocked returns the value of a key as JSON, nil if absent.
 func (s *Session) getLocked(name string) []byte {
 	for _, p := range [...]*pending{s.next, s.inflight} {
-		if value, changed := p.value(name); changed {
+		if value, changed := p.value(name); changed || p.begins() {
 			return value
 		}
 	}
@@ -242,6 +242,15 @@ func (s *Session) getLocked(name string) []byte {
 		return nil
 	}
 	return s.rec.Get(name)
+}
+
+// recordLocked returns the record whose session this is: none where the request has
+// logged another user in, until that is stored.
+func (s *Session) recordLocked() *view {
+	if s.next.begins() || s.inflight.begins() {
+		return nil
+	}
+	return s.rec
 }
 
 // putLocked records a change, also one to the value that is known: another request
@@ -255,13 +264,33 @@ func (s *Session) putLocked(c change) {
 		s.tooLateLocked("a new session")
 		return
 	}
-	if s.next == nil && !s.askedUsed {
-		s.askedUsed, s.room.change = true, [1]change{c}
-		s.room.asked = pending{changes: s.room.change[:]}
-		s.next = &s.room.asked
-		return
+	renew := false
+	if key := s.m.cfg.UserKey; key != "" && c.name == key {
+		passage := passageOf(s.getLocked(key), c.value)
+		// An ID that this request has made nobody can have planted.
+		renew = passage == loggedIn && (s.rec != nil && !s.made || s.superseded) && !s.inflight.renews()
+		switch {
+		case passage == loggedOut:
+			s.destroyLocked()
+			return
+		case (renew || passage == otherUser) && s.response >= headerSent:
+			s.tooLateLocked("a login")
+			return
+		case passage == otherUser:
+			s.next, s.device = freshFor(c), deviceState{unproven: s.device.unproven}
+			return
+		}
 	}
-	s.next = s.next.with(c)
+	switch {
+	case s.next == nil && !s.askedUsed:
+		s.askedUsed, s.room.change = true, [1]change{c}
+		s.room.asked = pending{changes: s.room.change[:], renew: renew}
+		s.next = &s.room.asked
+	case renew:
+		s.next = s.next.with(c).withRenew()
+	default:
+		s.next = s.next.with(c)
+	}
 }
 
 // tooLateLocked refuses what would need a cookie that can no longer be sent.
@@ -320,6 +349,10 @@ func (s *Session) Destroy() {
 		s.rejectChangeLocked()
 		return
 	}
+	s.destroyLocked()
+}
+
+func (s *Session) destroyLocked() {
 	known := s.load == loadedNow && s.err == nil && !s.superseded && !s.marked
 	known = known && !s.device.unproven
 	if s.load == unloaded {

@@ -10,12 +10,12 @@ const slack = 2 * time.Second
 
 // nobodyIsLoggedOut is R5.
 func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
-	if h.Script.Has(Destroy, Revoke) || len(h.Hung) > 0 || h.lateRenewal() || h.Script.NoUserKey && h.renewals() > 1 || h.outlives() || h.tooLateForGrace() {
+	if h.Script.Has(Destroy, Leave, Revoke) || len(h.Hung) > 0 || h.lateRenewal() || h.Script.NoUserKey && h.renewals() > 1 || h.outlives() || h.tooLateForGrace() {
 		return
 	}
-	expected := h.Script.Setup != None
+	expected := h.Script.Setup != None && h.Script.Setup != Visitor
 	for _, r := range h.requests() {
-		login := r.asked(h, Login) >= 0
+		login := r.asked(h, Login, Enter, EnterOther) >= 0
 		if len(h.Script.Beside) > 0 && h.Script.Has(Panic) {
 			return // the answer to a panic leaves while another goroutine of the handler still renews
 		}
@@ -23,7 +23,7 @@ func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
 		if login && r.good() && !left {
 			expected = true
 		}
-		login = login && r.good() && r.asked(h, Login) < r.at.header
+		login = login && r.good() && r.asked(h, Login, Enter, EnterOther) < r.at.header
 		if r.begin.ID == "" && !login && r.header != nil && r.header.ID != "" {
 			return // nothing tells a session without a cookie from the one that a login makes beside it
 		}
