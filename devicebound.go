@@ -32,7 +32,12 @@ func (s *Session) Bind() {
 	var id [devicebound.IdentifierBytes]byte
 	_, _ = rand.Read(id[:]) // never fails
 	s.device.offered = base64.RawURLEncoding.EncodeToString(id[:])
-	s.putLocked(change{name: row.MemberBound, value: row.NewBound(s.device.offered, time.Now()).Encode()})
+	s.putLocked(bindTo(s.device.offered))
+}
+
+// bindTo is the change that asks for a key under an identifier.
+func bindTo(id string) change {
+	return change{name: row.MemberBound, value: row.NewBound(id, time.Now()).Encode()}
 }
 
 // Bound reports whether the browser has proven the key of its device: the

@@ -277,7 +277,12 @@ func (s *Session) putLocked(c change) {
 			s.tooLateLocked("a login")
 			return
 		case passage == otherUser:
-			s.next, s.device = freshFor(c), deviceState{unproven: s.device.unproven}
+			s.next = freshFor(c)
+			// A Bind is the browser's, not the user's: to lose it would be a session without.
+			s.device = deviceState{unproven: s.device.unproven, offered: s.device.offered}
+			if s.device.offered != "" {
+				s.next = s.next.with(bindTo(s.device.offered))
+			}
 			return
 		}
 	}
