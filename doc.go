@@ -73,6 +73,12 @@
 // no access, and [Config.MaxPerUser] limits them. [Session.RenewedAt] tells how
 // long ago the user logged in, for what wants the password again.
 //
+// # Users
+//
+// With [Config.UserKey] the key that says who is logged in makes logins hard to get
+// wrong: setting it renews, setting it to another user begins a session without
+// anything of the one before, deleting it ends the session.
+//
 // # Words
 //
 // The session ID is the random value that names a session: 24 random bytes, 32

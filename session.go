@@ -313,6 +313,9 @@ func (s *Session) tooLateLocked(what string) {
 // fixation). It happens when the session is committed. Without a record it does
 // nothing, for a new session gets a new ID anyway; twice is once.
 //
+// Setting [Config.UserKey] does it by itself where nobody was logged in, or somebody
+// else. Call it where the same user has given the password again.
+//
 // Where another request has renewed the session meanwhile (a login in two tabs,
 // a button clicked twice), a request that sets [Config.UserKey] too begins a
 // fresh session with what it sets and nothing of the old one; any other fails
