@@ -34,11 +34,15 @@ func (s *Session) commit(at moment) error {
 		defer s.mu.Unlock()
 		return s.verdictLocked()
 	}
+	attributes := s.m.configured(s.r)
+	if s.next.begins() { // its cookie takes the place of the one the browser has
+		attributes = s.attributesLocked()
+	}
 	p := &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
 		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
 		device:     s.device.confirm,
-		attributes: s.m.configured(s.r),
+		attributes: attributes,
 	}
 	if !s.roomUsed {
 		p.room, s.roomUsed = &s.room.committed, true

@@ -681,3 +681,30 @@ func TestUserKeyReload(t *testing.T) {
 	stream.end()
 	b.wantUser(t, "bob")
 }
+
+// The cookie of another user's session takes the place of the one that the browser has,
+// whose attributes Express keeps in the record: two of one name, and the first would
+// decide.
+func TestUserKeyOtherUserInExpressKeepsTheCookiesPlace(t *testing.T) {
+	store := newHookedStore()
+	m := newManager(t, store, session.Config{UserKey: string(userKey), Cookie: session.CookieConfig{Format: session.FormatExpress}})
+	id := strings.Repeat("e", 32)
+	data := `{"cookie":{"originalMaxAge":60000,"domain":"example.com","path":"/app","sameSite":"strict"},"user":"ada","cart":"ada's"}`
+	if err := store.Create(t.Context(), id, session.Record{Data: []byte(data), TTL: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	value, err := m.SignCookie(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &browser{m: m, cookie: "connect.sid=" + value}
+	if got := b.visit(enter("bob")).attributes(); !strings.HasPrefix(got, "Domain=example.com; Path=/app; ") || !strings.HasSuffix(got, "SameSite=Strict") {
+		t.Errorf("got %q, want the attributes of the record", got)
+	}
+	for _, data := range store.live(t) {
+		if strings.Contains(data, "ada") || !strings.Contains(data, `"domain":"example.com"`) || !strings.Contains(data, `"path":"/app"`) {
+			t.Error("the record holds something of ada's, or not the cookie's attributes")
+		}
+	}
+	b.wantUser(t, "bob")
+}
