@@ -3,7 +3,6 @@ package session
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"time"
 
 	"github.com/pgsession/session/internal/devicebound"
 	"github.com/pgsession/session/internal/row"
@@ -33,11 +32,6 @@ func (s *Session) Bind() {
 	_, _ = rand.Read(id[:]) // never fails
 	s.device.offered = base64.RawURLEncoding.EncodeToString(id[:])
 	s.putLocked(bindTo(s.device.offered))
-}
-
-// bindTo is the change that asks for a key under an identifier.
-func bindTo(id string) change {
-	return change{name: row.MemberBound, value: row.NewBound(id, time.Now()).Encode()}
 }
 
 // Bound reports whether the browser has proven the key of its device: the

@@ -43,6 +43,11 @@ type change struct {
 	update func(old []byte) ([]byte, error) // nil for a plain set or delete
 }
 
+// bindTo is the change that asks for a key under an identifier.
+func bindTo(id string) change {
+	return change{name: row.MemberBound, value: row.NewBound(id, time.Now()).Encode()}
+}
+
 // pending is what a request has asked for and nobody has stored yet. It never
 // changes; nil asks for nothing. Its methods that change something return another,
 // and share the array of changes with it, so only the latest may be built upon.
