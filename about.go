@@ -13,7 +13,10 @@ import (
 func (s *Session) ID() string {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	return s.idLocked()
+	if rec := s.recordLocked(); rec != nil {
+		return rec.id
+	}
+	return ""
 }
 
 // Handle names the session without giving access to it, "" until there is a
@@ -39,10 +42,11 @@ func (s *Session) Handle() string {
 func (s *Session) CreatedAt() time.Time {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	if s.rec == nil {
+	rec := s.recordLocked()
+	if rec == nil {
 		return time.Time{}
 	}
-	t, _ := s.rec.Created()
+	t, _ := rec.Created()
 	return t
 }
 
@@ -58,13 +62,14 @@ func (s *Session) CreatedAt() time.Time {
 func (s *Session) RenewedAt() time.Time {
 	s.lockLoaded()
 	defer s.mu.Unlock()
+	rec := s.recordLocked()
 	switch {
-	case s.rec == nil:
+	case rec == nil:
 		return time.Time{}
 	case s.inflight.renews() || s.next.renews():
 		return time.Now()
 	}
-	return s.rec.Renewed()
+	return rec.Renewed()
 }
 
 // IsNew reports whether there was no record when the request began.
@@ -79,10 +84,12 @@ func (s *Session) Keys() []string {
 	s.lockLoaded()
 	defer s.mu.Unlock()
 	var d row.Row
-	if s.rec != nil {
-		d = s.rec.Clone()
+	if rec := s.recordLocked(); rec != nil {
+		d = rec.Clone()
 	}
-	s.inflight.applyTo(&d)
+	if !s.next.begins() {
+		s.inflight.applyTo(&d)
+	}
 	s.next.applyTo(&d)
 	return d.Keys()
 }

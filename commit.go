@@ -120,10 +120,14 @@ func (s *Session) failedLocked(p *snapshot, err error) error {
 
 // snapshotLocked is what a commit goes away with. It is late if the header has left.
 func (s *Session) snapshotLocked(late bool) *snapshot {
+	attributes := s.m.configured(s.r)
+	if s.next.begins() { // its cookie takes the place of the one the browser has
+		attributes = s.attributesLocked()
+	}
 	return &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
 		late: late, noCookie: true, skipTouch: s.skipTouch,
-		device: s.device.confirm, attributes: s.m.configured(s.r),
+		device: s.device.confirm, attributes: attributes,
 	}
 }
 

@@ -97,8 +97,9 @@ type Config struct {
 	Cookie CookieConfig
 
 	// TrustProxy believes the X-Forwarded-Proto header when deciding whether
-	// a request came by HTTPS. Set it only behind a proxy that sets or removes
-	// this header.
+	// a request came by HTTPS, and X-Forwarded-Host when choosing among
+	// Cookie.Domains. Set it only behind a proxy that sets or removes these
+	// headers.
 	TrustProxy bool
 
 	// Encrypt seals the application's keys in the record with AES-256-GCM,
@@ -111,13 +112,23 @@ type Config struct {
 	// false.
 	Encrypt bool
 
-	// UserKey is the key that says whose session it is, such as "userId". It is
-	// needed for MaxPerUser, and with Encrypt to find sessions by it: a keyed
-	// hash of its value is then kept beside the sealed data, which tells equal
-	// users from different ones and nothing else. A session that was sealed
-	// while it was not set is not found (docs/operations.md). It also tells a
-	// login from another renewal, so that of two logins at once, as by a button
-	// clicked twice, both succeed ([Session.Renew]). Default none.
+	// UserKey is the key that says whose session it is, such as "userId". Its
+	// value decides what becomes of the session when it changes. Where there was
+	// none, setting it is a login: the session gets a new ID and keeps its data, as
+	// by [Session.Renew], which may be called as well. Set to another user, it begins
+	// a fresh session with what the request sets after that (and with its
+	// [Session.Bind]); of the one before nothing stays, and reads in the same request
+	// find none of it. Deleted, or set to null, it ends the session as
+	// [Session.Destroy] does. The same value again changes nothing. Any value but
+	// null is a user, "" and 0 too. After the first byte a login is too late:
+	// [ErrHeaderSent].
+	//
+	// Of two logins at once, as by a button clicked twice, both succeed
+	// ([Session.Renew]). It is needed for MaxPerUser, and with Encrypt to find
+	// sessions by it: a keyed hash of its value is then kept beside the sealed
+	// data, which tells equal users from different ones and nothing else. A session
+	// that was sealed while it was not set is not found (docs/operations.md). Set it
+	// in every program that shares the sessions. Default none.
 	UserKey string
 
 	// MaxPerUser is how many sessions a user may have, 999 at most. Values of
@@ -253,6 +264,7 @@ func (cfg Config) withDefaults() Config {
 		name = "connect.sid"
 	}
 	setDefault(&cfg.Cookie.Name, name)
+	cfg.Cookie.Domains = lowerDomains(cfg.Cookie.Domains)
 	cfg.DeviceBound = cfg.DeviceBound.withDefaults(cfg.Cookie.Path)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()

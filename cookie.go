@@ -32,6 +32,17 @@ type CookieConfig struct {
 	// Domain defaults to none: this host only.
 	Domain string
 
+	// Domains chooses the cookie's Domain by the request's host: that one itself if
+	// it is listed, else the nearest listed domain above it. Of a host that is
+	// neither, the cookie is for this host only. The host is the Host header's, with
+	// Config.TrustProxy X-Forwarded-Host's where there is one; what it says is looked
+	// up here and never copied. Whoever serves a host below a listed domain gets the
+	// cookie of its users, so list only domains whose hosts are all yours. An
+	// internationalized name is written in Punycode (xn--). It does not go with
+	// Domain, with a Name that begins with __Host- and with Config.DeviceBound.
+	// Default none.
+	Domains []string
+
 	// Path defaults to "/".
 	Path string
 
@@ -131,7 +142,26 @@ func (c *CookieConfig) check(fault func(string, ...any)) {
 	default:
 		fault("Cookie.SameSite is %d: use the constants of net/http", c.SameSite)
 	}
+	c.checkDomains(fault)
 	c.checkSecure(fault)
+}
+
+// checkDomains checks the list, and what does not go with one.
+func (c *CookieConfig) checkDomains(fault func(string, ...any)) {
+	if len(c.Domains) == 0 {
+		return
+	}
+	if c.Domain != "" {
+		fault("Cookie.Domain and Cookie.Domains are both set: put the one among the others")
+	}
+	if strings.HasPrefix(strings.ToLower(c.Name), "__host-") {
+		fault("Cookie.Name %q does not go with Cookie.Domains: browsers drop such a cookie with a Domain", c.Name)
+	}
+	for i, name := range c.Domains {
+		if what := wrongDomain(name); what != "" {
+			fault("Cookie.Domains[%d] %q %s", i, name, what)
+		}
+	}
 }
 
 // checkSecure lists what needs the Secure attribute on every response.

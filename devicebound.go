@@ -3,7 +3,6 @@ package session
 import (
 	"crypto/rand"
 	"encoding/base64"
-	"time"
 
 	"github.com/pgsession/session/internal/devicebound"
 	"github.com/pgsession/session/internal/row"
@@ -32,7 +31,7 @@ func (s *Session) Bind() {
 	var id [devicebound.IdentifierBytes]byte
 	_, _ = rand.Read(id[:]) // never fails
 	s.device.offered = base64.RawURLEncoding.EncodeToString(id[:])
-	s.putLocked(change{name: row.MemberBound, value: row.NewBound(s.device.offered, time.Now()).Encode()})
+	s.putLocked(bindTo(s.device.offered))
 }
 
 // Bound reports whether the browser has proven the key of its device: the
@@ -42,7 +41,7 @@ func (s *Session) Bind() {
 func (s *Session) Bound() bool {
 	s.lockLoaded()
 	defer s.mu.Unlock()
-	if s.m.device == nil || s.rec == nil || s.inflight.sets(row.MemberBound) || s.next.sets(row.MemberBound) {
+	if s.m.device == nil || s.recordLocked() == nil || s.inflight.sets(row.MemberBound) || s.next.sets(row.MemberBound) {
 		return false
 	}
 	b, _, err := s.rec.Bound()

@@ -19,7 +19,7 @@ import (
 // value switches it off; then sessions that are bound count as if they were not.
 //
 // It needs [SecureAlways] and a certificate that browsers trust, and a cookie in
-// [FormatSecureCookie] without Domain and Partitioned.
+// [FormatSecureCookie] without Domain, Domains and Partitioned.
 type DeviceBoundConfig struct {
 	_ struct{}
 
@@ -82,6 +82,9 @@ func (c *DeviceBoundConfig) check(with *CookieConfig, fault func(string, ...any)
 	}
 	if with.Domain != "" {
 		fault("DeviceBound does not work with Cookie.Domain: browsers bind a session to one host")
+	}
+	if len(with.Domains) > 0 {
+		fault("DeviceBound does not work with Cookie.Domains: browsers bind a session to one host")
 	}
 }
 

@@ -80,6 +80,12 @@
 // come changes no session: [Manager.Handler]. A login that another site sends back by
 // a form brings no cookie: [PostAgain].
 //
+// # Users
+//
+// With [Config.UserKey] the key that says who is logged in makes logins hard to get
+// wrong: setting it renews, setting it to another user begins a session without
+// anything of the one before, deleting it ends the session.
+//
 // # Words
 //
 // The session ID is the random value that names a session: 24 random bytes, 32

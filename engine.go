@@ -272,25 +272,6 @@ func (e *engine) apply(ctx context.Context, p *snapshot) (outcome, error) {
 	return out, err
 }
 
-// beginAnew stores a session of its own for a request that logs somebody in and
-// whose session another request has renewed, with nothing of that one's data:
-// whoever planted the old ID must not get it. Any other request gets ErrRenewed. That a
-// request logs in is known by Config.UserKey; without that, one that calls Renew
-// and has seen nothing of the old session is taken for one.
-func (e *engine) beginAnew(ctx context.Context, p *snapshot, out *outcome) error {
-	login := p.asked.renew && (e.limits.userKey == "" && p.rec == nil || e.limits.userKey != "" && p.asked.sets(e.limits.userKey))
-	if !login {
-		return &opError{"save", ErrRenewed}
-	}
-	asked, err := p.asked.rebase(nil)
-	if err != nil {
-		return &opError{"save", err}
-	}
-	q := *p
-	q.rec, q.asked = nil, asked
-	return e.create(ctx, &q, out)
-}
-
 // create stores a new record, if there is anything to store.
 func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 	d := row.Row{}
@@ -301,6 +282,20 @@ func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 	if p.late {
 		return &opError{"a new session", ErrHeaderSent}
 	}
+	rec := e.fresh(p, d)
+	id, err := e.insert(ctx, &rec.Row, rec.left)
+	if err != nil {
+		return &opError{"create", err}
+	}
+	e.stats.creates.Add(1)
+	out.rec = p.view(id, rec)
+	p.now.note(&rec.Row)
+	out.cookie.send, out.fresh, out.alive = true, true, true
+	return nil
+}
+
+// fresh returns a new record of the members of d. It is not encoded yet.
+func (e *engine) fresh(p *snapshot, d row.Row) loaded {
 	now := time.Now()
 	timeout := e.limits.idleTimeout
 	switch {
@@ -315,15 +310,7 @@ func (e *engine) create(ctx context.Context, p *snapshot, out *outcome) error {
 	i := e.idle(&d)
 	ttl := e.target(&d, i, now, false)
 	d.SetLifetime(cookie, timeout, now.Add(ttl))
-	id, err := e.insert(ctx, &d, ttl)
-	if err != nil {
-		return &opError{"create", err}
-	}
-	e.stats.creates.Add(1)
-	out.rec = p.view(id, loaded{Row: d, left: ttl, asOf: now, idle: i})
-	p.now.note(&d)
-	out.cookie.send, out.fresh, out.alive = true, true, true
-	return nil
+	return loaded{Row: d, left: ttl, asOf: now, idle: i}
 }
 
 // insert creates a record under an ID that nobody has.

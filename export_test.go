@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"io"
+	"net/http"
 	"strings"
 	"time"
 
@@ -22,6 +23,9 @@ func (m *Manager) SetRandom(r io.Reader) { m.engine.rand = r }
 func (m *Manager) SignCookie(id string) (string, error) {
 	return m.keys.codec().Sign(m.cfg.Cookie.Name, id)
 }
+
+// CookieDomain returns the Domain of a cookie made on r.
+func (m *Manager) CookieDomain(r *http.Request) string { return m.domain(r) }
 
 // Waiting returns how many calls of each kind wait for a shared statement.
 func (s *PostgresStore) Waiting() int {

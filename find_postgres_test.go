@@ -434,10 +434,10 @@ func TestEncryptedSessionsAreFoundByAHash(t *testing.T) {
 	}
 	useSession(rotated, cookie, user.Delete)
 	if n := queryOne[int](t, pool, "SELECT count(*) FROM schema_system.session WHERE sess->>'__find_userId' IS NOT NULL"); n != 0 {
-		t.Error("the key deleted: got its hash still, want none")
+		t.Error("the user deleted, which ends the session: got the hash still, want none")
 	}
 	if got := handlesOf(t, rotated, user.Is(name)); len(got) != 1 {
-		t.Errorf("the key deleted: got %d sessions, want the other one", len(got))
+		t.Errorf("the user deleted: got %d sessions, want the other one", len(got))
 	}
 	var wg sync.WaitGroup
 	for range 4 { // logins at once

@@ -123,7 +123,23 @@ func (s *Session) lifetimeLocked(now time.Time) cookie.Lifetime {
 // configured returns the attributes that the configuration gives on r.
 func (m *Manager) configured(r *http.Request) cookie.Attributes {
 	c := &m.cfg.Cookie
-	return cookie.Attributes{Domain: c.Domain, Path: c.Path, SameSite: c.sameSite(), Partitioned: c.Partitioned, Secure: m.secure(r)}
+	return cookie.Attributes{Domain: m.domain(r), Path: c.Path, SameSite: c.sameSite(), Partitioned: c.Partitioned, Secure: m.secure(r)}
+}
+
+// domain returns the Domain of a cookie made on r. Whoever lies about the host is
+// given a cookie for another domain of the list, which his browser does not take.
+func (m *Manager) domain(r *http.Request) string {
+	if m.domains == nil {
+		return m.cfg.Cookie.Domain
+	}
+	host := r.Host
+	if m.cfg.TrustProxy {
+		if forwarded := r.Header.Get("X-Forwarded-Host"); forwarded != "" {
+			host, _, _ = strings.Cut(forwarded, ",") // the client's side comes first
+			host = strings.TrimSpace(host)
+		}
+	}
+	return m.domains.of(host)
 }
 
 // secure reports whether a cookie made on r is to have the Secure attribute.

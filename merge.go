@@ -172,6 +172,12 @@ func (u *updating) resolve(now *row.Row) (happened bool, err error) {
 // functions of Key.Update anew. c.New is nil if nothing would change.
 func (u *updating) change(again bool) (next loaded, c Change, err error) {
 	e, p := u.e, u.p
+	switch {
+	case p.asked.fresh:
+		return u.replace()
+	case u.foreign():
+		return next, c, ErrRenewed
+	}
 	d := u.rec.Clone()
 	dirty := false
 	var counted []string // keys that functions have changed

@@ -26,6 +26,7 @@ type Manager struct {
 	device *device // nil unless Config.DeviceBound is set
 
 	watcher watcher // of open streams
+	domains domains
 
 	warnProxy sync.Once
 	warned    sync.Map // what was warned about once: key names, and rounded
@@ -70,7 +71,7 @@ func New(store Store, cfg Config) (*Manager, error) {
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
-	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name)}
+	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name), domains: newDomains(cfg.Cookie.Domains)}
 	m.engine.init(store, cfg.Logger, cfg.limits())
 	m.engine.events = newEvents(cfg.OnEvent, cfg.Logger)
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {

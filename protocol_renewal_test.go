@@ -32,7 +32,6 @@ var protocolFirstUses = []struct {
 	{"SetIdleTimeout", func(s *session.Session) { s.SetIdleTimeout(time.Hour) }, 409},
 	{"Renew", renew, 409},
 	{"Renew and Set of another key", func(s *session.Session) { s.Renew(); keyA.Set(s, "1") }, 409},
-	{"Set of the user without Renew", func(s *session.Session) { userKey.Set(s, "mallory") }, 409},
 	{"Set and Save", func(s *session.Session) { keyA.Set(s, "1"); _ = s.Save(context.Background()) }, 409},
 }
 
@@ -103,6 +102,7 @@ func TestProtocolSecondLoginBeginsAnew(t *testing.T) {
 	}{
 		{"Renew and Set", func(s *session.Session) { s.Renew(); userKey.Set(s, "bob"); increment(s) }},
 		{"Set and Renew", func(s *session.Session) { userKey.Set(s, "bob"); increment(s); s.Renew() }},
+		{"Set alone", func(s *session.Session) { userKey.Set(s, "bob"); increment(s) }},
 	}
 	eachProtocolStore(t, func(t *testing.T, store *hookedStore, open func(...func(*session.Config)) *session.Manager) {
 		m := open(keyOfUser)

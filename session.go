@@ -254,7 +254,7 @@ func (s *Session) idLocked() string {
 // getLocked returns the value of a key as JSON, nil if absent.
 func (s *Session) getLocked(name string) []byte {
 	for _, p := range [...]*pending{s.next, s.inflight} {
-		if value, changed := p.value(name); changed {
+		if value, changed := p.value(name); changed || p.begins() {
 			return value
 		}
 	}
@@ -262,6 +262,15 @@ func (s *Session) getLocked(name string) []byte {
 		return nil
 	}
 	return s.rec.Get(name)
+}
+
+// recordLocked returns the record whose session this is: none where the request has
+// logged another user in, until that is stored.
+func (s *Session) recordLocked() *view {
+	if s.next.begins() || s.inflight.begins() {
+		return nil
+	}
+	return s.rec
 }
 
 // putLocked records a change, also one to the value that is known: another request
@@ -275,13 +284,38 @@ func (s *Session) putLocked(c change) {
 		s.tooLateLocked("a new session")
 		return
 	}
-	if s.next == nil && !s.askedUsed {
-		s.askedUsed, s.room.change = true, [1]change{c}
-		s.room.asked = pending{changes: s.room.change[:]}
-		s.next = &s.room.asked
-		return
+	renew := false
+	if key := s.m.cfg.UserKey; key != "" && c.name == key {
+		passage := passageOf(s.getLocked(key), c.value)
+		// An ID that this request has made nobody can have planted.
+		renew = passage == loggedIn && (s.rec != nil && !s.made || s.superseded) && !s.inflight.renews()
+		switch {
+		case passage == loggedOut:
+			s.destroyLocked()
+			return
+		case (renew || passage == otherUser) && s.response >= headerSent:
+			s.tooLateLocked("a login")
+			return
+		case passage == otherUser:
+			s.next = freshFor(c)
+			// A Bind is the browser's, not the user's: to lose it would be a session without.
+			s.device = deviceState{unproven: s.device.unproven, offered: s.device.offered}
+			if s.device.offered != "" {
+				s.next = s.next.with(bindTo(s.device.offered))
+			}
+			return
+		}
 	}
-	s.next = s.next.with(c)
+	switch {
+	case s.next == nil && !s.askedUsed:
+		s.askedUsed, s.room.change = true, [1]change{c}
+		s.room.asked = pending{changes: s.room.change[:], renew: renew}
+		s.next = &s.room.asked
+	case renew:
+		s.next = s.next.with(c).withRenew()
+	default:
+		s.next = s.next.with(c)
+	}
 }
 
 // tooLateLocked refuses what would need a cookie that can no longer be sent.
@@ -298,6 +332,9 @@ func (s *Session) tooLateLocked(what string) {
 // an ID that an attacker had planted before is then worth nothing (session
 // fixation). It happens when the session is committed. Without a record it does
 // nothing, for a new session gets a new ID anyway; twice is once.
+//
+// Setting [Config.UserKey] does it by itself where nobody was logged in, or somebody
+// else. Call it where the same user has given the password again.
 //
 // Where another request has renewed the session meanwhile (a login in two tabs,
 // a button clicked twice), a request that sets [Config.UserKey] too begins a
@@ -341,6 +378,10 @@ func (s *Session) Destroy() {
 		s.rejectChangeLocked()
 		return
 	}
+	s.destroyLocked()
+}
+
+func (s *Session) destroyLocked() {
 	known := s.load == loadedNow && s.err == nil && !s.superseded && !s.marked
 	known = known && !s.device.unproven
 	if s.load == unloaded {
@@ -372,6 +413,11 @@ func (s *Session) doomLocked(id string) {
 	s.doomed = append(s.doomed, id)
 	if len(s.expireAs) == 0 {
 		s.expireAs = append(s.expireAs, a) // a browser drops only a cookie of the same domain and path
+		for _, wider := range s.m.domains.above(a.Domain) {
+			b := a
+			b.Domain = wider
+			s.expireAs = append(s.expireAs, b)
+		}
 		if a.Domain != "" && s.othersLocked() {
 			a.Domain = "" // from before Cookie.Domain was set
 			s.expireAs = append(s.expireAs, a)

@@ -53,6 +53,11 @@ type handed struct {
 	settle func(ctx context.Context) error
 }
 
+// bindTo is the change that asks for a key under an identifier.
+func bindTo(id string) change {
+	return change{name: row.MemberBound, value: row.NewBound(id, time.Now()).Encode()}
+}
+
 // pending is what a request has asked for and nobody has stored yet. It never
 // changes; nil asks for nothing. Its methods that change something return another,
 // and share the array of changes with it, so only the latest may be built upon.
@@ -60,6 +65,7 @@ type pending struct {
 	changes []change       // in the order they were made
 	idle    *time.Duration // SetIdleTimeout; 0 for a browser session's default
 	renew   bool
+	fresh   bool // of a session of its own, in place of the record: for another user
 }
 
 // noChange is what a commit carries that only deletes or touches.
@@ -93,6 +99,9 @@ func (p *pending) applyTo(d *row.Row) {
 func (p *pending) any() bool { return len(p.changes) > 0 || p.idle != nil || p.renew }
 
 func (p *pending) renews() bool { return p != nil && p.renew }
+
+// begins reports whether nothing of what is stored counts any more.
+func (p *pending) begins() bool { return p != nil && p.fresh }
 
 // creates reports whether a record is made of p if there is none.
 func (p *pending) creates() bool { return p != nil && len(p.changes) > 0 }
@@ -152,8 +161,10 @@ func (p *pending) then(later *pending) *pending {
 		return later
 	case later == nil:
 		return p
+	case later.fresh:
+		return later
 	}
-	q := &pending{changes: slices.Concat(p.changes, later.changes), idle: p.idle, renew: p.renew || later.renew}
+	q := &pending{changes: slices.Concat(p.changes, later.changes), idle: p.idle, renew: p.renew || later.renew, fresh: p.fresh}
 	if later.idle != nil {
 		q.idle = later.idle
 	}
@@ -166,10 +177,10 @@ func (p *pending) rebase(rec *view) (*pending, error) {
 		return nil, nil
 	}
 	var d row.Row
-	if rec != nil {
+	if rec != nil && !p.fresh {
 		d = rec.Clone()
 	}
-	q := &pending{changes: slices.Clone(p.changes), idle: p.idle, renew: p.renew}
+	q := &pending{changes: slices.Clone(p.changes), idle: p.idle, renew: p.renew, fresh: p.fresh}
 	for i := range q.changes {
 		c := &q.changes[i]
 		if c.update != nil {

@@ -230,6 +230,12 @@ func (a *actor) call(call explore.Call, s *session.Session, w http.ResponseWrite
 	case explore.Login:
 		s.Renew()
 		keyUser.Set(s, 1)
+	case explore.Enter:
+		keyUser.Set(s, 1)
+	case explore.EnterOther:
+		keyUser.Set(s, 2)
+	case explore.Leave:
+		keyUser.Delete(s)
 	case explore.Renew:
 		s.Renew()
 	case explore.Bind:

@@ -34,6 +34,10 @@
 // ([Script.Beside]), which saves, too; the rules that ask whose call it was are not
 // checked in these.
 //
+// In one random script in four handlers set and delete the key of Config.UserKey alone
+// ([Users]), some of them in a session that is nobody's: who becomes a user, or another
+// one, gets another ID, and nothing of one user's gets into the next one's session.
+//
 // One random script in five is of a session that is bound to the browser's device
 // ([Config.Bound]): its handlers ask for other keys, and the browser registers and
 // proves them beside its requests ([Bind], [Refresh]), with real signatures and real

@@ -21,6 +21,10 @@ type History struct {
 
 	Hung []int // actors that never ended
 
+	// Heirs are the sessions that took another's place, by that one: made for another
+	// user, under an ID to which the old one's mark leads.
+	Heirs map[int]int
+
 	// Idle and Interval are the configured idle timeout and touch interval,
 	// Absolute the absolute timeout, 0 for none.
 	Idle, Interval, Absolute time.Duration
@@ -91,6 +95,7 @@ type Row struct {
 	HasX    bool
 	N       int
 	User    bool
+	Who     int           // the user's number, 0 for nobody
 	Own     time.Duration // its own idle timeout; 0: the configured one
 	Created time.Duration // since the beginning
 	Expires time.Duration // likewise

@@ -58,7 +58,7 @@ func newWorld(l *lab, t *testing.T, script *explore.Script) *world {
 	w := &world{
 		lab: l, t: t, script: script, store: session.NewMemoryStore(),
 		stage: explore.NewStage(len(script.Actors)), began: time.Now(),
-		history: &explore.History{Script: script, Idle: idleTimeout, Interval: session.DefaultTouchInterval},
+		history: &explore.History{Script: script, Idle: idleTimeout, Interval: session.DefaultTouchInterval, Heirs: map[int]int{}},
 		names:   map[string]string{}, lineage: map[string]int{}, tags: map[string]string{}, rows: map[string]explore.Row{},
 	}
 	if script.Absolute {
@@ -180,6 +180,10 @@ func (w *world) happened(a *actor, seat int, op explore.Op, id, newID string, er
 			w.lineage[op.ID] = w.newLineage()
 		case op.NewID != "":
 			w.lineage[op.NewID] = w.lineage[op.ID]
+			if before, ok := w.table.Find(op.ID); ok && w.stored(newID).Created != before.Created {
+				w.lineage[op.NewID] = w.newLineage()
+				w.history.Heirs[w.lineage[op.ID]] = w.lineage[op.NewID]
+			}
 		}
 		if op.Name != "Load" {
 			w.readTable()
@@ -187,6 +191,15 @@ func (w *world) happened(a *actor, seat int, op explore.Op, id, newID string, er
 	}
 	op.Data = w.plain(op.Data)
 	a.recordAt(seat, explore.Event{Kind: explore.Stores, Op: op, Err: text(err)})
+}
+
+// stored returns the record of an ID.
+func (w *world) stored(id string) explore.Row {
+	rec, err := w.store.Load(context.Background(), id)
+	if err != nil {
+		return explore.Row{}
+	}
+	return w.readRow(id, string(rec.Data))
 }
 
 func (w *world) newLineage() int {
@@ -240,6 +253,7 @@ func (w *world) readRow(id, raw string) explore.Row {
 	}
 	x := string(data.Get("x"))
 	r := explore.Row{Raw: raw, User: data.Get("user") != nil, HasX: x != "", X: strings.Trim(x, `"`)}
+	r.Who, _ = strconv.Atoi(string(data.Get("user")))
 	r.N, _ = strconv.Atoi(string(data.Get("n")))
 	r.Own, _ = data.MaxAge()
 	if created, ok := data.Created(); ok {

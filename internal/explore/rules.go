@@ -27,6 +27,7 @@ var Rules = []Rule{
 	{"R7", "an idle timeout is what the record says", idleTimeoutHolds, true},
 	{"R8", "nothing hangs", nothingHangs, true},
 	{"R9", "a session that is bound is its device's", boundIsBound, true},
+	{"R10", "one user's session is not another's", usersAreApart, false},
 }
 
 // Breach is a promise broken by a history.

@@ -10,12 +10,12 @@ const slack = 2 * time.Second
 
 // nobodyIsLoggedOut is R5.
 func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
-	if h.Script.Has(Destroy, Revoke) || len(h.Hung) > 0 || h.lateRenewal() || h.Script.NoUserKey && h.renewals() > 1 || h.outlives() || h.tooLateForGrace() {
+	if h.Script.Has(Destroy, Leave, Revoke) || len(h.Hung) > 0 || h.lateRenewal() || h.Script.NoUserKey && h.renewals() > 1 || h.outlives() || h.tooLateForGrace() || h.visitorRenewed() {
 		return
 	}
-	expected := h.Script.Setup != None
+	expected := h.Script.Setup != None && h.Script.Setup != Visitor
 	for _, r := range h.requests() {
-		login := r.asked(h, Login) >= 0
+		login := r.asked(h, Login, Enter, EnterOther) >= 0
 		if len(h.Script.Beside) > 0 && h.Script.Has(Panic) {
 			return // the answer to a panic leaves while another goroutine of the handler still renews
 		}
@@ -23,7 +23,7 @@ func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
 		if login && r.good() && !left {
 			expected = true
 		}
-		login = login && r.good() && r.asked(h, Login) < r.at.header
+		login = login && r.good() && r.asked(h, Login, Enter, EnterOther) < r.at.header
 		if r.begin.ID == "" && !login && r.header != nil && r.header.ID != "" {
 			return // nothing tells a session without a cookie from the one that a login makes beside it
 		}
@@ -73,6 +73,17 @@ func (h *History) tooLateForGrace() bool {
 		renewed := h.renewedBy(r.begin.ID, r.actor)
 		return renewed >= 0 && h.Events[renewed].At < r.begin.At-renewedLately && r.header != nil && r.header.ID != "" &&
 			h.lineage(r.header.ID) != h.lineage(r.begin.ID)
+	})
+}
+
+// visitorRenewed reports whether a request has renewed a session that is nobody's
+// and has not logged in. A login in another request then begins a session of its own,
+// for whoever planted the ID must not get the user; nothing ties the two to one browser,
+// and the cookie that comes last counts.
+func (h *History) visitorRenewed() bool {
+	return h.Script.Setup == Visitor && slices.ContainsFunc(h.Events, func(e Event) bool {
+		row, ok := e.Table.Find(e.Op.NewID)
+		return e.Kind == Stores && e.Op.Done && ok && row.Who == 0
 	})
 }
 

@@ -68,7 +68,7 @@ func editsReachAll(h *History, breach func(string, ...any)) {
 				}
 			case e.Kind == Returns && e.Err == "":
 				for _, row := range begin.Table {
-					if row.User && e.Table.Alive(row.Lineage) && changed[row.Lineage] == 0 {
+					if row.Who == 1 && e.Table.Alive(row.Lineage) && changed[row.Lineage] == 0 {
 						breach("%s: a session has escaped an Edit", Name(actor))
 					}
 				}

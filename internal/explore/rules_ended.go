@@ -57,7 +57,7 @@ func (h *History) endedBy(id string) int {
 // logoutWins is R3, for Destroy and for Revoke.
 func logoutWins(h *History, breach func(string, ...any)) {
 	for _, r := range h.requests() {
-		asked := r.asked(h, Destroy)
+		asked := r.logsOut(h)
 		if asked < 0 || !r.good() {
 			continue
 		}
@@ -66,6 +66,9 @@ func logoutWins(h *History, breach func(string, ...any)) {
 			continue // nobody knows any more where the session went
 		}
 		ended := []int{h.lineage(r.begin.ID)}
+		for heir := h.Heirs[ended[0]]; heir != 0; heir = h.Heirs[heir] {
+			ended = append(ended, heir)
+		}
 		for _, i := range r.events {
 			if e := &h.Events[i]; i < asked && e.Kind == Stores && e.Op.Done && e.Op.Name == "Create" {
 				ended = append(ended, h.lineage(e.Op.ID))
@@ -83,7 +86,7 @@ func logoutWins(h *History, breach func(string, ...any)) {
 			continue
 		}
 		for _, row := range h.Events[i-1].Table {
-			if row.User && h.aliveFrom(i, row.Lineage) {
+			if row.Who == 1 && h.aliveFrom(i, row.Lineage) {
 				breach("%s: a session is alive after Revoke", Name(e.Actor))
 			}
 		}
@@ -145,7 +148,7 @@ func (r *request) isTold(h *History, renewed int, breach func(string, ...any)) {
 	found := slices.IndexFunc(r.events, func(i int) bool {
 		return h.Events[i].Kind == Stores && h.Events[i].Op.Name == "Load" && h.Events[i].Op.ID == r.begin.ID
 	})
-	if found < 0 || r.events[found] < renewed || !r.good() || r.asked(h, Login, Destroy, Detach) >= 0 {
+	if found < 0 || r.events[found] < renewed || !r.good() || r.asked(h, Login, Enter, EnterOther, Leave, Destroy, Detach) >= 0 {
 		return
 	}
 	if h.Script.NoUserKey && r.asked(h, Renew) >= 0 { // then that may be a login
@@ -164,6 +167,18 @@ func (r *request) mayBegin(h *History, event int) bool {
 		ask = append(ask, Renew)
 	}
 	first := r.asked(h, ask...)
+	renews := r.asked(h, Renew)
+	for i, p := range r.passages(h) {
+		switch {
+		case p == same && (renews < 0 || h.Events[i].Call == Leave):
+			continue
+		case p == same: // a Renew beside it makes it a login
+			i = max(i, renews)
+		}
+		if first < 0 || i < first {
+			first = i
+		}
+	}
 	return first >= 0 && first < event
 }
 

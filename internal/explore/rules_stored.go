@@ -16,6 +16,8 @@ func (w *wish) topic() Call {
 		return SetLight
 	case IdleLong, IdleShort:
 		return IdleLong
+	case Enter, EnterOther:
+		return Login
 	}
 	return w.call
 }
@@ -57,14 +59,17 @@ func (r *request) createsTwice(h *History) bool {
 // that has left the response to its handler acknowledges nothing more.
 func (r *request) keepsWishes(h *History, breach func(string, ...any)) {
 	var wishes []wish
-	age := 0
+	age, passages := 0, r.passages(h)
 	for _, i := range r.events {
 		switch e := &h.Events[i]; {
 		case e.Kind == Asks && e.Call == Detach:
 			return
-		case e.Kind == Asks && e.Call == Destroy:
+		case e.Kind == Asks && (e.Call == Destroy || passages[i] == out):
 			age++
 			wishes = nil
+		case e.Kind == Asks && passages[i] == other:
+			age++
+			wishes = []wish{{e.Call, i, age}}
 		case e.Kind == Asks && changes(e.Call):
 			wishes = wanted(wishes, wish{plainly(e.Call), i, age})
 		case e.Kind == Returns && e.Call == Take && e.Value == "": // nothing was there
@@ -95,7 +100,7 @@ func (r *request) unkept(h *History, wishes []wish, at int) *wish {
 }
 
 func changes(c Call) bool {
-	return slices.Contains([]Call{SetLight, SetDark, Update, UpdateNow, Take, Delete, Login, Renew, IdleLong, IdleShort}, c)
+	return slices.Contains([]Call{SetLight, SetDark, Update, UpdateNow, Take, Delete, Login, Enter, EnterOther, Renew, IdleLong, IdleShort}, c)
 }
 
 // plainly is the change that a call asks for.
@@ -129,10 +134,12 @@ func wanted(wishes []wish, w wish) []wish {
 func (r *request) stored(h *History, w wish, at int) bool {
 	mine := r.sessions(h, w, at)
 	switch {
-	case len(mine) == 0 && !slices.Contains([]Call{SetLight, SetDark, Login}, w.call):
+	case len(mine) == 0 && !slices.Contains([]Call{SetLight, SetDark, Login, Enter, EnterOther}, w.call):
 		return true // nothing to delete, renew or give a timeout to
 	case w.call == Renew, w.call == Login && w.age == 0 && r.loads(h) >= 0:
 		return r.renewed(h, w.at, at) && (w.call == Renew || saw(h, w, at, mine))
+	case w.age == 0 && r.loads(h) >= 0 && r.passages(h)[w.at] == in && !r.renewed(h, -1, w.at):
+		return r.renewed(h, w.at, at) && saw(h, w, at, mine)
 	}
 	return saw(h, w, at, mine) || w.topic() == SetLight && r.doubtful(h, w.at, at)
 }
@@ -161,13 +168,16 @@ func (r *request) sessions(h *History, w wish, before int) (mine []int) {
 	if w.age == 0 && r.loads(h) >= 0 {
 		mine = append(mine, h.lineage(r.begin.ID))
 	}
-	age := 0
+	age, passages := 0, r.passages(h)
 	for _, i := range r.events {
 		switch e := &h.Events[i]; {
-		case e.Kind == Asks && e.Call == Destroy:
+		case e.Kind == Asks && (e.Call == Destroy || passages[i] == out || passages[i] == other):
 			age++
-		case i < before && e.Kind == Stores && e.Op.Done && e.Op.Name == "Create" && age >= w.age:
+		case i >= before || age < w.age || !e.writes():
+		case e.Op.Name == "Create":
 			mine = append(mine, h.lineage(e.Op.ID))
+		case e.Op.NewID != "" && h.lineage(e.Op.NewID) != h.lineage(e.Op.ID): // for another user
+			mine = append(mine, h.lineage(e.Op.NewID))
 		}
 	}
 	return mine
@@ -207,8 +217,10 @@ func shows(row Row, c Call, h *History) bool {
 		return row.X == "dark"
 	case Take, Delete:
 		return !row.HasX
-	case Login:
-		return row.User
+	case Login, Enter:
+		return row.Who == 1
+	case EnterOther:
+		return row.Who == 2
 	case IdleLong:
 		return row.Own > h.Idle
 	case IdleShort:
@@ -234,9 +246,20 @@ func (h *History) adds(i int) int {
 	if !e.writes() {
 		return 0
 	}
-	before, _ := h.Events[i-1].Table.Find(e.Op.ID)
-	after, _ := e.Table.Find(or(e.Op.NewID, e.Op.ID))
+	before, after, _ := h.written(i)
 	return after.N - before.N
+}
+
+// written returns the record that an event wrote, before and after it. One that
+// took another user's place had nothing before. still says that it is alive.
+func (h *History) written(i int) (before, after Row, still bool) {
+	e := &h.Events[i]
+	before, _ = h.Events[i-1].Table.Find(e.Op.ID)
+	after, still = e.Table.Find(or(e.Op.NewID, e.Op.ID))
+	if e.Op.NewID != "" && h.lineage(e.Op.NewID) != h.lineage(e.Op.ID) {
+		before = Row{}
+	}
+	return before, after, still
 }
 
 // onlyItsOwn checks the other half of R1: that a save undoes nothing of others.
@@ -245,10 +268,11 @@ func (h *History) adds(i int) int {
 func (r *request) onlyItsOwn(h *History, breach func(string, ...any)) {
 	var asked []Call
 	left, all := 0, 0 // Updates that are not stored yet, and all
+	passages := r.passages(h)
 	for _, i := range r.events {
 		e := &h.Events[i]
 		switch {
-		case e.Kind == Asks && e.Call == Destroy:
+		case e.Kind == Asks && (e.Call == Destroy || passages[i] == out || passages[i] == other):
 			asked, left, all = nil, 0, 0
 		case e.Kind == Asks && plainly(e.Call) == Update:
 			left, all = left+1, all+1
@@ -262,8 +286,7 @@ func (r *request) onlyItsOwn(h *History, breach func(string, ...any)) {
 			if left -= n; n < 0 || left < 0 {
 				breach("%s: a save added %d to the counter, which is not what was asked for", Name(r.actor), n)
 			}
-			before, _ := h.Events[i-1].Table.Find(e.Op.ID)
-			after, still := e.Table.Find(or(e.Op.NewID, e.Op.ID))
+			before, after, still := h.written(i)
 			if still && (before.X != after.X || before.HasX != after.HasX) && !mayTurn(after, asked) {
 				breach("%s: a save changed x, which it was not asked for", Name(r.actor))
 			}

@@ -44,6 +44,12 @@ const (
 	Revoke    Call = "revoke"
 	Edit      Call = "edit"
 
+	// What sets the user's key without Renew: to the user there or to another one; and
+	// what deletes it. Random scripts have them where Config.UserKey is set.
+	Enter      Call = "enter"
+	EnterOther Call = "enter as another"
+	Leave      Call = "leave"
+
 	// Bind asks for a key, in runs of Config.Bound. Refresh is no call of a handler
 	// but stands alone, for what the browser does beside its pages: it registers the
 	// key that it was asked for last, else it proves the one it has.
@@ -59,6 +65,9 @@ var Calls = []Call{
 	Get, SetLight, SetDark, Update, UpdateNow, Take, Delete, Login, Renew, Destroy, Save,
 	Reload, IdleLong, IdleShort, Write, Public, Detach, Panic, Reenter, Seconds, Minutes,
 }
+
+// Users are the calls that set or delete the user's key alone.
+var Users = []Call{Enter, EnterOther, Leave}
 
 // Later returns for how long a call waits, 0 if it does not.
 func Later(c Call) time.Duration {
@@ -111,7 +120,8 @@ type Setup string
 // one that was not used for long, so that its expiry must move; one with an idle
 // timeout of its own of 30 days, of which one has gone by; one whose cookie was
 // signed with an old secret; one of which both is true, the secret is old and the
-// expiry must move; one without the value; none at all.
+// expiry must move; one without the value; none at all. Visitor is that of nobody,
+// with the value, and comes with Users alone.
 const (
 	Fresh     Setup = "fresh"
 	Aged      Setup = "aged"
@@ -120,9 +130,10 @@ const (
 	OldAged   Setup = "old-secret-aged"
 	Bare      Setup = "bare"
 	None      Setup = "none"
+	Visitor   Setup = "visitor"
 )
 
-// Setups are all setups.
+// Setups are all setups but Visitor.
 var Setups = []Setup{Fresh, Aged, Remember, OldSecret, OldAged, Bare, None}
 
 // FaultKind is a way in which a store operation goes wrong.
@@ -281,7 +292,7 @@ func (s *Script) parseLine(line string) error {
 	switch {
 	case word == "setup":
 		s.Setup = Setup(rest)
-		if !slices.Contains(Setups, s.Setup) {
+		if s.Setup != Visitor && !slices.Contains(Setups, s.Setup) {
 			return fmt.Errorf("no such setup")
 		}
 	case word == "config" && rest == "split":
@@ -321,7 +332,7 @@ func (s *Script) parseCalls(text string) error {
 	calls := []Call{}
 	for name := range strings.SplitSeq(text, ",") {
 		c := Call(strings.TrimSpace(name))
-		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && c != Skip && !slices.Contains(Calls, c) {
+		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && c != Skip && !slices.Contains(Calls, c) && !slices.Contains(Users, c) {
 			return fmt.Errorf("no such call: %q", c)
 		}
 		if c != "" {

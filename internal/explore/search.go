@@ -150,6 +150,7 @@ func Random(seed uint64) (Script, Choose) {
 	s.addEdit(rand.New(rand.NewPCG(seed, 3)))  // #nosec G404 -- to be repeated
 	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
 	s.addSkips(rand.New(rand.NewPCG(seed, 4))) // #nosec G404 -- to be repeated
+	s.addUsers(rand.New(rand.NewPCG(seed, 5))) // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
 
@@ -196,6 +197,28 @@ func (s *Script) addBound(r *rand.Rand) {
 		if len(s.Actors) < 4 {
 			s.Actors = append(s.Actors, []Call{Refresh})
 		}
+	}
+}
+
+// addUsers lets the handlers of some schedules set and delete the user's key alone.
+func (s *Script) addUsers(r *rand.Rand) {
+	if r.IntN(4) > 0 || s.NoUserKey || len(s.Beside) > 0 {
+		return
+	}
+	if (s.Setup == Fresh || s.Setup == Bare) && r.IntN(3) == 0 {
+		s.Setup = Visitor
+	}
+	for i, calls := range s.Actors {
+		if s.Outside(i) || i > 0 && r.IntN(3) == 0 {
+			continue
+		}
+		// EnterOther changes the most.
+		c := append(slices.Clone(Users), EnterOther)[r.IntN(len(Users)+1)]
+		at := r.IntN(len(calls) + 1)
+		if calls[len(calls)-1] == Panic {
+			at = min(at, len(calls)-1)
+		}
+		s.Actors[i] = slices.Insert(slices.Clone(calls), at, c)
 	}
 }
 

@@ -148,7 +148,9 @@ func (l *lab) prepare(t *testing.T, setup explore.Setup, k managerKey) start {
 	w := &response{header: http.Header{}}
 	l.managerOf(k).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		keyUser.Set(s, 1)
+		if setup != explore.Visitor {
+			keyUser.Set(s, 1)
+		}
 		if setup != explore.Bare {
 			keyX.Set(s, "light")
 			keyN.Set(s, 1)

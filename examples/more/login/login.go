@@ -152,12 +152,9 @@ func tooMany(w http.ResponseWriter, r *http.Request, page string, v view) {
 // begin logs a user in.
 func (a *app) begin(w http.ResponseWriter, r *http.Request, u user, remember bool) {
 	s := session.From(r.Context())
-	if before, ok := userID.Get(s); ok && before != u.id {
-		s.Destroy() // what the last user left is not the next one's
-	}
-	s.Renew() // an ID that somebody planted in this browser is worth nothing now
-	s.Bind()  // nor, in a browser that can, is a copy of its cookies in some minutes
-	userID.Set(s, u.id)
+	userID.Set(s, u.id) // it is Config.UserKey: what another user has left here is not this one's
+	s.Renew()           // an ID that somebody planted in this browser is worth nothing now; also if it is the same user
+	s.Bind()            // nor, in a browser that can, is a copy of its cookies in some minutes
 	version.Set(s, u.version)
 	device.Set(s, deviceLabel(r.UserAgent()))
 	s.SetIdleTimeout(0) // the default
