@@ -36,7 +36,7 @@ func (s *Session) commit(at moment) error {
 	}
 	p := &snapshot{
 		rec: s.rec, asked: cmp.Or(s.next, noChange), doomed: s.doomed, superseded: s.superseded,
-		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached,
+		late: late, noCookie: late || at.early, public: at.public, deleteOnly: s.err != nil || s.detached, token: s.token,
 		device:     s.device.confirm,
 		attributes: s.m.configured(s.r),
 	}

@@ -43,7 +43,10 @@ type Session struct {
 	existed  bool // there was a record when the request began
 	detached bool
 
-	presented  []cookie.Signed // what the cookies name, without what this request renewed itself
+	sought     bool            // presented and token are known
+	token      bool            // the client brings a token, or is to get one, and no cookie
+	byCookie   bool            // it has brought a cookie that verified
+	presented  []cookie.Signed // what the cookies or the token name, without what this request renewed itself
 	marked     bool            // none of them is live, and one was renewed within a mark's life
 	superseded bool            // that was while this request was under way
 	device     deviceState
@@ -132,7 +135,7 @@ func (s *Session) loadLocked() {
 		s.load = loadedNow
 		return
 	}
-	presented, done := s.presented, make(chan struct{})
+	presented, token, done := s.presented, s.token, make(chan struct{})
 	s.load, s.loadDone = loading, done
 	s.mu.Unlock()
 	defer close(done)
@@ -145,7 +148,7 @@ func (s *Session) loadLocked() {
 			s.failLocked(&opError{"load", errPanic})
 		}
 	}()
-	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented)
+	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented, token)
 	device, err := s.m.device.admit(s.r, &rec, s.began, err)
 	returned = true
 	s.mu.Lock()
@@ -169,15 +172,40 @@ func (s *Session) loadLocked() {
 	}
 }
 
-// presentLocked finds the session IDs in the request's cookies.
+// presentLocked finds the session IDs in the request's cookies, or the one in its
+// token.
 func (s *Session) presentLocked() {
-	lines := s.r.Header["Cookie"]
-	if len(lines) == 0 || s.presented != nil {
+	if s.sought {
 		return
 	}
-	var bad int
-	s.presented, bad = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
-	s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
+	s.sought = true
+	if lines := s.r.Header["Cookie"]; len(lines) > 0 {
+		var bad int
+		s.presented, bad = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
+		s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
+		s.byCookie = len(s.presented) > 0
+	}
+	lines := s.r.Header["Authorization"]
+	tokens := s.m.keys.bearer()
+	if len(lines) == 0 || tokens == nil {
+		return
+	}
+	token, ours, several := tokens.Find(lines)
+	switch {
+	case !ours:
+		return
+	case several || s.byCookie:
+		s.presented = nil
+		s.failLocked(errBoth)
+		return
+	}
+	s.token = true
+	id, old, ok := tokens.Open(token)
+	if !ok {
+		s.m.engine.stats.badCookies.Add(1)
+		return
+	}
+	s.presented = append(s.room.presented[:0], cookie.Signed{ID: id, Old: old})
 }
 
 // lockForChange is lockLoaded for a change; it reports false, and leaves s
@@ -344,11 +372,12 @@ func (s *Session) doomLocked(id string) {
 		return
 	}
 	var a cookie.Attributes
-	if len(s.expireAs) == 0 {
+	expires := len(s.expireAs) == 0 && !s.token
+	if expires {
 		a = s.attributesLocked() // first: it may unlock s
 	}
 	s.doomed = append(s.doomed, id)
-	if len(s.expireAs) == 0 {
+	if expires {
 		s.expireAs = append(s.expireAs, a) // a browser drops only a cookie of the same domain and path
 		if a.Domain != "" && s.othersLocked() {
 			a.Domain = "" // from before Cookie.Domain was set
