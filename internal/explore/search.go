@@ -147,7 +147,8 @@ func Random(seed uint64) (Script, Choose) {
 	if r.IntN(16) == 0 {
 		s.addBeside(r)
 	}
-	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
+	s.addBound(rand.New(rand.NewPCG(seed, 2)))                                                 // #nosec G404 -- to be repeated
+	s.Token = !s.Bound && !s.Domain && !s.Stray && rand.New(rand.NewPCG(seed, 3)).IntN(6) == 0 // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
 
