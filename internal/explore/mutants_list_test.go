@@ -59,7 +59,7 @@ var mutants = []mutant{
 	{file: "engine.go", old: "asked, err := p.asked.rebase(nil)", new: "asked, err := p.asked, error(nil)", off: "a fresh session has nothing of the renewed one"},
 	{file: "engine.go", old: "out.cookie.send, out.fresh, out.alive = true, true, true", new: "out.fresh, out.alive = true, true", off: "a new session tells the browser"},
 	{file: "engine.go", old: "cookieless := p.noCookie || p.public", new: "cookieless := p.noCookie", off: "a public page's touch is short by an interval"},
-	{file: "engine.go", old: "return idle{max(own, 0), true}", new: "return idle{max(own, 0)*0 + e.limits.idleTimeout, true}", off: "a session's own idle timeout counts"},
+	{file: "engine.go", old: "return idle{max(own, 0), true, d.Token()}", new: "return idle{max(own, 0)*0 + e.limits.idleTimeout, true, d.Token()}", off: "a session's own idle timeout counts"},
 	{file: "load.go", old: "return began.Before(renewed.Add(renewGrace))", new: "return began.Before(renewed)", off: "a renewal counts for a while"},
 	{file: "load.go", old: "return time.Since(began) > markLife", new: "return false", off: "a request older than marks counts as renewed"},
 	{file: "load.go", old: "\t\tif rec.left <= 0 {", new: "\t\tif false {", off: "a mark without its time counts"},
