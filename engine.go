@@ -106,9 +106,10 @@ func isRefused(err error) bool {
 }
 
 // levelOf is the level at which an error of the store is logged. Of what is
-// refused while it is down the store has logged the one line that is needed.
+// refused while it is down the store has logged the one line that is needed, and of
+// what only a client can mend nobody need hear.
 func levelOf(err error) slog.Level {
-	if isRefused(err) {
+	if isRefused(err) || errors.Is(err, errBoth) {
 		return slog.LevelDebug
 	}
 	return slog.LevelError

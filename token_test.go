@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"log/slog"
@@ -306,6 +307,41 @@ func TestForgedTokens(t *testing.T) {
 				t.Errorf("%q: got user %q, want ada", scheme, user)
 			}
 		})), r)
+	}
+}
+
+// Where another part of an Express application signs what a client sends, with the
+// same secret, a client that has its token signed gets no session by a cookie, here or
+// in Express, which looks for the row of the ID that was signed: the client does not
+// know that of its own.
+func TestTokenSignedByAnother(t *testing.T) {
+	store := newHookedStore()
+	m := tokenManager(t, store, func(c *session.Config) { c.Cookie.Format = session.FormatExpress })
+	c := loggedIn(t, m)
+	id := c.id()
+	body := c.token[len(testPrefix):]
+	signs := []string{c.token, body, "Bearer " + c.token, body[:32], body[len(body)-32:]}
+	for at := range len(body) - 31 { // the ID, wherever it stands, would have 32 characters
+		signs = append(signs, body[at:at+32])
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := range len(raw) - 23 {
+		signs = append(signs, base64.RawURLEncoding.EncodeToString(raw[at:at+24]))
+	}
+	for i, sign := range signs {
+		if sign == id {
+			t.Fatalf("text %d is the ID", i)
+		}
+		thief := &browser{m: m, cookie: cookieOf(t, testSecret, session.FormatExpress, sign)}
+		if got := thief.user(); got != "" {
+			t.Errorf("text %d: got user %q, want none", i, got)
+		}
+		if _, err := store.Store.Load(t.Context(), sign); !errors.Is(err, session.ErrNotFound) { // all that Express does
+			t.Errorf("text %d: got %v, want no row", i, err)
+		}
 	}
 }
 
