@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -524,6 +525,10 @@ func TestTokenTouchGoesAllTheWay(t *testing.T) {
 // Tokens are found, listed, ended and counted like cookies, and a list tells them
 // apart.
 func TestTokenSessionsAreFound(t *testing.T) {
+	synctest.Test(t, testTokenSessionsAreFound)
+}
+
+func testTokenSessionsAreFound(t *testing.T) {
 	for _, encrypt := range []bool{false, true} {
 		m := tokenManager(t, session.NewMemoryStore(), func(c *session.Config) {
 			c.UserKey, c.MaxPerUser, c.Encrypt = string(userKey), 2, encrypt
@@ -549,6 +554,7 @@ func TestTokenSessionsAreFound(t *testing.T) {
 		if c.user() != "" || b.user() != "ada" {
 			t.Error("Revoke: want the token's session ended and no other")
 		}
+		time.Sleep(time.Second)                    // in the bubble: of two logins of one millisecond nobody knows the newer
 		one, two := loggedIn(t, m), loggedIn(t, m) // and the browser is one too many
 		if b.user() != "" || one.user() != "ada" || two.user() != "ada" {
 			t.Error("MaxPerUser: want the two newest, both by tokens")
@@ -646,11 +652,15 @@ func TestTokenAllocations(t *testing.T) {
 	allocs := func(m *session.Manager, r *http.Request) float64 {
 		h := m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { userKey.Get(session.From(r.Context())) }))
 		w := discard{header: http.Header{}}
-		return testing.AllocsPerRun(100, func() { clear(w.header); h.ServeHTTP(w, r) })
+		least := math.Inf(1) // with the race detector pools lose one in four
+		for range 100 {
+			least = min(least, testing.AllocsPerRun(1, func() { clear(w.header); h.ServeHTTP(w, r) }))
+		}
+		return least
 	}
 	cookie := request("GET", login(t, m).cookie)
 	without := request("GET", login(t, off).cookie)
-	if with, want := allocs(m, cookie), allocs(off, without)+2; with > want { // the second Vary, and its place
+	if with, want := allocs(m, cookie), allocs(off, without)+1; with > want { // the second Vary
 		t.Errorf("a cookie where there are tokens: got %v allocations, want %v at most", with, want)
 	}
 	if with, want := allocs(m, tokenRequest(loggedIn(t, m).token)), allocs(m, cookie)+3; with > want {
@@ -678,5 +688,19 @@ func TestTokenOverHTTP(t *testing.T) {
 		}
 		req.Header.Set("Authorization", "Bearer "+login.header.Get("Session-Token"))
 		server.send(t, req, "").want(t, 200, "ada")
+	}
+}
+
+// BenchmarkTokenRead is BenchmarkRequest's read by a token.
+func BenchmarkTokenRead(b *testing.B) {
+	m := tokenManager(b, session.NewMemoryStore())
+	r := tokenRequest(loggedIn(b, m).token)
+	h := m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		userKey.Get(session.From(r.Context()))
+		_, _ = io.WriteString(w, "page")
+	}))
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(discard{header: http.Header{}}, r)
 	}
 }

@@ -182,8 +182,8 @@ func FuzzAuthorization(f *testing.F) {
 		if several != ours {
 			t.Fatalf("of two lines: got ours %t, several %t, want both or neither", ours, several)
 		}
-		opened, _, ok := c.Open(got)
-		if ok && (opened != id || got != token) {
+		// Each process that fuzzes has made another token, all of one ID.
+		if opened, _, ok := c.Open(got); ok && opened != id {
 			t.Fatal("got a token opened that nobody has made")
 		}
 	})
