@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/pgsession/session/internal/bearer"
 	"github.com/pgsession/session/internal/row"
 )
 
@@ -137,6 +138,15 @@ type Config struct {
 	// index on UserKey ([PostgresOptions.IndexKeys]) each login reads the whole
 	// table. Default 0: no limit.
 	MaxPerUser int
+
+	// TokenPrefix lets clients without cookies (native programs, command lines,
+	// pages on another site) bring a token in the Authorization header, as
+	// "Bearer shop_…", for a session that [Session.UseToken] has begun. Tokens of
+	// ours begin with the prefix, by which they are told from an application's own
+	// and are found where they were leaked: letters and digits with an underscore at
+	// the end, 32 bytes at most. Whoever changes it ends the token of every client.
+	// Default "": no tokens, and Authorization is not looked at.
+	TokenPrefix string
 
 	// DeviceBound ties sessions to the device of the browser, so that a copy of
 	// its cookies ends within minutes. Default: off.
@@ -331,6 +341,9 @@ func (cfg *Config) check() error {
 		fault("Config.MaxBytes is %d: must not be negative", cfg.MaxBytes)
 	} else if cfg.MaxBytes > 0 && cfg.MaxBytes < minBytes {
 		fault("Config.MaxBytes is %d: a session without a key has that much; use %d at least", cfg.MaxBytes, minBytes)
+	}
+	if cfg.TokenPrefix != "" && !bearer.ValidPrefix(cfg.TokenPrefix) {
+		fault("Config.TokenPrefix is %q: use letters and digits with one underscore at the end, %d bytes at most, such as shop_", cfg.TokenPrefix, bearer.MaxPrefixBytes)
 	}
 	cfg.Cookie.check(fault)
 	cfg.DeviceBound.check(&cfg.Cookie, fault)

@@ -47,6 +47,10 @@ func TestConfigFaults(t *testing.T) {
 	}{
 		{"a secret is enough", session.Config{Secret: testSecret}, ""},
 		{"no secret", session.Config{}, "Config.Secret (SESSION_SECRET) has 0 bytes, needs at least 32"},
+		{"a token prefix", session.Config{Secret: testSecret, TokenPrefix: "shop_"}, ""},
+		{"a token prefix without an underscore", session.Config{Secret: testSecret, TokenPrefix: "shop"}, `Config.TokenPrefix is "shop": use letters and digits with one underscore at the end`},
+		{"a token prefix that begins with another", session.Config{Secret: testSecret, TokenPrefix: "shop_admin_"}, `Config.TokenPrefix is "shop_admin_": use`},
+		{"a token prefix that no header can hold", session.Config{Secret: testSecret, TokenPrefix: "sh\u00f6p_"}, `use letters and digits with one underscore at the end`},
 		{"secret of 31 bytes", session.Config{Secret: testSecret[:31]}, "Config.Secret (SESSION_SECRET) has 31 bytes, needs at least 32"},
 		{"secret of 32 bytes", session.Config{Secret: testSecret[:32]}, ""},
 		{"old secret of 31 bytes", session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld, testSecretOld[:31]}}, "Config.OldSecrets[1] (SESSION_SECRET_OLD) has 31 bytes, needs at least 32"},

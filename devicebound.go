@@ -13,7 +13,8 @@ import (
 // credentials were just checked, after [Session.Renew], and nowhere else: whoever
 // holds the session then can register a key of his own. Like [Key.Set] it begins
 // a session where there is none. A browser that knows nothing of it ignores it.
-// Without [Config.DeviceBound] it does nothing.
+// Without [Config.DeviceBound] it does nothing. A session whose client holds a token
+// ([Session.UseToken]) cannot be bound: [ErrInvalid].
 //
 // A binding that the session has already ends: its key no longer counts, and the
 // new one counts once it is proven. Renew alone keeps it.
@@ -24,8 +25,12 @@ func (s *Session) Bind() {
 		return
 	}
 	defer s.mu.Unlock()
-	if s.response >= headerSent {
+	switch {
+	case s.response >= headerSent:
 		s.tooLateLocked("Bind")
+		return
+	case s.token:
+		s.failLocked(invalid("Bind", "the session's client holds a token, and no browser that could prove a key"))
 		return
 	}
 	var id [devicebound.IdentifierBytes]byte

@@ -285,7 +285,7 @@ func (d *device) answer(r *http.Request) answer {
 
 // find loads the record that a proof is for. done says that a is the answer.
 func (d *device) find(ctx context.Context, presented []cookie.Signed, id string) (rec *view, b row.Bound, a answer, done bool) {
-	which, found, err := d.engine.loadFirst(ctx, presented)
+	which, found, err := d.engine.loadFirst(ctx, presented, false)
 	if err != nil {
 		return nil, b, d.failed(ctx, id, err), true
 	}

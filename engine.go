@@ -108,9 +108,10 @@ func isRefused(err error) bool {
 }
 
 // levelOf is the level at which an error of the store is logged. Of what is
-// refused while it is down the store has logged the one line that is needed.
+// refused while it is down the store has logged the one line that is needed, and of
+// what only a client can mend nobody need hear.
 func levelOf(err error) slog.Level {
-	if isRefused(err) {
+	if isRefused(err) || errors.Is(err, errBoth) {
 		return slog.LevelDebug
 	}
 	return slog.LevelError
@@ -120,18 +121,19 @@ func levelOf(err error) slog.Level {
 type idle struct {
 	timeout time.Duration
 	own     bool // the record says so; else it is the configured one
+	token   bool // the client holds a token, and no cookie has to follow
 }
 
 // idle reads the idle timeout of a record.
 func (e *engine) idle(d *row.Row) idle {
 	if own, ok := d.MaxAge(); ok {
-		return idle{max(own, 0), true}
+		return idle{max(own, 0), true, d.Token()}
 	}
-	return idle{e.limits.idleTimeout, false}
+	return idle{e.limits.idleTimeout, false, d.Token()}
 }
 
-// cookieLives reports whether a session's cookie outlives the browser.
-func (e *engine) cookieLives(i idle) bool { return i.own || !e.limits.browserSession }
+// cookieLives reports whether a session has a cookie, and it outlives the browser.
+func (e *engine) cookieLives(i idle) bool { return !i.token && (i.own || !e.limits.browserSession) }
 
 // target returns when the record d should expire, from now: min(now + idle
 // timeout, created + absolute timeout).
@@ -188,6 +190,7 @@ type snapshot struct {
 	public     bool // no cookie will be sent for no better reason than a touch
 	deleteOnly bool // nothing else is still to be done
 	skipTouch  bool // the request is none of the user's, and extends nothing
+	token      bool // the client of a new record gets a token
 
 	device *deviceStep // nil: nothing new is known of the browser's device
 	now    *stored     // nil, unless one value that is stored is to be told
@@ -307,6 +310,9 @@ func (e *engine) fresh(p *snapshot, d row.Row) loaded {
 	cookie := row.NewCookie(p.attributes)
 	d.SetLifetime(cookie, timeout, now)
 	d.SetCreated(now)
+	if p.token {
+		d.SetToken()
+	}
 	i := e.idle(&d)
 	ttl := e.target(&d, i, now, false)
 	d.SetLifetime(cookie, timeout, now.Add(ttl))

@@ -43,7 +43,8 @@ var (
 
 // Errors of a [Session], as [Session.Err], [Session.Save] and
 // [Config.ErrorHandler] see them. Every error that is none of these came from
-// the store.
+// the store, or says that a request brought a token beside a session cookie, which
+// is answered with 400 ([Session.UseToken]).
 var (
 	// ErrDestroyed says that the session was destroyed, renewed or expired
 	// while the request ran. Nothing was written and no cookie was sent: the
@@ -74,6 +75,20 @@ var (
 	// handler had returned. The change was dropped; nothing was loaded.
 	ErrFinished = errors.New("session: request already finished")
 )
+
+// errBoth is an error of the client's: whatever is done for it would be done for the
+// wrong session.
+var errBoth = errors.New("session: the request brings a session cookie and a token, or wants one, or has two Authorization headers")
+
+// answerBoth answers it, and reports whether err is it. The error handler, which
+// answers what went wrong here, is not asked.
+func answerBoth(w http.ResponseWriter, err error) bool {
+	if !errors.Is(err, errBoth) {
+		return false
+	}
+	http.Error(w, "Bring either a session cookie or one session token, not both.", http.StatusBadRequest)
+	return true
+}
 
 // renewedError is ErrRenewed.
 type renewedError struct{}

@@ -103,6 +103,10 @@ type Info struct {
 	// ExpiresAt is when the session ends unless it is used.
 	ExpiresAt time.Time
 
+	// Token says that the session's client holds a token, and no cookie
+	// ([Session.UseToken]). It is false where the data cannot be read, see [Key.Of].
+	Token bool
+
 	// Bound says that the browser has proven a key of its device, as
 	// [Session.Bound]. It is false where the data cannot be read, see [Key.Of].
 	Bound bool
@@ -120,7 +124,7 @@ func (i Info) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(i)) }
 // false where the data cannot be read: that of an encrypted session with
 // [PostgresOptions.HashIDs].
 func (k Key[T]) Of(i Info) (value T, ok bool) {
-	if string(k) == row.MemberBound {
+	if string(k) == row.MemberBound || string(k) == row.MemberToken {
 		return value, false
 	}
 	value, ok, err := decode[T](i.row.Get(string(k)))
@@ -231,7 +235,7 @@ func (m *Manager) info(r *Found, now time.Time) Info {
 	if m.engine.sealer.Load().Open(r.ID, &d) == nil {
 		i.row = d
 		b, _, _ := d.Bound()
-		i.Bound = b.Confirmed != 0
+		i.Bound, i.Token = b.Confirmed != 0, d.Token()
 	}
 	return i
 }

@@ -29,6 +29,9 @@ func (s *Session) addHeaders(w http.ResponseWriter) {
 	if !gate.HeaderHas(h, "Vary", "cookie") && !gate.HeaderHas(h, "Vary", "*") {
 		h.Add("Vary", "Cookie")
 	}
+	if s.m.cfg.TokenPrefix != "" && !gate.HeaderHas(h, "Vary", "authorization") && !gate.HeaderHas(h, "Vary", "*") {
+		h.Add("Vary", "Authorization")
+	}
 	s.addCookiesLocked(h)
 	s.m.device.offer(h, &s.device, s.rec)
 }
@@ -49,18 +52,25 @@ func (s *Session) addMadeCookie(w http.ResponseWriter) {
 func (s *Session) addCookiesLocked(h http.Header) {
 	ended := s.cookie.expire
 	cookies := s.cookiesLocked(isPublic(h))
-	if len(cookies) == 0 {
+	switch {
+	case len(cookies) == 0:
 		return
-	}
-	if ended && s.m.secure(s.r) {
-		dropSpeculations(h)
-	}
-	for _, c := range cookies {
-		h.Add("Set-Cookie", c)
+	case s.token:
+		h[headerToken] = cookies
+	default:
+		if ended && s.m.secure(s.r) {
+			dropSpeculations(h)
+		}
+		for _, c := range cookies {
+			h.Add("Set-Cookie", c)
+		}
 	}
 	gate.ForbidCaching(h) // first: what it drops keeps nothing private
 	if !gate.HeaderHas(h, "Cache-Control", "private") && !gate.HeaderHas(h, "Cache-Control", "no-store") {
 		h.Set("Cache-Control", "no-store")
+	}
+	if s.token {
+		return
 	}
 	_ = s.unlocked(func() error { // it logs
 		s.m.warnOfProxy(s.r)
@@ -68,7 +78,8 @@ func (s *Session) addCookiesLocked(h http.Header) {
 	})
 }
 
-// cookiesLocked returns the Set-Cookie headers that are due, and forgets them.
+// cookiesLocked returns the Set-Cookie headers that are due, or the token, and
+// forgets them.
 // public says that caches may keep the response, which is then not spoilt for
 // the sake of a touch.
 func (s *Session) cookiesLocked(public bool) []string {
@@ -78,6 +89,9 @@ func (s *Session) cookiesLocked(public bool) []string {
 	name, express := s.m.cfg.Cookie.Name, s.m.cfg.Cookie.Format == FormatExpress
 	switch {
 	case c.send && s.rec != nil && (s.made || !s.detached && !(c.refreshOnly && public)):
+		if s.token {
+			return s.tokenLocked()
+		}
 		value, err := s.m.keys.codec().Sign(name, s.rec.id)
 		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
@@ -96,6 +110,19 @@ func (s *Session) cookiesLocked(public bool) []string {
 		return all
 	}
 	return nil
+}
+
+// headerToken is the response header that brings a client its token, in the form in
+// which net/http keeps it.
+const headerToken = "Session-Token"
+
+// tokenLocked returns the value of headerToken.
+func (s *Session) tokenLocked() []string {
+	token, err := s.m.keys.bearer().Make(s.rec.id)
+	if err != nil { // never: a token's ID was made by newID
+		return nil
+	}
+	return []string{token}
 }
 
 // attributesLocked returns those of the session's cookie: an existing Express

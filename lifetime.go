@@ -49,7 +49,7 @@ func (s *Session) ExpiresIn() time.Duration {
 	case s.rec != nil:
 		return max(0, e.leaves(&s.rec.loaded, asked, now, s.skipTouch, s.response >= headerSent))
 	case s.err == nil && !s.detached && (s.next.creates() || s.inflight.creates()):
-		return max(0, e.target(new(row.Row), e.idleFor(asked, idle{e.limits.idleTimeout, false}), now, false))
+		return max(0, e.target(new(row.Row), e.idleFor(asked, idle{e.limits.idleTimeout, false, s.token}), now, false))
 	}
 	return 0
 }
@@ -71,9 +71,9 @@ func (e *engine) idleFor(asked *time.Duration, now idle) idle {
 	case asked == nil:
 		return now
 	case *asked == 0: // a browser session's default
-		return idle{e.limits.idleTimeout, false}
+		return idle{e.limits.idleTimeout, false, now.token}
 	}
-	return idle{*asked, true}
+	return idle{*asked, true, now.token}
 }
 
 // capped returns left, or what the absolute timeout leaves of it: a record that was

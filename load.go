@@ -23,10 +23,10 @@ const clockSlack = time.Minute
 // loadFirst fetches the first live record of those that a request presents, all
 // at once, so that they share a statement. Where none is live err is an
 // [ErrNotFound]: the first [ErrRenewed] among them, beside what is left of its
-// mark, if there is one.
-func (e *engine) loadFirst(ctx context.Context, presented []cookie.Signed) (which int, rec loaded, err error) {
+// mark, if there is one. token says that they come from a token: see load.
+func (e *engine) loadFirst(ctx context.Context, presented []cookie.Signed, token bool) (which int, rec loaded, err error) {
 	if len(presented) == 1 { // as nearly always
-		rec, err = e.load(ctx, presented[0].ID)
+		rec, err = e.load(ctx, presented[0].ID, token)
 		return 0, rec, err
 	}
 	type answer struct {
@@ -43,7 +43,7 @@ func (e *engine) loadFirst(ctx context.Context, presented []cookie.Signed) (whic
 			a := &answers[i]
 			a.err = errPanic
 			defer func() { a.panicked = recover() }() // or it would end the program
-			a.loaded, a.err = e.load(ctx, p.ID)
+			a.loaded, a.err = e.load(ctx, p.ID, token)
 		}()
 	}
 	all.Wait()
@@ -63,12 +63,18 @@ func (e *engine) loadFirst(ctx context.Context, presented []cookie.Signed) (whic
 	return which, rec, err
 }
 
-// load fetches the record of id for a request, once.
-func (e *engine) load(ctx context.Context, id string) (loaded, error) {
+// load fetches the record of id for a request, once. That of a token is no record for
+// a cookie, and the other way about: each has rules of its own, and nothing that lets
+// an ID get from one into the other may get around them.
+func (e *engine) load(ctx context.Context, id string, token bool) (loaded, error) {
 	ctx, cancel := e.storeContext(ctx)
 	defer cancel()
 	e.stats.loads.Add(1)
 	rec, err := e.fetch(ctx, id)
+	if err == nil && rec.idle.token != token {
+		e.log.LogAttrs(ctx, slog.LevelError, "session: a token's session was asked for by a cookie, or a cookie's by a token, and is treated as absent: who else signs with the secret?")
+		rec, err = loaded{}, ErrNotFound
+	}
 	if errors.Is(err, ErrNotFound) {
 		e.stats.misses.Add(1)
 	}

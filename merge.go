@@ -303,6 +303,6 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 	}
 	moved := c.TTL > 0 && !u.p.noRefresh() && u.e.cookieLives(rec.idle)
 	out.alive = true
-	out.cookie.send = c.NewID != "" || u.p.asked.idle != nil || moved
+	out.cookie.send = c.NewID != "" || u.p.asked.idle != nil && !rec.idle.token || moved
 	out.cookie.refreshOnly = !u.p.asked.any()
 }

@@ -23,6 +23,7 @@ type Manager struct {
 	keys   keys // SetSecrets replaces them
 	engine engine
 	name   any     // cookieName, ready to be looked up
+	prefix any     // tokenPrefix; nil without Config.TokenPrefix
 	device *device // nil unless Config.DeviceBound is set
 
 	watcher watcher // of open streams
@@ -72,6 +73,9 @@ func New(store Store, cfg Config) (*Manager, error) {
 		return nil, err
 	}
 	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name), domains: newDomains(cfg.Cookie.Domains)}
+	if cfg.TokenPrefix != "" {
+		m.prefix = tokenPrefix(cfg.TokenPrefix)
+	}
 	m.engine.init(store, cfg.Logger, cfg.limits())
 	m.engine.events = newEvents(cfg.OnEvent, cfg.Logger)
 	if err := m.keys.use(&cfg, &m.engine.sealer); err != nil {
@@ -100,7 +104,7 @@ func (m *Manager) logSettings() {
 		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
 		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
-		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser,
+		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser, "tokenPrefix", c.TokenPrefix,
 		"deviceBoundMs", c.DeviceBound.Refresh.Milliseconds(), "requireBoundMs", c.DeviceBound.Require.Milliseconds())
 }
 
@@ -163,8 +167,12 @@ func (m *Manager) Close() error {
 // *Manager itself is the key of its own.
 type contextKey struct{}
 
-// cookieName finds the manager of that cookie in a request's context.
-type cookieName string
+// cookieName finds the manager of that cookie in a request's context, tokenPrefix
+// that of such tokens.
+type (
+	cookieName  string
+	tokenPrefix string
+)
 
 // From returns the session of the request that ctx belongs to, the innermost
 // manager's where several are nested. It does no I/O: the session is loaded at
@@ -217,8 +225,8 @@ func (m *Manager) From(ctx context.Context) *Session {
 // with [FormatExpress] the first cookie alone does, as there.
 //
 // Inside another Handler of the same manager, Handler just calls next. Inside one
-// of another manager it panics if both use the same cookie name: each would take
-// the other's cookie for a forged one and replace it. Put [http.TimeoutHandler]
+// of another manager it panics if both use the same cookie name or the same
+// [Config.TokenPrefix]: each would take the other's cookie or token for a forged one. Put [http.TimeoutHandler]
 // outside of it.
 func (m *Manager) Handler(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -228,6 +236,9 @@ func (m *Manager) Handler(next http.Handler) http.Handler {
 		}
 		if r.Context().Value(m.name) != nil {
 			panic("session: two nested Managers have the same cookie name: set Cookie.Name of one")
+		}
+		if m.prefix != nil && r.Context().Value(m.prefix) != nil {
+			panic("session: two nested Managers have the same TokenPrefix: change that of one")
 		}
 		if m.device != nil && r.URL.Path == m.device.path {
 			m.device.ServeHTTP(w, r)
@@ -257,7 +268,7 @@ func (x *exchange) Value(key any) any {
 	switch {
 	case key == contextKey{} || key == any(x.m):
 		return x.begin()
-	case key == x.m.name:
+	case key == x.m.name || key == x.m.prefix:
 		return x.m
 	}
 	return x.Context.Value(key)
@@ -322,7 +333,7 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		answerSpeculative(w, s.r, x.m.cfg.Logger)
 		return
 	}
-	if s.m.device.answerUnproven(w, s.r, err) {
+	if s.m.device.answerUnproven(w, s.r, err) || answerBoth(w, err) {
 		s.closeIO()
 		return
 	}

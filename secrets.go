@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/pgsession/session/internal/bearer"
 	"github.com/pgsession/session/internal/cookie"
 	"github.com/pgsession/session/internal/devicebound"
 	"github.com/pgsession/session/internal/seal"
@@ -21,12 +22,15 @@ type keys struct {
 type signing struct {
 	codec  cookie.Codec
 	tokens *devicebound.Tokens // nil unless Config.DeviceBound is set
+	bearer *bearer.Codec       // nil unless Config.TokenPrefix is set
 }
 
 func (k *keys) codec() cookie.Codec { return k.signing.Load().codec }
 
 // tokens needs Config.DeviceBound.
 func (k *keys) tokens() *devicebound.Tokens { return k.signing.Load().tokens }
+
+func (k *keys) bearer() *bearer.Codec { return k.signing.Load().bearer }
 
 // change is use for secrets that come later, checked like those of New.
 func (k *keys) change(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
@@ -64,8 +68,14 @@ func (k *keys) use(cfg *Config, sealer *atomic.Pointer[seal.Sealer]) error {
 			return err
 		}
 	}
+	var tokensOfClients *bearer.Codec
+	if cfg.TokenPrefix != "" {
+		if tokensOfClients, err = bearer.NewCodec(secrets, cfg.TokenPrefix); err != nil {
+			return err
+		}
+	}
 	// What can be opened first: who gets a cookie can read what it names.
 	sealer.Store(&s)
-	k.signing.Store(&signing{codec, tokens})
+	k.signing.Store(&signing{codec, tokens, tokensOfClients})
 	return nil
 }

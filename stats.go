@@ -11,7 +11,7 @@ type Stats struct {
 	Touches     uint64 // expiries moved without other changes
 	Destroys    uint64 // records deleted at an application's wish
 	Pruned      uint64 // expired records deleted, and marks of renewed IDs
-	BadCookies  uint64 // session cookies that did not verify
+	BadCookies  uint64 // session cookies and tokens that did not verify
 	StoreErrors uint64 // failures that the store reported; what it mended by itself is not among them
 	Refused     uint64 // of these, refused at once because the store was down
 

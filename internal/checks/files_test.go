@@ -30,7 +30,7 @@ const (
 // more. The packages of examples/ share one line.
 var mayImport = map[string][]string{
 	".": {
-		"internal/backoff", "internal/batch", "internal/cookie", "internal/devicebound", "internal/gate", "internal/jsonobj", "internal/mark", "internal/outage", "internal/pgrun",
+		"internal/backoff", "internal/batch", "internal/bearer", "internal/cookie", "internal/devicebound", "internal/gate", "internal/jsonobj", "internal/mark", "internal/outage", "internal/pgrun",
 		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/tablestats", "internal/turn", pgx, securecookie,
 	},
 	"sessionadmin": {".", "internal/tablestats", pgx},
@@ -38,6 +38,7 @@ var mayImport = map[string][]string{
 	"examples/":    {".", "internal/pgtest", pgx},
 
 	"internal/jsonobj":     {},
+	"internal/bearer":      {},
 	"internal/cookie":      {securecookie},
 	"internal/devicebound": {},
 	"internal/row":         {"internal/jsonobj", "internal/cookie"},

@@ -185,6 +185,9 @@ func (a *actor) serve(w *response, r *http.Request) (full bool) {
 func (a *actor) handler(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	a.session, a.request = s, r
+	if a.script().Token {
+		s.UseToken()
+	}
 	for i, call := range a.calls {
 		a.index = i
 		if explore.Later(call) > 0 {
@@ -284,6 +287,9 @@ func (a *actor) headerLeaves(code int, h http.Header) {
 	e := explore.Event{Kind: explore.Header, Code: code}
 	a.w.stage.Await(a.number, "header")
 	a.w.device.take(h)
+	if a.script().Token && len(h["Set-Cookie"]) > 0 || !a.script().Token && h.Get("Session-Token") != "" {
+		a.w.t.Errorf("got a cookie by a token, or a token by a cookie, in\n%s", a.script())
+	}
 	for _, c := range readCookies(h) {
 		e.ID = a.w.takeCookie(c)
 		e.Drops = e.ID == ""
@@ -324,14 +330,18 @@ func request(ctx context.Context, cookies ...string) *http.Request {
 		Method: http.MethodGet, URL: &url.URL{Path: "/"}, Host: "example.com", Proto: "HTTP/1.1",
 		ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody,
 	}
-	if len(cookies) > 0 {
+	switch {
+	case len(cookies) == 0:
+	case strings.HasPrefix(cookies[0], tokenPrefix):
+		r.Header.Set("Authorization", "Bearer "+cookies[0])
+	default:
 		r.Header.Set("Cookie", "session="+strings.Join(cookies, "; session="))
 	}
 	return r.WithContext(ctx)
 }
 
-// setCookie is a Set-Cookie header of the session's, not of the bound cookie. A value of "" drops the
-// cookie.
+// setCookie is a Set-Cookie header of the session's, not of the bound cookie, or what a
+// client without cookies keeps, a token. A value of "" drops the cookie.
 type setCookie struct {
 	value  string
 	domain bool
@@ -339,6 +349,9 @@ type setCookie struct {
 }
 
 func readCookies(h http.Header) (all []setCookie) {
+	for _, token := range h["Session-Token"] {
+		all = append(all, setCookie{value: token, maxAge: tokenLife})
+	}
 	for _, line := range h["Set-Cookie"] {
 		if !strings.HasPrefix(line, "session=") {
 			continue
@@ -369,8 +382,15 @@ func readCookies(h http.Header) (all []setCookie) {
 }
 
 // idOf reads the session ID in a cookie: one of Express, or of securecookie, which
-// is in base64 a date, the value in base64, and a signature.
+// is in base64 a date, the value in base64, and a signature. Of a token it opens it.
 func idOf(value string) string {
+	if strings.HasPrefix(value, tokenPrefix) {
+		id, _, ok := tokens.Open(value)
+		if !ok {
+			panic("explore: a token that does not open")
+		}
+		return id
+	}
 	if signed, ok := strings.CutPrefix(value, "s%3A"); ok {
 		return signed[:strings.IndexByte(signed, '.')]
 	}

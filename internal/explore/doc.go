@@ -45,6 +45,10 @@
 // session's cookie alone must not. The browser does not drop a bound cookie by itself there,
 // and loads a page that is to load itself again no second time.
 //
+// One random script in ten is of a client without cookies ([Config.Token]): it holds a
+// token, brings it in Authorization, and keeps the one that comes. It is held to the same
+// rules, gets no cookie ever, and whoever holds a cookie gets no token.
+//
 // The last store operation of a commit before the header and the header itself
 // are one step: what happens between them no rule can mend, because a header
 // cannot be taken back. [Script.Split] takes that step apart, so that tests can

@@ -99,6 +99,9 @@ func (w *world) setUp() {
 		panic(err)
 	}
 	live := slot{s.cookie, explore.Jar{ID: w.name(s.id), Expires: s.left}}
+	if w.script.Token {
+		live.Expires = tokenLife
+	}
 	w.lineage[live.ID] = 1
 	if w.script.Stray {
 		w.jar = [2]slot{{w.lab.stray, explore.Jar{ID: w.name(idOf(w.lab.stray)), Expires: s.left}}, live}
@@ -349,6 +352,9 @@ func (w *world) plainHeader(h http.Header) map[string][]string {
 			value = "a token"
 		}
 		plain["Set-Cookie"][i] = name + "=" + value + ";" + attributes
+	}
+	for i, token := range plain["Session-Token"] {
+		plain["Session-Token"][i] = w.name(idOf(token))
 	}
 	if h.Get("Secure-Session-Registration") != "" {
 		plain.Set("Secure-Session-Registration", "a challenge")

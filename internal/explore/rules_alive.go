@@ -125,7 +125,7 @@ func useExtends(h *History, breach func(string, ...any)) {
 				due = min(due, after.Created+h.Absolute)
 			}
 			late := h.Interval + slack
-			if r.asked(h, Public) >= 0 || load > r.at.header {
+			if !h.Script.Token && (r.asked(h, Public) >= 0 || load > r.at.header) {
 				// Without a cookie a record stays an interval short, for the next
 				// response with one; and for an interval that is near enough.
 				late += h.Interval

@@ -91,6 +91,7 @@ type Config struct {
 	Programs  bool // two, on one store: B's is another than that of A and C
 	Wrapped   bool // a store around the store loses what comes beside an error
 	Bound     bool // sessions are bound to the browser's device; the first one is already
+	Token     bool // the client holds a token, and no cookie
 }
 
 // options names what is set in a Config.
@@ -105,6 +106,7 @@ func (c *Config) options() []option {
 		{"wrapped", &c.Wrapped},
 		{"programs", &c.Programs},
 		{"bound", &c.Bound},
+		{"token", &c.Token},
 	}
 }
 

@@ -147,10 +147,11 @@ func Random(seed uint64) (Script, Choose) {
 	if r.IntN(16) == 0 {
 		s.addBeside(r)
 	}
-	s.addEdit(rand.New(rand.NewPCG(seed, 3)))  // #nosec G404 -- to be repeated
-	s.addBound(rand.New(rand.NewPCG(seed, 2))) // #nosec G404 -- to be repeated
-	s.addSkips(rand.New(rand.NewPCG(seed, 4))) // #nosec G404 -- to be repeated
-	s.addUsers(rand.New(rand.NewPCG(seed, 5))) // #nosec G404 -- to be repeated
+	s.addEdit(rand.New(rand.NewPCG(seed, 3)))                                                  // #nosec G404 -- to be repeated
+	s.addBound(rand.New(rand.NewPCG(seed, 2)))                                                 // #nosec G404 -- to be repeated
+	s.addSkips(rand.New(rand.NewPCG(seed, 4)))                                                 // #nosec G404 -- to be repeated
+	s.addUsers(rand.New(rand.NewPCG(seed, 5)))                                                 // #nosec G404 -- to be repeated
+	s.Token = !s.Bound && !s.Domain && !s.Stray && rand.New(rand.NewPCG(seed, 6)).IntN(6) == 0 // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
 

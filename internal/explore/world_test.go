@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/bearer"
 	"github.com/pgsession/session/internal/explore"
 	"github.com/pgsession/session/internal/seal"
 )
@@ -28,7 +29,13 @@ const (
 	idleShort    = 10 * time.Minute
 
 	absoluteTimeout = 20 * time.Minute
+
+	tokenPrefix = "explore_"
+	tokenLife   = 50 * 365 * 24 * time.Hour // a client keeps it until another comes
 )
+
+// tokens opens what a client holds.
+var tokens, _ = bearer.NewCodec([]string{secret, oldSecret}, tokenPrefix)
 
 // The keys that the handlers use.
 const (
@@ -60,8 +67,8 @@ type managerKey struct {
 
 // startKey is what makes the beginnings of two runs differ.
 type startKey struct {
-	setup                   explore.Setup
-	encrypt, express, bound bool
+	setup                          explore.Setup
+	encrypt, express, bound, token bool
 }
 
 // start is what a setup puts into the table and the browser.
@@ -116,6 +123,9 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 		cfg.Cookie.Secure = session.SecureAlways
 		cfg.DeviceBound.Refresh = idleTimeout
 	}
+	if k.Token {
+		cfg.TokenPrefix = tokenPrefix
+	}
 	if k.Absolute {
 		cfg.AbsoluteTimeout = absoluteTimeout
 	}
@@ -129,12 +139,12 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 
 // start returns what a script begins with. It is called in a bubble.
 func (l *lab) start(s *explore.Script) start {
-	k := startKey{s.Setup, s.Encrypt, s.Express, s.Bound}
+	k := startKey{s.Setup, s.Encrypt, s.Express, s.Bound, s.Token}
 	begin, ok := l.starts[k]
 	if !ok && s.Setup != explore.None {
 		old := s.Setup == explore.OldSecret || s.Setup == explore.OldAged
 		before, loses := *l.store, l.store.loses
-		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express, Bound: s.Bound}, old: old})
+		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express, Bound: s.Bound, Token: s.Token}, old: old})
 		*l.store, l.store.loses = before, loses
 		l.starts[k] = begin
 	}
@@ -148,6 +158,9 @@ func (l *lab) prepare(t *testing.T, setup explore.Setup, k managerKey) start {
 	w := &response{header: http.Header{}}
 	l.managerOf(k).Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
+		if k.Token {
+			s.UseToken()
+		}
 		if setup != explore.Visitor {
 			keyUser.Set(s, 1)
 		}

@@ -39,6 +39,10 @@ const (
 	// application's keys it is inside of an encrypted record.
 	MemberBound = "__bound"
 
+	// MemberToken says that the session's client holds a token, and no cookie. With
+	// the application's keys it is inside of an encrypted record.
+	MemberToken = "__token"
+
 	memberCookie = "cookie"  // Express's: lifetime and cookie attributes
 	memberSaves  = "__saves" // ours: see AddSave
 )
@@ -71,7 +75,7 @@ var reserved = map[string]bool{
 	"constructor": true, "hasOwnProperty": true, "isPrototypeOf": true, "propertyIsEnumerable": true,
 	"toLocaleString": true, "toString": true, "valueOf": true, "__proto__": true,
 	"__defineGetter__": true, "__defineSetter__": true, "__lookupGetter__": true, "__lookupSetter__": true,
-	MemberCreated: true, MemberRenewed: true, memberSaves: true, MemberSealed: true, MemberBound: true, "": true,
+	MemberCreated: true, MemberRenewed: true, memberSaves: true, MemberSealed: true, MemberBound: true, MemberToken: true, "": true,
 }
 
 // Reserved reports whether an application cannot use name as a key.
@@ -90,7 +94,9 @@ func Bookkeeping(name string) bool {
 }
 
 // Hidden reports whether a member is none that an application may see.
-func Hidden(name string) bool { return Bookkeeping(name) || name == MemberBound }
+func Hidden(name string) bool {
+	return Bookkeeping(name) || name == MemberBound || name == MemberToken
+}
 
 // Row is a record taken apart. The zero Row is that of a session without one.
 // It is not safe for concurrent changes; copies made with [Row.Clone] are
@@ -160,6 +166,12 @@ func (r *Row) Renewed() time.Time {
 	}
 	return t
 }
+
+// Token reports whether the session's client holds a token.
+func (r *Row) Token() bool { return string(r.Get(MemberToken)) == "true" }
+
+// SetToken says that the session's client holds a token.
+func (r *Row) SetToken() { r.Set(MemberToken, []byte("true")) }
 
 // SetCreated writes the creation time.
 func (r *Row) SetCreated(at time.Time) { r.setTime(MemberCreated, at) }
