@@ -148,5 +148,5 @@ var counters = []counter{
 	{"Bound", "keys of devices registered", func(s session.Stats) uint64 { return s.Bound }, false},
 	{"Refreshed", "proofs of such keys", func(s session.Stats) uint64 { return s.Refreshed }, false},
 	{"Unproven", "proofs that did not verify, or were missing", func(s session.Stats) uint64 { return s.Unproven }, false},
-	{"Events dropped", "that Config.OnEvent was too slow for", func(s session.Stats) uint64 { return s.EventsDropped }, false},
+	{"Events dropped", "that Config.OnEvent was too slow for", func(s session.Stats) uint64 { return s.EventsDropped }, true},
 }
