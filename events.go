@@ -168,7 +168,7 @@ func (v *events) settle(to *events, committed bool) {
 		}
 	}
 	if committed {
-		to.drop(int(v.count()))
+		to.dropped.Add(v.count())
 	}
 	v.waiting = nil
 }
