@@ -2,6 +2,7 @@
 // the orders are in a table beside it, and one transaction changes both.
 //
 //	go run ./examples/shop
+//	go run ./examples/shop -withdraw tea   # beside it: takes tea out of all carts
 //
 // It listens on PORT (default 8080). Its database is the one that DATABASE_URL or
 // the DB_* variables name; else it starts a PostgreSQL of its own and keeps the
@@ -12,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -32,11 +34,13 @@ import (
 const shutdownTimeout = 10 * time.Second
 
 func main() {
+	withdraw := flag.String("withdraw", "", "take this `item` out of all carts, and end")
+	flag.Parse()
 	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// A second Ctrl-C ends the program at once.
 	context.AfterFunc(ctx, stop)
-	if err := run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+	if err := run(ctx, *withdraw); err != nil && !errors.Is(err, context.Canceled) {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			slog.Error(line)
 		}
@@ -44,13 +48,15 @@ func main() {
 	}
 }
 
-func run(ctx context.Context) (err error) {
-	// A port that is taken is better known before a database starts.
-	ln, err := net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "8080"))
-	if err != nil {
-		return fmt.Errorf("listen on PORT: %w", err)
+func run(ctx context.Context, withdraw string) (err error) {
+	var ln net.Listener
+	if withdraw == "" {
+		// A port that is taken is better known before a database starts.
+		if ln, err = net.Listen("tcp", ":"+cmp.Or(os.Getenv("PORT"), "8080")); err != nil {
+			return fmt.Errorf("listen on PORT: %w", err)
+		}
+		defer ln.Close()
 	}
-	defer ln.Close()
 	if err := pgtest.EnsureSecret("shop"); err != nil {
 		return err
 	}
@@ -70,6 +76,9 @@ func run(ctx context.Context) (err error) {
 	}
 	defer sessions.Close()
 	a := &app{sessions, pool}
+	if withdraw != "" {
+		return a.withdraw(ctx, withdraw)
+	}
 	if err := a.setUp(ctx); err != nil {
 		return err
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"html/template"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -17,8 +19,9 @@ import (
 
 // The keys of this application's sessions.
 const (
-	cart = session.Key[[]string]("cart")
-	last = session.Key[int64]("lastOrder")
+	cart      = session.Key[[]string]("cart")
+	last      = session.Key[int64]("lastOrder")
+	questions = session.Key[int]("questions")
 )
 
 const (
@@ -54,6 +57,7 @@ func (a *app) handler() http.Handler {
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("POST /add", a.add)
 	mux.HandleFunc("POST /order", a.order)
+	mux.HandleFunc("POST /ask", a.ask)
 	return a.sessions.Handler(mux)
 }
 
@@ -115,4 +119,31 @@ func (a *app) order(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", "1")
 		http.Error(w, "Please click again: it will not be ordered twice.", http.StatusServiceUnavailable)
 	}
+}
+
+// ask gives a question a number of the customer's own, which is final: somebody may
+// write it down. Update would not do, for its function runs again where another
+// tab has asked meanwhile, and both would have been told the same.
+func (a *app) ask(w http.ResponseWriter, r *http.Request) {
+	n, err := questions.UpdateNow(r.Context(), session.From(r.Context()), func(n int) int { return n + 1 })
+	if err != nil {
+		return // the response says so
+	}
+	fmt.Fprintf(w, "Your question has the number %d. We will call you.\n", n)
+}
+
+// withdraw takes an item that is sold no more out of all carts. It is no request:
+// those under way are merged with it, and nobody's session lives longer for it.
+func (a *app) withdraw(ctx context.Context, item string) error {
+	n, err := a.sessions.Edit(ctx, session.Everyone(), func(s *session.Session) error {
+		if items, _ := cart.Get(s); !slices.Contains(items, item) {
+			return nil // nothing is written
+		}
+		cart.Update(s, func(items []string) []string {
+			return slices.DeleteFunc(items, func(i string) bool { return i == item })
+		})
+		return nil
+	})
+	slog.Info("withdrawn", "carts", n)
+	return err
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +32,48 @@ func TestCartBecomesAnOrder(t *testing.T) {
 	b.Post(p.URL+"/order", nil).Want(t, 200, "has the number 1", "Your cart is empty")
 	b.Post(p.URL+"/add", url.Values{"item": {" "}}).Want(t, 400)
 	p.Interrupt(os.Interrupt)
+}
+
+// Each question has a number of its own, however many are asked at once.
+func TestQuestionsHaveNumbers(t *testing.T) {
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
+	b := exampletest.NewBrowser(t, "session")
+	b.Post(p.URL+"/ask", nil).Want(t, 200, "has the number 1.")
+	const asked = 12
+	var all sync.WaitGroup
+	var numbers [asked + 2]atomic.Int64
+	for range asked {
+		all.Go(func() {
+			for _, line := range strings.Split(b.Post(p.URL+"/ask", nil).Body, ".") {
+				var n int
+				if _, err := fmt.Sscanf(line, "Your question has the number %d", &n); err == nil && n < len(numbers) {
+					numbers[n].Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	for n := 2; n < len(numbers); n++ {
+		if got := numbers[n].Load(); got != 1 {
+			t.Errorf("number %d: got it %d times, want once", n, got)
+		}
+	}
+}
+
+// What is withdrawn leaves all carts, and nothing else does.
+func TestWithdraw(t *testing.T) {
+	dsn := "DATABASE_URL=" + pgtest.URL(t)
+	p := exampletest.Start(t, dsn)
+	one, other := exampletest.NewBrowser(t, "session"), exampletest.NewBrowser(t, "session")
+	for _, item := range []string{"tea", "milk", "tea"} {
+		one.Post(p.URL+"/add", url.Values{"item": {item}}).Want(t, 200)
+	}
+	other.Post(p.URL+"/add", url.Values{"item": {"milk"}}).Want(t, 200)
+	job := exampletest.Command(t, dsn, "-withdraw", "tea")
+	must(t, job.Run())
+	job.WantLog("msg=withdrawn carts=1")
+	one.Get(p.URL+"/").Want(t, 200, "<ul><li>milk</li></ul>")
+	other.Get(p.URL+"/").Want(t, 200, "<ul><li>milk</li></ul>")
 }
 
 // carts is how many customers click twice at once, and again until somebody says
