@@ -3,11 +3,14 @@ package session_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 )
 
 // Features that meet in one request.
@@ -126,4 +129,47 @@ func TestTokenInTransactions(t *testing.T) {
 	if got := countRecords(t, shop.admin); got != 0 {
 		t.Errorf("records after the logout: got %d, want none", got)
 	}
+}
+
+// A key that is asked for in a transaction is registered, proven and kept by a renewal
+// in another as if there were none.
+func TestDeviceBoundInTransactions(t *testing.T) {
+	var cfg session.Config
+	withBinding(&cfg)
+	cfg.StoreTimeout = patience
+	b := &boundSite{t: t, m: newManager(t, newStore(t, pgtest.Pool(t), session.PostgresOptions{HashIDs: true}), cfg)}
+	b.h = b.m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		err := session.Transact(r.Context(), s, func(context.Context, pgx.Tx) error {
+			switch r.URL.Path {
+			case "/login":
+				s.Renew()
+				s.Bind()
+				userKey.Set(s, "ada")
+			case "/renew":
+				s.Renew()
+			case "/logout":
+				s.Destroy()
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("Transact at %s: got %v, want no error", r.URL.Path, err)
+		}
+		user, ok := userKey.Get(s)
+		if !ok {
+			user = "nobody"
+		}
+		fmt.Fprintf(w, "%s %v", user, s.Bound())
+	}))
+	u := b.unit()
+	want(t, "login", u.send("POST", "/login"), 200, "ada false")
+	want(t, "registration", u.register(), 200, "refresh_url")
+	want(t, "a proven request", u.get("/"), 200, "ada true")
+	thief := u.copied()
+	want(t, "renewal", u.send("POST", "/renew"), 200, "ada true")
+	want(t, "the cookies of before", thief.get("/"), 200, "nobody false")
+	want(t, "a refresh after it", u.forget().refresh(), 200, "")
+	want(t, "a page after it", u.get("/"), 200, "ada true")
+	want(t, "logout", u.send("POST", "/logout"), 200, "nobody false")
 }
