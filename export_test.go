@@ -6,12 +6,16 @@ import (
 	"net/http"
 	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session/internal/batch"
 	"github.com/pgsession/session/internal/pgrun"
 )
+
+// SessionBytes is the size of a Session.
+const SessionBytes = unsafe.Sizeof(Session{})
 
 // ParseTimeout reads SESSION_TIMEOUT.
 var ParseTimeout = parseTimeout

@@ -3,6 +3,7 @@ package session_test
 import (
 	"io"
 	"net/http"
+	"strconv"
 	"testing"
 
 	"github.com/pgsession/session"
@@ -44,3 +45,11 @@ type discard struct{ header http.Header }
 func (d discard) Header() http.Header         { return d.header }
 func (d discard) Write(b []byte) (int, error) { return len(b), nil }
 func (d discard) WriteHeader(int)             {}
+
+// A Session is one allocation of 704 bytes, the runtime's word included: the next
+// larger ones have 768, with every request that uses its session.
+func TestSessionSize(t *testing.T) {
+	if got := session.SessionBytes; strconv.IntSize == 64 && got > 696 {
+		t.Errorf("got %d bytes, want 696 at most: put flags side by side", got)
+	}
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // loadState is how far the record of the request's cookie is known.
-type loadState int
+type loadState uint8
 
 const (
 	unloaded  loadState = iota
@@ -19,7 +19,7 @@ const (
 )
 
 // responseState is how far the response is. It only grows.
-type responseState int
+type responseState uint8
 
 const (
 	open       responseState = iota
