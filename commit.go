@@ -151,12 +151,14 @@ func (s *Session) confirm() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.rec != rec:
-	case err == nil:
+	case idOf(s.rec) != rec.id: // another goroutine has renewed or ended it
+	case err == nil && s.rec == rec:
 		moved := *rec
 		moved.left, moved.asOf = now.left, now.asOf
 		s.rec, s.alive = &moved, true
-	case errors.Is(err, ErrNotFound):
+	case err == nil: // another goroutine has saved it meanwhile, and knows its time
+		s.alive = true
+	case errors.Is(err, ErrNotFound): // whatever that has found before
 		s.vanished, s.cookie.send = true, false
 	case !made:
 		s.cookie.send = false

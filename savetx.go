@@ -120,13 +120,6 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 	}
 }
 
-func idOf(rec *view) string {
-	if rec == nil {
-		return ""
-	}
-	return rec.id
-}
-
 // settleTx finds out by a load whether the transaction was committed, which alone
 // lets the response say the ID that it has made.
 func (s *Session) settleTx(ctx context.Context, h *handed, p *snapshot, out *outcome, told *events) error {

@@ -219,3 +219,11 @@ type edited struct{ handle string }
 
 // errOwnSession is an [ErrInvalid].
 var errOwnSession = invalid("the function", "Renew, Bind, Destroy, SetIdleTimeout, Save, Reload and UpdateNow are for a request's own session: end others by Manager.Revoke")
+
+// idOf returns the ID of a record, "" without one.
+func idOf(rec *view) string {
+	if rec == nil {
+		return ""
+	}
+	return rec.id
+}

@@ -24,6 +24,23 @@ var known = []struct {
 		B  comes to Update
 		B  Update ID1 to ID2; sends 200 with ID2; ends
 		A  sends 200 with ID1; ends`},
+	{"the look before the header finds a login's mark beside a save of the same request", `
+		setup old-secret
+		A: get
+		B: renew
+		C beside A: set dark, save
+		A  begins with ID1; get
+		A  Load ID1
+		A  comes to Load
+		C  set dark
+		C  save
+		C  Update ID1
+		C  comes to another's turn
+		B  begins with ID1; renew
+		B  Load ID1
+		B  comes to Update
+		B  Update ID1 to ID2; sends 200 with ID2; ends
+		A  Load ID1 fails; sends 200 with ID1; ends`},
 	{"an early save's cookie leaves after a login", `
 		setup aged
 		A: get, save

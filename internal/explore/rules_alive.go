@@ -23,7 +23,7 @@ func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
 		if login && r.good() && !left {
 			expected = true
 		}
-		login = login && r.good() && r.asked(h, Login, Enter, EnterOther) < r.at.header
+		login = login && !left && r.good() && r.asked(h, Login, Enter, EnterOther) < r.at.header
 		if r.begin.ID == "" && !login && r.header != nil && r.header.ID != "" {
 			return // nothing tells a session without a cookie from the one that a login makes beside it
 		}
