@@ -20,17 +20,24 @@ func (r *request) passages(h *History) map[int]passage {
 	if h.Script.NoUserKey {
 		return all
 	}
-	who, known := 0, false
+	who, known, own, reloads := 0, false, false, false
 	for n, i := range r.events {
 		e := &h.Events[i]
+		if e.Kind == Asks || e.Kind == Returns {
+			reloads = e.Kind == Asks && e.Call == Reload
+		}
 		switch {
+		case e.Kind == Stores && e.Op.Name == "Load" && reloads && !own && e.Op.Done: // somebody else may be logged in by now
+			if row, ok := e.Table.Find(e.Op.ID); ok {
+				who, known = row.Who, true
+			}
 		case e.Kind == Stores && e.Op.Name == "Load" && e.Op.ID == r.begin.ID && !known:
 			known = true
 			if row, ok := e.Table.Find(e.Op.ID); ok && e.Op.Done {
 				who = row.Who
 			}
 		case e.Kind == Asks && e.Call == Destroy:
-			who, known = 0, true
+			who, known, own = 0, true, true
 		case e.Kind == Returns && slices.Contains([]Call{Login, Enter, EnterOther, Leave}, e.Call):
 			var next int
 			switch e.Call {
@@ -40,7 +47,7 @@ func (r *request) passages(h *History) map[int]passage {
 				next = 2
 			}
 			all[r.askedBefore(h, n)] = turn(who, next)
-			who = next
+			who, own = next, true
 		}
 	}
 	return all
