@@ -32,6 +32,6 @@ func chiUse(k *orders.Kit) http.Handler {
 // chiLog is chi's log, of which only the status is kept.
 type chiLog struct{ k *orders.Kit }
 
-func (l chiLog) NewLogEntry(*http.Request) middleware.LogEntry       { return l }
-func (chiLog) Panic(any, []byte)                                     {}
+func (l chiLog) NewLogEntry(*http.Request) middleware.LogEntry            { return l }
+func (chiLog) Panic(any, []byte)                                          {}
 func (l chiLog) Write(code, _ int, _ http.Header, _ time.Duration, _ any) { l.k.Seen(code) }

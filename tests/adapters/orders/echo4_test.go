@@ -23,15 +23,31 @@ func echo4Around(k *orders.Kit) http.Handler {
 }
 
 func echo4Use(k *orders.Kit) http.Handler {
-	return echo4With(k, web.Sessions(k.Sessions))
+	return echo4With(k, echo4Sessions(k), echo4Middleware(k))
+}
+
+// echo4UseTimeout has Echo's Timeout, which is deprecated and in use.
+func echo4UseTimeout(k *orders.Kit) http.Handler {
+	return echo4With(k, echo4Sessions(k), echo4OldMiddleware(k))
+}
+
+func echo4Sessions(k *orders.Kit) echo.MiddlewareFunc {
+	if k.Plain {
+		return func(next echo.HandlerFunc) echo.HandlerFunc { return next }
+	}
+	return web.Sessions(k.Sessions)
 }
 
 func echo4Wrap(k *orders.Kit) http.Handler {
-	return echo4With(k, echo.WrapMiddleware(k.Sessions.Handler))
+	return echo4With(k, echo.WrapMiddleware(k.Attach), echo4Middleware(k))
 }
 
-func echo4With(k *orders.Kit, sessions echo.MiddlewareFunc) http.Handler {
-	outside, inside := orders.Split(k.Order, echo4Middleware(k))
+func echo4WrapTimeout(k *orders.Kit) http.Handler {
+	return echo4With(k, echo.WrapMiddleware(k.Attach), echo4OldMiddleware(k))
+}
+
+func echo4With(k *orders.Kit, sessions echo.MiddlewareFunc, middleware [4]echo.MiddlewareFunc) http.Handler {
+	outside, inside := orders.Split(k.Order, middleware)
 	e := echo4Routes(k)
 	e.Use(outside...)
 	e.Use(sessions)
@@ -41,32 +57,34 @@ func echo4With(k *orders.Kit, sessions echo.MiddlewareFunc) http.Handler {
 
 func echo4Middleware(k *orders.Kit) [4]echo.MiddlewareFunc {
 	return [4]echo.MiddlewareFunc{
-		func(next echo.HandlerFunc) echo.HandlerFunc {
-			return func(c echo.Context) error {
-				err := next(c)
-				if err != nil {
-					c.Error(err) // as Echo's Logger does
-				}
-				k.Seen(c.Response().Status)
+		middleware.RequestLoggerWithConfig(middleware.RequestLoggerConfig{
+			LogStatus: true,
+			LogValuesFunc: func(_ echo.Context, v middleware.RequestLoggerValues) error {
+				k.Seen(v.Status)
 				return nil
-			}
-		},
+			},
+		}),
 		middleware.RecoverWithConfig(middleware.RecoverConfig{DisablePrintStack: true}),
-		echo4Timeout, middleware.Gzip(),
+		middleware.ContextTimeout(time.Minute), middleware.Gzip(),
 	}
 }
 
-// echo4Timeout is Echo's Timeout, but for the request whose time will be over: that
-// would be a data race of Echo's.
-func echo4Timeout(next echo.HandlerFunc) echo.HandlerFunc {
-	byContext := middleware.ContextTimeout(time.Minute)(next)
-	byHandler := middleware.TimeoutWithConfig(middleware.TimeoutConfig{Timeout: time.Minute})(next) //nolint:staticcheck // what applications have
-	return func(c echo.Context) error {
-		if c.Path() == "/slow" {
-			return byContext(c)
+// echo4OldMiddleware has Timeout instead, but for the request whose time will be
+// over: that would be a data race of Echo's.
+func echo4OldMiddleware(k *orders.Kit) [4]echo.MiddlewareFunc {
+	all := echo4Middleware(k)
+	byContext := all[2]
+	byHandler := middleware.TimeoutWithConfig(middleware.TimeoutConfig{Timeout: time.Minute}) //nolint:staticcheck // what applications have
+	all[2] = func(next echo.HandlerFunc) echo.HandlerFunc {
+		byContext, byHandler := byContext(next), byHandler(next)
+		return func(c echo.Context) error {
+			if c.Path() == "/slow" {
+				return byContext(c)
+			}
+			return byHandler(c)
 		}
-		return byHandler(c)
 	}
+	return all
 }
 
 func echo4Routes(k *orders.Kit) *echo.Echo {

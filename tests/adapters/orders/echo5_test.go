@@ -23,11 +23,14 @@ func echo5Around(k *orders.Kit) http.Handler {
 }
 
 func echo5Use(k *orders.Kit) http.Handler {
+	if k.Plain {
+		return echo5With(k, func(next echo.HandlerFunc) echo.HandlerFunc { return next })
+	}
 	return echo5With(k, web.Sessions(k.Sessions))
 }
 
 func echo5Wrap(k *orders.Kit) http.Handler {
-	return echo5With(k, echo.WrapMiddleware(k.Sessions.Handler))
+	return echo5With(k, echo.WrapMiddleware(k.Attach))
 }
 
 func echo5With(k *orders.Kit, sessions echo.MiddlewareFunc) http.Handler {
@@ -41,18 +44,13 @@ func echo5With(k *orders.Kit, sessions echo.MiddlewareFunc) http.Handler {
 
 func echo5Middleware(k *orders.Kit) [4]echo.MiddlewareFunc {
 	return [4]echo.MiddlewareFunc{
-		func(next echo.HandlerFunc) echo.HandlerFunc {
-			return func(c *echo.Context) error {
-				err := next(c)
-				if err != nil {
-					c.Echo().HTTPErrorHandler(c, err) // as Echo's RequestLogger does with HandleError
-				}
-				if r, err := echo.UnwrapResponse(c.Response()); err == nil {
-					k.Seen(r.Status)
-				}
+		middleware.RequestLoggerWithConfig(middleware.RequestLoggerConfig{
+			LogStatus: true,
+			LogValuesFunc: func(_ *echo.Context, v middleware.RequestLoggerValues) error {
+				k.Seen(v.Status)
 				return nil
-			}
-		},
+			},
+		}),
 		middleware.RecoverWithConfig(middleware.RecoverConfig{DisablePrintStack: true}),
 		middleware.ContextTimeout(time.Minute), middleware.Gzip(),
 	}

@@ -27,12 +27,18 @@ import (
 
 // Order says which of the usual middleware lies outside of the session's handler.
 // The rest lies inside. On either side the order is that of the fields.
-type Order struct{ Log, Recover, Timeout, Gzip bool }
+type Order struct {
+	Log, Recover, Timeout, Gzip bool
+	GzipFirst                   bool // before Timeout, where both are on one side
+}
 
 // All is every order.
 func All() (all []Order) {
-	for n := range 16 {
-		all = append(all, Order{n&8 != 0, n&4 != 0, n&2 != 0, n&1 != 0})
+	for n := range 32 {
+		o := Order{n&1 != 0, n&2 != 0, n&4 != 0, n&8 != 0, n&16 != 0}
+		if !o.GzipFirst || o.Timeout == o.Gzip {
+			all = append(all, o)
+		}
 	}
 	return all
 }
@@ -44,8 +50,13 @@ func (o Order) String() string {
 
 // Split returns what lies outside and what inside.
 func Split[M any](o Order, all [4]M) (outside, inside []M) {
-	for i, out := range []bool{o.Log, o.Recover, o.Timeout, o.Gzip} {
-		if out {
+	outer := [4]bool{o.Log, o.Recover, o.Timeout, o.Gzip}
+	sequence := [4]int{0, 1, 2, 3}
+	if o.GzipFirst {
+		sequence = [4]int{0, 1, 3, 2}
+	}
+	for _, i := range sequence {
+		if outer[i] {
 			outside = append(outside, all[i])
 		} else {
 			inside = append(inside, all[i])
@@ -63,6 +74,7 @@ const (
 type Kit struct {
 	Sessions *session.Manager
 	Order    Order
+	Plain    bool // without sessions, to compare
 	Handlers bool // set by an application whose timeout goes on without its handler
 
 	store    *check.Store
@@ -82,6 +94,9 @@ func (k *Kit) Seen(code int) { k.seen = code }
 // Attach is Sessions.Handler.
 func (k *Kit) Attach(next http.Handler) http.Handler {
 	h := k.Sessions.Handler(next)
+	if k.Plain {
+		h = next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(k.ended)
 		h.ServeHTTP(w, r)
@@ -90,6 +105,9 @@ func (k *Kit) Attach(next http.Handler) http.Handler {
 
 // Change changes the session that is found in ctx.
 func (k *Kit) Change(ctx context.Context) {
+	if k.Plain {
+		return
+	}
 	changes.Update(session.From(ctx), func(n int) int { return n + 1 })
 }
 
@@ -115,7 +133,7 @@ const filler = "<p>This page is not here, and it takes a lot of words to say so.
 
 // ErrorPage is a page of 7 KB that says who is logged in.
 func (k *Kit) ErrorPage(ctx context.Context) string {
-	who := "without a session"
+	who := "no session"
 	if s, ok := session.Lookup(ctx); ok {
 		who = "nobody"
 		if id, ok := user.Get(s); ok {
@@ -158,6 +176,7 @@ type statusWriter struct {
 	code int
 }
 
+func (w *statusWriter) Flush()                      { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *statusWriter) WriteHeader(code int) {
@@ -237,9 +256,14 @@ func (r Result) String() string {
 type App func(*Kit) http.Handler
 
 // Run asks an application for path, in an order, as a browser that is logged in.
-func Run(t *testing.T, app App, o Order, path string) Result {
+func Run(t *testing.T, app App, o Order, path string) Result { return run(t, app, o, path, false) }
+
+// RunPlain is Run without sessions.
+func RunPlain(t *testing.T, app App, o Order, path string) Result { return run(t, app, o, path, true) }
+
+func run(t *testing.T, app App, o Order, path string, plain bool) Result {
 	t.Helper()
-	k := &Kit{Order: o, store: &check.Store{MemoryStore: session.NewMemoryStore()}}
+	k := &Kit{Order: o, Plain: plain, store: &check.Store{MemoryStore: session.NewMemoryStore()}}
 	k.late, k.answered, k.ended = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var err error
 	k.Sessions, err = session.New(k.store, session.Config{
@@ -394,7 +418,7 @@ func (m messages) Handle(_ context.Context, r slog.Record) error {
 	m.k.mu.Lock()
 	defer m.k.mu.Unlock()
 	if r.Level >= slog.LevelInfo {
-		m.k.log.WriteString(r.Message + ". ")
+		m.k.log.WriteString(r.Message)
 	}
 	return nil
 }
