@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"testing"
 	"time"
 
 	"github.com/gin-contrib/gzip"
@@ -14,13 +15,32 @@ import (
 
 // ginAround has Gin's own middleware inside, net/http's outside.
 func ginAround(k *orders.Kit) http.Handler {
+	return ginWith(k, func(c *gin.Context, _ any) { c.AbortWithStatus(http.StatusInternalServerError) }) // as gin.Recovery
+}
+
+// Below its gzip, a recovery of Gin's is to write something.
+func TestGinRecoveryWithAPage(t *testing.T) {
+	app := func(k *orders.Kit) http.Handler {
+		return ginWith(k, func(c *gin.Context, _ any) {
+			c.String(http.StatusInternalServerError, "sorry")
+			c.Abort()
+		})
+	}
+	for _, o := range orders.All() {
+		if got := orders.Run(t, app, o, "/panic"); !o.Recover && (got.Code != 500 || got.Body != "sorry") {
+			t.Errorf("%v: got %v, want 500 and the recovery's page", o, got)
+		}
+	}
+}
+
+func ginWith(k *orders.Kit, recovery gin.RecoveryFunc) http.Handler {
 	outside, _ := orders.Split(k.Order, k.Around())
 	_, inside := orders.Split(k.Order, [4]gin.HandlerFunc{
 		gin.LoggerWithConfig(gin.LoggerConfig{Output: io.Discard, Formatter: func(p gin.LogFormatterParams) string {
 			k.Seen(p.StatusCode)
 			return ""
 		}}),
-		gin.CustomRecoveryWithWriter(io.Discard, func(c *gin.Context, _ any) { c.AbortWithStatus(http.StatusInternalServerError) }),
+		gin.CustomRecoveryWithWriter(io.Discard, recovery),
 		ginTimeout, gzip.Gzip(5),
 	})
 	r := gin.New()

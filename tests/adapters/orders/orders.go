@@ -4,6 +4,7 @@
 package orders
 
 import (
+	"bytes"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -345,22 +346,32 @@ func (k *Kit) ask(t *testing.T, h http.Handler, path, cookie string) Result {
 	return Result{Code: res.StatusCode, Body: k.describe(body, err)}
 }
 
+// errNotGzip is a body that is not what its Content-Encoding says.
+var errNotGzip = errors.New("not gzip")
+
 func decode(res *http.Response) (string, error) {
-	r := io.Reader(res.Body)
-	if res.Header.Get("Content-Encoding") == "gzip" {
-		z, err := gzip.NewReader(res.Body)
-		if err != nil {
-			return "", err
-		}
-		r = z
+	b, err := io.ReadAll(res.Body)
+	if err != nil || res.Header.Get("Content-Encoding") != "gzip" {
+		return string(b), err
 	}
-	b, err := io.ReadAll(r)
-	return string(b), err
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return string(b), errNotGzip
+	}
+	plain, err := io.ReadAll(z)
+	if err != nil {
+		return "", errNotGzip
+	}
+	return string(plain), nil
 }
 
 // describe says in a few words what the browser shows.
 func (k *Kit) describe(body string, err error) string {
 	switch page, ok := strings.CutSuffix(body, strings.Repeat(filler, 100)+"</html>"); {
+	case errors.Is(err, errNotGzip) && body == "":
+		return "empty, called gzip"
+	case errors.Is(err, errNotGzip):
+		return "broken gzip"
 	case err != nil:
 		return "cut off"
 	case ok:

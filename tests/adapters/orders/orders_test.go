@@ -185,13 +185,14 @@ var wrong = []struct {
 	{"gorilla/mux, `r.Use`", "", "/missing", muxUse, orders.Order{}, "404, error page, no session", "nothing", ""},
 	{"Echo 4, `WrapMiddleware`", "", "/missing", echo4Wrap, orders.Order{}, "404, error page, nobody", "404", afterwards},
 	{"Echo 4, `WrapMiddleware`", "log outside", "/fails", echo4Wrap, orders.Order{Log: true}, "418, error page, user 42", "200", ""},
-	{"Echo 4, `WrapMiddleware`", "`Gzip`, `Timeout` outside", "/missing", echo4WrapTimeout, orders.Order{Timeout: true, Gzip: true, GzipFirst: true}, "404, cut off", "404", afterwards},
+	{"Echo 4, `WrapMiddleware`", "`Gzip`, `Timeout` outside", "/missing", echo4WrapTimeout, orders.Order{Timeout: true, Gzip: true, GzipFirst: true}, "404, empty, called gzip", "404", afterwards},
 	{"Echo 4, `WrapMiddleware`", "`Timeout` outside, outage", "/page?down", echo4WrapTimeout, orders.Order{Timeout: true}, "200, empty", "200", refused},
 	{"Echo 4, `WrapMiddleware`", "`Timeout` outside, outage", "/fails?down", echo4WrapTimeout, orders.Order{Timeout: true}, "418, error page, nobody", "nothing", refused},
 	{"Echo 5, `WrapMiddleware`", "", "/missing", echo5Wrap, orders.Order{}, "404, error page, nobody", "404", afterwards},
 	{"Echo 5, `WrapMiddleware`", "log outside, outage", "/page?down", echo5Wrap, orders.Order{Log: true}, "503, Service Unavailable", "200", refused},
 	{"any", "log inside, outage", "/page?down", chiUse, orders.Order{Recover: true}, "503, Service Unavailable", "200", refused},
-	{"Gin, around", "`gzip` after `Recovery`", "/panic", ginAround, orders.Order{}, "500, cut off", "500", ""},
+	{"Gin, around", "its `gzip`, `gin.Recovery`", "/panic", ginAround, orders.Order{}, "500, empty, called gzip", "500", ""},
+	{"Gin, around", "its `gzip`, recovery outside", "/panic", ginAround, orders.Order{Log: true, Recover: true}, "500, broken gzip", "500", ""},
 }
 
 var pages = map[string]string{"/missing": "no such page", "/fails": "an error", "/page?down": "a page", "/fails?down": "an error", "/panic": "a panic"}
