@@ -16,6 +16,7 @@ func chiUse(k *orders.Kit) http.Handler {
 		middleware.RequestLogger(chiLog{k}), middleware.Recoverer, middleware.Timeout(time.Minute), middleware.Compress(5),
 	})
 	r := chi.NewRouter()
+	r.Use(quiet)
 	r.Use(outside...)
 	r.Use(k.Attach)
 	r.Use(inside...)
@@ -27,6 +28,13 @@ func chiUse(k *orders.Kit) http.Handler {
 		}
 	}
 	return r
+}
+
+// quiet keeps Recoverer from printing panics where no log lies outside of it.
+func quiet(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(w, middleware.WithLogEntry(r, chiLog{new(orders.Kit)}))
+	})
 }
 
 // chiLog is chi's log, of which only the status is kept.
