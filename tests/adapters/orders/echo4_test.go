@@ -74,7 +74,8 @@ func echo4Middleware(k *orders.Kit) [4]echo.MiddlewareFunc {
 func echo4OldMiddleware(k *orders.Kit) [4]echo.MiddlewareFunc {
 	all := echo4Middleware(k)
 	byContext := all[2]
-	byHandler := middleware.TimeoutWithConfig(middleware.TimeoutConfig{Timeout: time.Minute}) //nolint:staticcheck // what applications have
+	//lint:ignore SA1019 applications have it
+	byHandler := middleware.TimeoutWithConfig(middleware.TimeoutConfig{Timeout: time.Minute})
 	all[2] = func(next echo.HandlerFunc) echo.HandlerFunc {
 		byContext, byHandler := byContext(next), byHandler(next)
 		return func(c echo.Context) error {
