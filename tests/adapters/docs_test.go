@@ -14,7 +14,8 @@ const document = "../../docs/adapters.md"
 func TestBlocksAreTheCompiledFiles(t *testing.T) {
 	page := read(t, document)
 	files := []string{
-		"chi/chi.go", "gorillamux/mux.go", "echo/echo.go", "gin/gin.go",
+		"chi/chi.go", "gorillamux/mux.go", "httprouter/httprouter.go", "gin/gin.go",
+		"echo/echo.go", "echo/middleware.go", "echo5/middleware.go",
 		"template/template.go", "templ/templ.go", "templ/page.templ", "httptest/account_test.go",
 	}
 	for _, file := range files {

@@ -86,7 +86,14 @@ func used(sessions *session.Manager) http.Handler {
 	return e
 }
 
-var wirings = map[string]func(*session.Manager) http.Handler{"around": around, "WrapMiddleware": used}
+func native(sessions *session.Manager) http.Handler {
+	e := echo.New()
+	e.Use(web.Sessions(sessions))
+	routes(e)
+	return e
+}
+
+var wirings = map[string]func(*session.Manager) http.Handler{"around": around, "Sessions": native, "WrapMiddleware": used}
 
 func TestAnswers(t *testing.T) {
 	for name, app := range wirings {
@@ -133,14 +140,15 @@ func TestRecoverAbandons(t *testing.T) {
 }
 
 // An error page that asks who is logged in knows it where the Handler is around
-// Echo. Echo calls it after its own middleware, where it finds only what the
-// handler has loaded, and may change nothing.
+// Echo, and with Sessions. Else Echo calls it after its own middleware, where it
+// finds only what the handler has loaded, and may change nothing.
 func TestErrorPageWithSession(t *testing.T) {
 	for name, tt := range map[string]struct {
 		unread string // what it finds of a session that the handler has not used
 		saved  int
 	}{
 		"around":         {"keys: [changes]", 2},
+		"Sessions":       {"keys: [changes]", 2},
 		"WrapMiddleware": {"keys: []", 1},
 	} {
 		for _, path := range []string{"/fails", "/reads"} {
@@ -164,8 +172,11 @@ func TestErrorPageWithSession(t *testing.T) {
 
 func greeting(wiring string, sessions *session.Manager) http.Handler {
 	e := echo.New()
-	if wiring == "WrapMiddleware" {
+	switch wiring {
+	case "WrapMiddleware":
 		e.Use(echo.WrapMiddleware(sessions.Handler))
+	case "Sessions":
+		e.Use(web.Sessions(sessions))
 	}
 	e.HTTPErrorHandler = func(_ error, c echo.Context) {
 		s := session.From(c.Request().Context())
@@ -178,8 +189,25 @@ func greeting(wiring string, sessions *session.Manager) http.Handler {
 		session.From(c.Request().Context()).Keys()
 		return errHandler
 	})
-	if wiring == "WrapMiddleware" {
+	if wiring != "around" {
 		return e
 	}
 	return sessions.Handler(e)
+}
+
+// What lies outside of Sessions and refuses has an error page without a session: it
+// has to ask with Lookup.
+func TestErrorPageOfWhatLiesOutside(t *testing.T) {
+	s := check.New(t, func(sessions *session.Manager) http.Handler {
+		e := echo.New()
+		e.HTTPErrorHandler = func(_ error, c echo.Context) {
+			_, ok := session.Lookup(c.Request().Context())
+			_ = c.String(http.StatusTeapot, fmt.Sprint("a session: ", ok))
+		}
+		e.Use(func(echo.HandlerFunc) echo.HandlerFunc { return func(echo.Context) error { return errHandler } }, web.Sessions(sessions))
+		return e
+	})
+	if got, _ := s.Do(t, "GET", "/", ""); got.Code != http.StatusTeapot || got.Body != "a session: false" {
+		t.Errorf("got %d %q, want 418 and no session", got.Code, got.Body)
+	}
 }

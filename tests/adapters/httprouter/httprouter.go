@@ -1,0 +1,42 @@
+// Package web is an application of its framework, as docs/adapters.md shows it.
+package web
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/julienschmidt/httprouter"
+	"github.com/pgsession/session"
+)
+
+const userID = session.Key[int64]("userId")
+
+// Routes is the application: http.ListenAndServe(":8080", Routes(sessions)).
+func Routes(sessions *session.Manager) http.Handler {
+	r := httprouter.New()
+	r.POST("/login", login)
+	r.GET("/account", account)
+	r.POST("/logout", logout)
+	return sessions.Handler(r)
+}
+
+func login(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	s := session.From(r.Context())
+	s.Renew()
+	userID.Set(s, 42)
+	http.Redirect(w, r, "/account", http.StatusSeeOther)
+}
+
+func account(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	id, ok := userID.Get(session.From(r.Context()))
+	if !ok {
+		http.Error(w, "log in first", http.StatusUnauthorized)
+		return
+	}
+	fmt.Fprintf(w, "user %d", id)
+}
+
+func logout(w http.ResponseWriter, r *http.Request, _ httprouter.Params) {
+	session.From(r.Context()).Destroy()
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
