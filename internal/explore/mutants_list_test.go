@@ -119,7 +119,6 @@ var mutants = []mutant{
 	{file: "merge.go", old: "&& !rec.idle.token || moved", new: "|| moved", off: "a token is sent only where it is another", test: "TestTokenLife"},
 	{file: "secrets.go", old: "bearer.NewCodec(secrets, cfg.TokenPrefix)", new: "bearer.NewCodec(secrets[:1], cfg.TokenPrefix)", off: "old secrets open tokens", test: "TestTokenRotation"},
 	{file: "commit.go", old: "case idOf(s.rec) != rec.id:", new: "case s.rec != rec:", off: "the look before the header counts beside a save", rule: "R2"},
-	{file: "watcher.go", old: "defer func() { _ = recover() }() // or", new: "// or", off: "a store that panics while it looks ends no program", test: "TestWatchInAnOutage"},
 	{file: "watcher.go", old: " && len(answers) != len(ids) {", new: " && false {", off: "a look with too few answers is none", test: "TestWatchInAnOutage"},
 	{file: "watcher.go", old: "\t\t\t\tendAll(all, now, true)\n", new: "", off: "a look that hangs keeps no stream open beyond its session", test: "TestWatchInAnOutage"},
 	{file: "watcher.go", old: "\tif g.closed {\n\t\tw.end(errClosed)\n\t\treturn\n\t}\n", new: "", off: "no stream opens after Close", test: "TestCloseEndsStreams"},
