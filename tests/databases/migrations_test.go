@@ -3,7 +3,7 @@ package databases
 import (
 	"bytes"
 	"context"
-	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -55,19 +55,39 @@ var tools = []struct {
 		})
 		return migrator{func(context.Context) error { return m.Up() }, func(context.Context) error { return m.Down() }}
 	}},
-	{"goose", gooseMigrator("-- +goose NO TRANSACTION\n")},
-	{"goose, in its transaction", gooseMigrator("")},
-	{"tern", ternMigrator("---- tern: disable-tx ----\n")},
-	{"tern, in its transaction", ternMigrator("")},
-	{"atlas", atlasMigrator},
+	{"goose", gooseMigrator("")},
+	{"goose, in its transaction", gooseMigrator("-- +goose NO TRANSACTION\n")},
+	{"tern", ternMigrator("")},
+	{"tern, in its transaction", ternMigrator("---- tern: disable-tx ----\n")},
+	{"atlas", atlasMigrator(false)},
+	{"atlas, in its transaction", atlasMigrator(true)},
 }
 
-func gooseMigrator(head string) func(*testing.T, *pgxpool.Pool, string, string, string) migrator {
+// migration returns the migration of the table as the document shows it for a
+// tool, which its text has a word of.
+func migration(t *testing.T, word, table string) string {
+	t.Helper()
+	for _, block := range strings.Split(read(t, document), "\n```sql\n")[1:] {
+		if block, _, _ = strings.Cut(block, "```\n"); !strings.Contains(block, word) {
+			continue
+		}
+		before, after, ok := strings.Cut(block, "-- (here the output of sessionctl schema)\n")
+		if !ok {
+			t.Fatalf("the block of %s: got no place for the SQL", word)
+		}
+		return before + table + after
+	}
+	t.Fatalf("got no block of %s", word)
+	return ""
+}
+
+// gooseMigrator runs the document's migration, or that without a line.
+func gooseMigrator(without string) func(*testing.T, *pgxpool.Pool, string, string, string) migrator {
 	return func(t *testing.T, pool *pgxpool.Pool, table, index, dropIndex string) migrator {
 		db := stdlib.OpenDBFromPool(pool)
 		t.Cleanup(func() { _ = db.Close() })
 		p, err := openGoose(db, files(map[string]string{
-			"1_sessions.sql":     head + "-- +goose Up\n-- +goose StatementBegin\n" + table + "-- +goose StatementEnd\n-- +goose Down\n" + down,
+			"1_sessions.sql":     strings.Replace(migration(t, "+goose", table), without, "", 1),
 			"2_session_user.sql": "-- +goose NO TRANSACTION\n-- +goose Up\n" + index + "-- +goose Down\n" + dropIndex,
 		}))
 		if err != nil {
@@ -80,11 +100,13 @@ func gooseMigrator(head string) func(*testing.T, *pgxpool.Pool, string, string, 
 	}
 }
 
-func ternMigrator(head string) func(*testing.T, *pgxpool.Pool, string, string, string) migrator {
-	return func(_ *testing.T, pool *pgxpool.Pool, table, index, dropIndex string) migrator {
-		const alone, below = "---- tern: disable-tx ----\n", "---- create above / drop below ----\n"
+// ternMigrator runs the document's migration, or that without a line.
+func ternMigrator(without string) func(*testing.T, *pgxpool.Pool, string, string, string) migrator {
+	return func(t *testing.T, pool *pgxpool.Pool, table, index, dropIndex string) migrator {
+		const alone = "---- tern: disable-tx ----\n"
 		files := files(map[string]string{
-			"1_sessions.sql": head + table + below + down, "2_session_user.sql": alone + index + below + alone + dropIndex,
+			"1_sessions.sql":     strings.Replace(migration(t, "tern:", table), without, "", 1),
+			"2_session_user.sql": alone + index + "---- create above / drop below ----\n" + alone + dropIndex,
 		})
 		return migrator{
 			func(ctx context.Context) error { return ternTo(ctx, pool, files, 2) },
@@ -94,30 +116,43 @@ func ternMigrator(head string) func(*testing.T, *pgxpool.Pool, string, string, s
 }
 
 // atlasMigrator is atlas as far as its Go module goes: it runs versioned files
-// upward; down is of the program, which is not in it.
-func atlasMigrator(t *testing.T, pool *pgxpool.Pool, table, index, dropIndex string) migrator {
-	db := stdlib.OpenDBFromPool(pool)
-	t.Cleanup(func() { _ = db.Close() })
-	return migrator{
-		func(ctx context.Context) error {
-			return atlasUp(ctx, db, map[string]string{"1_sessions.sql": table, "2_session_user.sql": index})
-		},
-		func(ctx context.Context) error {
-			return atlasUp(ctx, db, map[string]string{"1_session_user.sql": dropIndex, "2_sessions.sql": down})
-		},
+// upward, in a transaction that its caller begins or in none; down is of the
+// program, which is not in it.
+func atlasMigrator(inTx bool) func(*testing.T, *pgxpool.Pool, string, string, string) migrator {
+	return func(t *testing.T, pool *pgxpool.Pool, table, index, dropIndex string) migrator {
+		db := stdlib.OpenDBFromPool(pool)
+		t.Cleanup(func() { _ = db.Close() })
+		first := func(ctx context.Context) error {
+			return atlasUp(ctx, db, "1_sessions.sql", migration(t, "atlas:", table))
+		}
+		if inTx {
+			first = func(ctx context.Context) error {
+				tx, err := db.BeginTx(ctx, nil)
+				if err != nil {
+					return err
+				}
+				return errors.Join(atlasUp(ctx, tx, "1_sessions.sql", table), tx.Commit())
+			}
+		}
+		return migrator{
+			func(ctx context.Context) error {
+				return errors.Join(first(ctx), atlasUp(ctx, db, "2_session_user.sql", index))
+			},
+			func(ctx context.Context) error {
+				return errors.Join(atlasUp(ctx, db, "3_session_user.sql", dropIndex), atlasUp(ctx, db, "4_sessions.sql", down))
+			},
+		}
 	}
 }
 
-func atlasUp(ctx context.Context, db *sql.DB, files map[string]string) error {
+func atlasUp(ctx context.Context, db schema.ExecQuerier, name, text string) error {
 	driver, err := atlas.Open(db)
 	if err != nil {
 		return err
 	}
 	dir := &migrate.MemDir{}
-	for name, text := range files {
-		if err := dir.WriteFile(name, []byte(text)); err != nil {
-			return err
-		}
+	if err := dir.WriteFile(name, []byte(text)); err != nil {
+		return err
 	}
 	sum, err := dir.Checksum()
 	if err != nil {
