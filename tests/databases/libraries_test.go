@@ -22,13 +22,14 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/tests/databases/shopsql"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const (
 	conns    = 4
-	patience = time.Minute
+	patience = 30 * time.Second
 )
 
 type order func(context.Context, *session.Session) error
@@ -57,7 +58,31 @@ var libraries = []struct {
 	{name: "ent", open: func(_ *testing.T, db *sql.DB) order {
 		return func(ctx context.Context, s *session.Session) error { return orderEnt(ctx, db, s) }
 	}},
-	{name: "sqlc", locks: true, open: func(*testing.T, *sql.DB) order { return orderSQLC }},
+	{name: "sqlc, database/sql", open: func(_ *testing.T, db *sql.DB) order {
+		return func(ctx context.Context, s *session.Session) error { return orderSQLCSQL(ctx, db, s) }
+	}},
+	{name: "sqlc, pgx", locks: true, open: func(*testing.T, *sql.DB) order { return orderSQLC }},
+}
+
+// orderSQLCSQL is orderSQL with what sqlc generates for database/sql.
+func orderSQLCSQL(ctx context.Context, db *sql.DB, s *session.Session) error {
+	items, _ := cart.Get(s)
+	if len(items) == 0 {
+		return errEmpty
+	}
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if err := shopsql.New(tx).InsertOrder(ctx, items[0]); err != nil {
+		return err
+	}
+	cart.Delete(s)
+	if err := session.SaveSQLTx(ctx, s, tx); err != nil {
+		return err
+	}
+	return tx.Commit()
 }
 
 func gormOrder(t *testing.T, db *sql.DB, prepare bool) order {
