@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	entsql "entgo.io/ent/dialect/sql"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"gorm.io/gorm"
@@ -55,7 +56,12 @@ var libraries = []struct {
 		b := openBun(db)
 		return func(ctx context.Context, s *session.Session) error { return orderBun(ctx, b, s) }
 	}},
-	{name: "ent", open: func(_ *testing.T, db *sql.DB) order {
+	{name: "ent", open: func(t *testing.T, db *sql.DB) order {
+		var rows entsql.Rows
+		if err := openEnt(db).Query(t.Context(), "SELECT FROM orders", []any{}, &rows); err != nil {
+			t.Fatal(err)
+		}
+		_ = rows.Close()
 		return func(ctx context.Context, s *session.Session) error { return orderEnt(ctx, db, s) }
 	}},
 	{name: "sqlc, database/sql", open: func(_ *testing.T, db *sql.DB) order {

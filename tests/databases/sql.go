@@ -3,9 +3,14 @@ package databases
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"github.com/pgsession/session"
 )
+
+const cart = session.Key[[]string]("cart")
+
+var errEmpty = errors.New("the cart is empty")
 
 // orderSQL makes the cart an order, both or neither.
 func orderSQL(ctx context.Context, db *sql.DB, s *session.Session) error {
