@@ -1,0 +1,32 @@
+package databases
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/jmoiron/sqlx"
+	"github.com/pgsession/session"
+)
+
+func openSQLX(db *sql.DB) *sqlx.DB { return sqlx.NewDb(db, "pgx") }
+
+func orderSQLX(ctx context.Context, db *sqlx.DB, s *session.Session) error {
+	items, _ := cart.Get(s)
+	if len(items) == 0 {
+		return errEmpty
+	}
+	tx, err := db.BeginTxx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	order := map[string]any{"item": items[0]}
+	if _, err := tx.NamedExecContext(ctx, "INSERT INTO orders (item) VALUES (:item)", order); err != nil {
+		return err
+	}
+	cart.Delete(s)
+	if err := session.SaveSQLTx(ctx, s, tx.Tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
