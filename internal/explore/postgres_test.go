@@ -63,7 +63,7 @@ func TestExplorePostgres(t *testing.T) {
 			t.Logf("%d schedules, %d distinct ones whose operations overlap", all.runs, len(all.distinct))
 			for rule, first := range all.first {
 				script, h := explore.Shrink(l.run, &first.script, rule)
-				t.Errorf("%s broken in %d of them: %v, in\n%s", rule, all.breaches[rule], explore.Breaches(h), script.Text(h.Did()))
+				t.Errorf("%s broken in %d of them, the first: %s; again and shorter: %v, in\n%s", rule, all.breaches[rule], first.why, explore.Breaches(h), script.Text(h.Did()))
 			}
 		})
 	}

@@ -282,6 +282,9 @@ func (w *world) step(actor int) {
 		w.stage.Elapse(d)
 		w.readTable() // without what has expired
 	}
+	if w.lab.outside != nil { // a moment passes with every step, for sessions are known by when they were made
+		<-time.After(time.Millisecond)
+	}
 	w.stage.Let(actor)
 	h.Steps = append(h.Steps, actor)
 	h.Moves = append(h.Moves, explore.Move{First: first, Last: len(h.Events), Where: w.stage.Where(actor)})
