@@ -113,3 +113,10 @@ func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
 func SetMostPeeked(m *Manager, n int) { m.watcher.most = n }
 
 func WatchEvery(m *Manager, d time.Duration) { m.watcher.every = d }
+
+// WatcherRests reports whether no goroutine looks after streams.
+func WatcherRests(m *Manager) bool {
+	m.watcher.mu.Lock()
+	defer m.watcher.mu.Unlock()
+	return m.watcher.stop == nil
+}

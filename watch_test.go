@@ -508,6 +508,9 @@ func TestWatchAsksOnce(t *testing.T) {
 		synctest.Wait()
 		pass(time.Minute)
 		wantCalls(t, "nothing is open", store, "")
+		if !session.WatcherRests(b.m) {
+			t.Error("nothing is open: a goroutine still looks")
+		}
 		s := b.stream()
 		pass(2*time.Second + time.Millisecond)
 		if got := store.count("Peek"); got != 2 {
@@ -657,6 +660,50 @@ func TestWatchOfABoundSession(t *testing.T) {
 			pass(10 * life)
 			s.wantCause(t, "a session without a device", nil)
 			s.leave()
+		})
+	})
+}
+
+// A record that was made without an absolute timeout has more time left than that
+// allows: its stream ends all the same, though the store says that it lives.
+func TestWatchOfARecordWithoutAbsoluteTimeout(t *testing.T) {
+	watched(t, session.Config{}, func(t *testing.T, store *hookedStore, b *browser) {
+		m := newManager(t, store.whole(), session.Config{AbsoluteTimeout: time.Hour, DisablePrune: true})
+		pass(50 * time.Minute)
+		store.fail("Update", "Touch") // which would shorten it
+		s := b.with(m).stream()
+		pass(9 * time.Minute)
+		s.wantCause(t, "before its hour is over", nil)
+		pass(time.Minute + 2*time.Second)
+		s.wantCause(t, "after it", session.ErrExpired)
+		store.fail()
+		s.leave()
+	})
+}
+
+// An answer that was about the ID of before comes once the request has renewed it:
+// it is nobody's any more.
+func TestWatchPassesOverALateAnswer(t *testing.T) {
+	watched(t, session.Config{}, func(t *testing.T, store *hookedStore, b *browser) {
+		openStream(b, func(s *session.Session, ctx context.Context) {
+			ask, asked, hold := make(chan bool), make(chan bool), make(chan bool)
+			store.on("Peek", func(_ context.Context, _ *storeCall, do func() error) error {
+				ask <- true
+				<-asked // the record has been renewed
+				err := do()
+				<-hold // and the request knows
+				return err
+			})
+			<-ask
+			s.Renew()
+			if err := s.Save(t.Context()); err != nil {
+				t.Error(err)
+			}
+			store.on("Peek", nil)
+			close(asked)
+			close(hold)
+			pass(3 * time.Second)
+			wantCause(t, "a late answer", ctx, nil)
 		})
 	})
 }
