@@ -20,7 +20,7 @@ func (a *app) account(w http.ResponseWriter, r *http.Request, u user) {
 	}
 	label, _ := device.Get(s)
 	render(w, r, http.StatusOK, "account", view{
-		Title: "Account", User: u.name, Sessions: len(all),
+		Title: "Account", User: u.name, Admin: u.admin, Sessions: len(all),
 		Device: deviceView{Label: label, CreatedAt: moment{s.CreatedAt()}},
 	})
 }
@@ -94,7 +94,7 @@ func (a *app) revokeOthers(w http.ResponseWriter, r *http.Request, u user) {
 }
 
 // nextPages are those that ask for the password again.
-var nextPages = map[string]bool{"/password": true, "/delete": true}
+var nextPages = map[string]bool{"/password": true, "/delete": true, adminPath: true}
 
 func (a *app) confirmForm(w http.ResponseWriter, r *http.Request, u user) {
 	render(w, r, http.StatusOK, "confirm", view{Title: "Is it you?", User: u.name, Next: r.FormValue("next")})

@@ -35,7 +35,7 @@ type app struct {
 	trustProxy bool
 }
 
-func newApp(users *users, sessions *session.Manager, trustProxy bool) http.Handler {
+func newApp(users *users, sessions *session.Manager, admin http.Handler, trustProxy bool) http.Handler {
 	a := &app{users, sessions, trustProxy}
 	r := chi.NewRouter()
 	r.Use(
@@ -70,9 +70,11 @@ func newApp(users *users, sessions *session.Manager, trustProxy bool) http.Handl
 	r.Get("/delete", a.confirmed(a.deleteForm))
 	r.Post("/delete", a.confirmed(a.deleteAccount))
 
-	r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
-		renderError(w, http.StatusNotFound, "There is no such page.")
-	})
+	pages := a.onlyAdmins(http.StripPrefix("/admin/sessions", admin))
+	r.Handle("/admin/sessions", pages)
+	r.Handle(adminPath+"*", pages)
+
+	r.NotFound(noSuchPage)
 	return r
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"time"
 
@@ -27,7 +28,12 @@ func Serve(ctx context.Context, pool *pgxpool.Pool) (app http.Handler, end func(
 	if err != nil {
 		return nil, nil, err
 	}
-	return newApp(users, sessions, false), sessions.Close, nil
+	admin, err := openAdmin(pool, sessions)
+	if err != nil {
+		return nil, nil, err
+	}
+	end = func() error { return errors.Join(admin.Close(), sessions.Close()) }
+	return newApp(users, sessions, admin, false), end, nil
 }
 
 // Ago is how long ago d is, in words.

@@ -81,10 +81,15 @@ func run(ctx context.Context, onTheSpot bool) error {
 		return err
 	}
 	defer sessions.Close()
+	admin, err := openAdmin(pool, sessions)
+	if err != nil {
+		return err
+	}
+	defer admin.Close()
 	if pin != "" {
 		fmt.Fprintln(os.Stderr, tryIt(fmt.Sprintf("https://localhost:%d", ln.Addr().(*net.TCPAddr).Port), pin))
 	}
-	return serve(ctx, ln, newApp(users, sessions, trustProxy), cert)
+	return serve(ctx, ln, newApp(users, sessions, admin, trustProxy), cert)
 }
 
 func openSessions(ctx context.Context, pool *pgxpool.Pool, trustProxy, https bool) (*session.Manager, error) {

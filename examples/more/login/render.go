@@ -28,6 +28,7 @@ var (
 type view struct {
 	Title   string
 	User    string // "" for a visitor
+	Admin   bool
 	Flash   string
 	Problem string // with the form, and its last input:
 	Name    string

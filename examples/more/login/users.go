@@ -25,6 +25,7 @@ type user struct {
 	name     string
 	password string // its hash
 	version  int    // of the password
+	admin    bool   // may see and end everybody's sessions
 }
 
 // users keeps the accounts, and counts attempts to get into them.
@@ -40,7 +41,7 @@ func openUsers(ctx context.Context, pool *pgxpool.Pool) (*users, error) {
 // add returns errTaken where there is a user of this name.
 func (us *users) add(ctx context.Context, name, password string) (user, error) {
 	u, err := us.one(ctx, `INSERT INTO login_example.users (name, password) VALUES ($1, $2)
-		ON CONFLICT (name) DO NOTHING RETURNING id, name, password, version`, name, password)
+		ON CONFLICT (name) DO NOTHING RETURNING id, name, password, version, admin`, name, password)
 	if errors.Is(err, errNoUser) {
 		return u, errTaken
 	}
@@ -48,16 +49,16 @@ func (us *users) add(ctx context.Context, name, password string) (user, error) {
 }
 
 func (us *users) byName(ctx context.Context, name string) (user, error) {
-	return us.one(ctx, "SELECT id, name, password, version FROM login_example.users WHERE name = $1", name)
+	return us.one(ctx, "SELECT id, name, password, version, admin FROM login_example.users WHERE name = $1", name)
 }
 
 func (us *users) byID(ctx context.Context, id int64) (user, error) {
-	return us.one(ctx, "SELECT id, name, password, version FROM login_example.users WHERE id = $1", id)
+	return us.one(ctx, "SELECT id, name, password, version, admin FROM login_example.users WHERE id = $1", id)
 }
 
 func (us *users) setPassword(ctx context.Context, id int64, password string) (user, error) {
 	return us.one(ctx, `UPDATE login_example.users SET password = $2, version = version + 1
-		WHERE id = $1 RETURNING id, name, password, version`, id, password)
+		WHERE id = $1 RETURNING id, name, password, version, admin`, id, password)
 }
 
 func (us *users) remove(ctx context.Context, id int64) error {
@@ -66,7 +67,7 @@ func (us *users) remove(ctx context.Context, id int64) error {
 }
 
 func (us *users) one(ctx context.Context, sql string, args ...any) (u user, err error) {
-	err = us.pool.QueryRow(ctx, sql, args...).Scan(&u.id, &u.name, &u.password, &u.version)
+	err = us.pool.QueryRow(ctx, sql, args...).Scan(&u.id, &u.name, &u.password, &u.version, &u.admin)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return u, errNoUser
 	}

@@ -11,6 +11,9 @@ CREATE TABLE IF NOT EXISTS login_example.users (
 	created_at timestamptz NOT NULL DEFAULT now()
 );
 
+-- Administrators are made here: UPDATE login_example.users SET admin = true WHERE name = '…';
+ALTER TABLE login_example.users ADD COLUMN IF NOT EXISTS admin boolean NOT NULL DEFAULT false;
+
 CREATE TABLE IF NOT EXISTS login_example.attempts (
 	key     text        PRIMARY KEY, -- a user name or an address
 	free_at timestamptz NOT NULL     -- when all its attempts are forgotten
