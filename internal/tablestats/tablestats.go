@@ -33,6 +33,10 @@ type Stats struct {
 	IndexBytes int64 // all indexes of the table
 	ToastBytes int64 // what is stored out of line, its index included
 
+	// Uncounted says that track_counts is off on this connection: then nobody knows
+	// what follows, and it is zero.
+	Uncounted bool
+
 	// What PostgreSQL's statistics say since they were last reset: estimates.
 	DeadRows        int64
 	Updates         int64
@@ -97,7 +101,8 @@ const (
 		FROM parts`
 
 	sqlStatistics = sqlParts + ` SELECT COALESCE(pg_catalog.sum(n_dead_tup), 0)::bigint, COALESCE(pg_catalog.sum(n_tup_upd), 0)::bigint, COALESCE(pg_catalog.sum(n_tup_hot_upd), 0)::bigint,
-			extract(epoch FROM pg_catalog.max(last_vacuum))::double precision, extract(epoch FROM pg_catalog.max(last_autovacuum))::double precision
+			extract(epoch FROM pg_catalog.max(last_vacuum))::double precision, extract(epoch FROM pg_catalog.max(last_autovacuum))::double precision,
+			pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.<>) 'on'
 		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid OPERATOR(pg_catalog.=) oid`
 
 	// A range each, of nothing but expire, so that its index can answer: a
@@ -140,7 +145,7 @@ func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
 	}
 	s.TableBytes -= s.ToastBytes // pg_table_size includes it
 	var vacuum, autovacuum *float64
-	err := tx.QueryRow(ctx, sqlStatistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum)
+	err := tx.QueryRow(ctx, sqlStatistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum, &s.Uncounted)
 	s.LastVacuum, s.LastAutovacuum = fromEpoch(vacuum), fromEpoch(autovacuum)
 	return err
 }

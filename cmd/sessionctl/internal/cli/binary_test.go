@@ -51,10 +51,16 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 // onTerminal runs it on a terminal, and returns what that shows.
 func (r *rig) onTerminal(env []string, args ...string) (shown string, code int) {
 	r.t.Helper()
+	return r.onTerminalOf(200, env, args...)
+}
+
+// onTerminalOf does so on one of so many columns.
+func (r *rig) onTerminalOf(columns uint16, env []string, args ...string) (shown string, code int) {
+	r.t.Helper()
 	ids := r.ids()
 	cmd := command(r.t, args...)
 	cmd.Env = append(os.Environ(), env...)
-	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: 200})
+	tty, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 40, Cols: columns})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -69,6 +69,7 @@ func Run(ctx context.Context, args []string, std IO) int {
 	root.SetIn(a.In)
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
+	readable(root)
 	err := root.ExecuteContext(ctx)
 	var code *codeError
 	switch {
@@ -133,7 +134,7 @@ Exit codes: 0 done; 1 failed (doctor: warnings); 2 doctor: errors;
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.url, "database-url", "", "where the database is: postgres://user:password@host:5432/database?connect_timeout=2 (default $DATABASE_URL)")
+	flags.StringVar(&a.url, "database-url", "", "where the database is, such as\npostgres://user:password@host:5432/database?connect_timeout=2 (default $DATABASE_URL)")
 	flags.StringVar(&a.schema, "schema", "schema_system", "the table's schema, as in PostgresOptions.Schema")
 	flags.StringVar(&a.table, "table", "session", "the table, as in PostgresOptions.Table")
 	flags.StringVar(&a.outbox, "outbox", "", "the programs' PostgresOptions.Outbox: what ends here is in it too (default none)")

@@ -24,12 +24,13 @@ func (a *app) destroyCommand() *cobra.Command {
 		Long: `End sessions at once: the next request of their browsers is anonymous, and
 requests under way do not bring them back.
 
-  by handle                    sessionctl destroy 0123456789abcdef0123456789abcdef
+  by handle                 sessionctl destroy 0123456789abcdef0123456789abcdef
   those in which a key has a value, such as all of a user
-                               sessionctl destroy --key userId --value 42
-  all, Express's included      sessionctl destroy --all
+                            sessionctl destroy --key userId --value 42
+  all, Express's included   sessionctl destroy --all
 
-Handles come from list. --all asks for the table's name first, unless --yes is given.
+Handles come from list. --all asks for the table's name first, unless --yes is
+given.
 A login under way may make a session a moment later: change the password first.`,
 		RunE: func(cmd *cobra.Command, handles []string) error {
 			ways := 0
@@ -64,7 +65,7 @@ A login under way may make a session a moment later: change the password first.`
 			}
 			n, err := a.revoke(cmd.Context(), m, filters...)
 			if err == nil && n < int64(len(handles)) {
-				a.note("%d of %d handles name no live session: it has ended, or has another handle since it was renewed; see %s", int64(len(handles))-n, len(handles), a.where().Command("list"))
+				a.note("%s no live session: it has ended, or has another handle since it was renewed; see %s", nameless(int64(len(handles))-n, len(handles)), a.where().Command("list"))
 			}
 			return a.ended(cmd.Context(), n, err)
 		},
@@ -73,6 +74,14 @@ A login under way may make a session a moment later: change the password first.`
 	cmd.Flags().BoolVar(&all, "all", false, "end all sessions")
 	cmd.Flags().BoolVar(&yes, "yes", false, "with --all: do not ask")
 	return cmd
+}
+
+// nameless says how many handles of all name nothing.
+func nameless(n int64, all int) string {
+	if all == 1 {
+		return "this handle names"
+	}
+	return fmt.Sprintf("%d of %d handles %s", n, all, map[bool]string{true: "names", false: "name"}[n == 1])
 }
 
 var handle = regexp.MustCompile(`^[0-9a-f]{32}$`)
@@ -108,9 +117,9 @@ func (a *app) revoke(ctx context.Context, m *session.Manager, filters ...session
 func (a *app) ended(ctx context.Context, n int64, err error) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return &codeError{ExitInterrupted, fmt.Errorf("interrupted: %s sessions were ended, others were not", number(n))}
+		return &codeError{ExitInterrupted, fmt.Errorf("interrupted: %s ended, others were not", plural(n, "session was", "sessions were"))}
 	case err != nil && n > 0:
-		return fmt.Errorf("%s sessions were ended, then: %w", number(n), err)
+		return fmt.Errorf("%s ended, then: %w", plural(n, "session was", "sessions were"), err)
 	case err != nil:
 		return err
 	}
@@ -119,7 +128,11 @@ func (a *app) ended(ctx context.Context, n int64, err error) error {
 			Destroyed int64 `json:"destroyed"`
 		}{n})
 	}
-	a.say("%s live sessions ended", number(n))
+	if n == 0 {
+		a.say("no live session: none was ended")
+	} else {
+		a.say("%s ended", plural(n, "live session", "live sessions"))
+	}
 	return nil
 }
 
@@ -141,9 +154,9 @@ func (a *app) destroyAll(ctx context.Context, d *database, m *session.Manager, y
 	if err != nil {
 		return err
 	}
-	if !yes {
+	if !yes && total > 0 {
 		c := d.program.ConnConfig
-		fmt.Fprintf(a.Err, "This ends all %s live sessions in database %q at %s: everybody has to log in again.\nType %s to go on: ", number(total), c.Database, c.Host, a.name())
+		fmt.Fprintf(a.Err, "This ends %s in database %q at %s: everybody has to log in again.\nType %s to go on: ", ofAll(total), c.Database, c.Host, a.name())
 		typed, err := a.readLine(ctx)
 		if err != nil {
 			return err
@@ -164,6 +177,13 @@ func (a *app) destroyAll(ctx context.Context, d *database, m *session.Manager, y
 		n += more
 	}
 	return a.ended(ctx, n, err)
+}
+
+func ofAll(n int64) string {
+	if n == 1 {
+		return "the one live session"
+	}
+	return "all " + number(n) + " live sessions"
 }
 
 // sqlDestroyBatch ends the sessions that come next by their IDs. Their rows are

@@ -45,6 +45,25 @@ type listed struct {
 	RenewedAt  *time.Time `json:"renewedAt"`
 	LastSeenAt *time.Time `json:"lastSeenAt"`
 	ExpiresAt  *time.Time `json:"expiresAt"`
+	Token      *bool      `json:"token"` // the client holds a token; null: not known
+	Bound      *bool      `json:"bound"` // to the browser's device; null: not known
+}
+
+// client says what the client of a session holds. Whether the data could be read
+// shows in the cookie object, which every record has, a token's too.
+func client(i session.Info) (token, bound *bool, text string) {
+	_, readable := session.Key[any]("cookie").Of(i)
+	switch {
+	case !readable:
+		return nil, nil, "-"
+	case i.Token:
+		text = "token"
+	case i.Bound:
+		text = "bound cookie"
+	default:
+		text = "cookie"
+	}
+	return &i.Token, &i.Bound, text
 }
 
 func (a *app) listCommand() *cobra.Command {
@@ -54,8 +73,9 @@ func (a *app) listCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List live sessions, of a user or all",
 		Long: `List the live sessions, the last seen first: those in which --key has --value,
-else all. Handles are what destroy takes. Without an index on the key it reads
-the whole table.`,
+else all. Handles are what destroy takes. CLIENT is what the client holds: a
+cookie, one that is bound to its device, a token, or - where the secrets given
+here do not open the data. Without an index on the key it reads the whole table.`,
 		Example: "  sessionctl list --key userId --value 42",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -98,7 +118,8 @@ func (a *app) printSessions(found []session.Info, limit int) error {
 	if a.json {
 		list := make([]listed, 0, len(found))
 		for _, i := range found {
-			list = append(list, listed{i.Handle, moment(i.CreatedAt), moment(i.RenewedAt), moment(i.LastSeenAt), moment(i.ExpiresAt)})
+			token, bound, _ := client(i)
+			list = append(list, listed{i.Handle, moment(i.CreatedAt), moment(i.RenewedAt), moment(i.LastSeenAt), moment(i.ExpiresAt), token, bound})
 		}
 		if err := a.printJSON(list); err != nil {
 			return err
@@ -106,23 +127,48 @@ func (a *app) printSessions(found []session.Info, limit int) error {
 		a.noteLimit(all, len(found))
 		return nil
 	}
-	rows := [][]string{{"HANDLE", "CREATED", "RENEWED", "LAST SEEN", "EXPIRES"}}
-	for _, i := range found {
-		rows = append(rows, []string{i.Handle, instant(i.CreatedAt), instant(i.RenewedAt), instant(i.LastSeenAt), instant(i.ExpiresAt)})
+	if len(found) == 0 {
+		a.note("no live session")
 	}
-	if err := a.printTable(rows); err != nil {
+	if err := a.printTable(a.listRows(found)); err != nil {
 		return err
 	}
 	a.noteLimit(all, len(found))
 	return nil
 }
 
+// listWidth is what the rows of a list take.
+const listWidth = 134
+
+// listRows are the lines of a list: a session each, or three on a terminal that
+// would break them.
+func (a *app) listRows(found []session.Info) (rows [][]string) {
+	const created, renewed, seen, expires, held = "CREATED", "RENEWED", "LAST SEEN", "EXPIRES", "CLIENT"
+	wide := !a.narrow(listWidth)
+	if wide {
+		rows = append(rows, []string{"HANDLE", created, renewed, seen, expires, held})
+	}
+	for _, i := range found {
+		_, _, text := client(i)
+		if wide {
+			rows = append(rows, []string{i.Handle, instant(i.CreatedAt), instant(i.RenewedAt), instant(i.LastSeenAt), instant(i.ExpiresAt), text})
+			continue
+		}
+		rows = append(rows, []string{i.Handle, held, text},
+			[]string{"  " + created + "  " + instant(i.CreatedAt), renewed, instant(i.RenewedAt)},
+			[]string{"  " + seen + "  " + instant(i.LastSeenAt), expires, instant(i.ExpiresAt)})
+	}
+	return rows
+}
+
 // noteLimit says that the list is not whole.
 func (a *app) noteLimit(all, listed int) {
 	switch {
+	case listed < all && listed == 1:
+		a.note("only the last seen is listed, of %s", number(int64(all)))
 	case listed < all:
 		a.note("only the %s last seen are listed", number(int64(listed)))
 	case all == mostListed:
-		a.note("only the %s last seen are listed: the list stops there, and stats counts all", number(mostListed))
+		a.note("only the %s that expire last are listed: the list stops there, and stats counts all", number(mostListed))
 	}
 }

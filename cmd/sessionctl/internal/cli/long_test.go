@@ -65,7 +65,7 @@ func TestPrune(t *testing.T) {
 			t.Errorf("got %+v, want all 20,003", got)
 		}
 	})
-	r.run("prune").want(cli.ExitOK, "0 expired rows deleted, 0 left")
+	r.run("prune").want(cli.ExitOK, "no expired row: there is nothing to delete")
 	if ada.user() != 42 {
 		t.Error("a live session was pruned")
 	}
@@ -265,7 +265,7 @@ func TestRotateLeavesTheRestAlone(t *testing.T) {
 	r.login(lost, 1)
 	r.login(plain, 2)
 	// With secrets that open nothing at all, nothing is said to be done.
-	r.run("rotate").want(cli.ExitFailed, "no secret given here opens any of the 1 encrypted sessions", "Keep every old secret")
+	r.run("rotate").want(cli.ExitFailed, "no secret given here opens any encrypted session (0 of 1)", "Keep every old secret")
 	r.run("rotate", "--dry-run").want(cli.ExitFailed, "no secret given here opens any")
 	r.login(r.manager(session.Config{Secret: secret, Encrypt: true}, session.PostgresOptions{}), 3)
 	state := "SELECT md5(string_agg(sid || sess::text || expire::text, ' ' ORDER BY sid)) FROM schema_system.session"
@@ -290,6 +290,6 @@ func TestRotateBesideAProgramWithTheOldSecret(t *testing.T) {
 	r.exec(`INSERT INTO schema_system.session VALUES ('zzzzzzzzzzzz', '{"cookie":{}}', now() + interval '1 hour')`)
 	var once sync.Once
 	r.runWith(t.Context(), func(string) { once.Do(func() { r.login(before, 2) }) }, "rotate").
-		want(cli.ExitFailed, "1 sessions remain under an old secret", "Give every program the new one")
+		want(cli.ExitFailed, "1 session remains under an old secret", "Give every program the new one")
 	r.run("rotate").want(cli.ExitOK)
 }

@@ -80,6 +80,24 @@ func number(n int64) string {
 	return s
 }
 
+// plural writes a number and what it counts.
+func plural(n int64, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return number(n) + " " + many
+}
+
+// narrow reports whether the answer goes to a terminal of less than so many columns.
+func (a *app) narrow(wide int) bool {
+	f, ok := a.Out.(*os.File)
+	if !ok {
+		return false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	return err == nil && width > 0 && width < wide
+}
+
 func bytes(n int64) string {
 	if n < 1<<20 {
 		return fmt.Sprintf("%d kB", (n+1023)>>10)

@@ -30,8 +30,8 @@ func (a *app) pruneCommand() *cobra.Command {
 		Use:   "prune",
 		Short: "Delete expired rows",
 		Long: `Delete expired rows, in small batches with rests between them, so that requests
-do not feel it (about 6,000 rows a second). It may run beside programs that prune,
-and other calls of itself. Ctrl-C stops it after the batch under way.`,
+do not feel it (about 6,000 rows a second). It may run beside programs that
+prune, and other calls of itself. Ctrl-C stops it after the batch under way.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
@@ -87,7 +87,11 @@ func (a *app) printPruned(p pruned) error {
 			return err
 		}
 	}
-	a.say("%s expired rows deleted, %s left", number(p.Pruned), number(p.Left))
+	if p.Pruned == 0 && p.Left == 0 && !p.Interrupted {
+		a.say("no expired row: there is nothing to delete")
+	} else {
+		a.say("%s deleted, %s left", plural(p.Pruned, "expired row", "expired rows"), number(p.Left))
+	}
 	switch {
 	case p.Interrupted:
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on")}

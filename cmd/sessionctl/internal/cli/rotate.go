@@ -31,14 +31,14 @@ func (a *app) rotateCommand() *cobra.Command {
 SESSION_SECRET_OLD opens, so that the old one can be dropped. Run it when every
 program has the new secret.
 
-Nothing is lost by requests that run at the same time, and expiries stay as they
-are. Ctrl-C stops it after the batch under way; run again, it passes over what is
-done. Sessions that no secret opens are counted and left alone. The exit code is 1
-while sessions remain under an old secret: do not drop it yet.
+Nothing is lost by requests that run at the same time, and expiries stay as
+they are. Ctrl-C stops it after the batch under way; run again, it passes over
+what is done. Sessions that no secret opens are counted and left alone. The
+exit code is 1 while sessions remain under an old secret: do not drop it yet.
 
-With hashed IDs (--hash-ids) it is not possible: the key of a session's data comes
-from its ID, which the table does not have. A session is then sealed anew when it
-is next saved.`,
+With hashed IDs (--hash-ids) it is not possible: the key of a session's data
+comes from its ID, which the table does not have. A session is then sealed anew
+when it is next saved.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.hashIDs {
@@ -110,11 +110,13 @@ func (a *app) printRotated(r rotated) error {
 	case r.Interrupted:
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on, it passes over what is done")}
 	case r.Unopened > 0 && r.Current+r.Resealed+*r.Remaining == 0:
-		return fmt.Errorf("no secret given here opens any of the %s encrypted sessions: are SESSION_SECRET and SESSION_SECRET_OLD those of the programs? Keep every old secret", number(r.Unopened))
+		return fmt.Errorf("no secret given here opens any encrypted session (0 of %s). Are SESSION_SECRET and SESSION_SECRET_OLD those of the programs? Keep every old secret", number(r.Unopened))
 	case *r.Remaining > 0 && !r.DryRun:
-		return fmt.Errorf("%s sessions remain under an old secret: some program still seals with it. Give every program the new one, and run this again", number(*r.Remaining))
+		return fmt.Errorf("%s under an old secret: some program still seals with it. Give every program the new one, and run this again", plural(*r.Remaining, "session remains", "sessions remain"))
 	case *r.Remaining > 0:
 		return &codeError{code: ExitFailed}
+	case r.Plain == r.Sessions && !a.json:
+		a.note("no live session is encrypted: there is nothing to seal anew")
 	}
 	return nil
 }

@@ -23,10 +23,10 @@ It changes nothing that is there, and may run anywhere at the same time:
 
   sessionctl schema | psql "$DATABASE_URL"
 
-With --apply sessionctl runs it, and checks what is there. An index on a key lets
-sessions be found by that key's value in milliseconds; it is made without blocking
-anybody, and makes every save a little more work. With --outbox the table of
-PostgresOptions.Outbox is made as well.`,
+With --apply sessionctl runs it, and checks what is there. An index on a key
+lets sessions be found by that key's value in milliseconds; it is made without
+blocking anybody, and makes every save a little more work. With --outbox the
+table of PostgresOptions.Outbox is made as well.`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts := session.PostgresOptions{Schema: a.schema, Table: a.table, HashIDs: a.hashIDs, IndexKeys: keys, Outbox: a.outbox, OutboxUser: a.outboxUser}

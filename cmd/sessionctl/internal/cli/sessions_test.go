@@ -20,6 +20,7 @@ import (
 type listed struct {
 	Handle                                      string
 	CreatedAt, RenewedAt, LastSeenAt, ExpiresAt *time.Time
+	Token, Bound                                *bool
 }
 
 func (r *rig) list(args ...string) []listed {
@@ -66,6 +67,9 @@ func TestList(t *testing.T) {
 				t.Errorf("of user 42: got %v, want %v", got, want)
 			}
 			for _, l := range of {
+				if l.Token == nil || *l.Token || l.Bound == nil || *l.Bound {
+					t.Errorf("client: got %v and %v, want a cookie, not bound", l.Token, l.Bound)
+				}
 				if l.CreatedAt == nil || l.RenewedAt == nil || l.LastSeenAt == nil || l.ExpiresAt == nil ||
 					time.Since(*l.CreatedAt) > time.Minute || time.Until(*l.ExpiresAt) < 23*time.Hour {
 					t.Errorf("times: got %+v, want all of them, just now and in a day", l)
@@ -75,9 +79,9 @@ func TestList(t *testing.T) {
 				t.Errorf("of nobody: got %v, want an empty list", got)
 			}
 			r.run(append(where, "list")...).want(cli.ExitOK, "HANDLE", "LAST SEEN", ada.handle())
-			r.run(append(where, "list", "--limit", "1")...).want(cli.ExitOK, "only the 1 last seen")
+			r.run(append(where, "list", "--limit", "1")...).want(cli.ExitOK, "only the last seen is listed, of 3")
 
-			r.run(append(where, "destroy", her.handle())...).want(cli.ExitOK, "1 live sessions ended")
+			r.run(append(where, "destroy", her.handle())...).want(cli.ExitOK, "1 live session ended")
 			if ada.user() != 42 || her.user() != 0 || bob.user() != 7 {
 				t.Errorf("after destroy by handle: got users %d, %d, %d, want 42, 0, 7", ada.user(), her.user(), bob.user())
 			}
@@ -336,15 +340,15 @@ func TestWhatCannotBeFoundIsAnError(t *testing.T) {
 		code   int
 		words  string
 	}{
-		{"the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+		{"the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "userId", cli.ExitOK, "1 live session ended"},
 		{"another key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "note", cli.ExitFailed, `cannot be searched by the key "note": only by the programs' Config.UserKey (here it is userId)`},
 		{"no user key", session.Config{Secret: secret, Encrypt: true}, false, secret, "userId", cli.ExitFailed, "the programs set none"},
 		{"another secret", session.Config{Secret: strings.ToUpper(secret), Encrypt: true, UserKey: "userId"}, false, secret, "userId", cli.ExitFailed, "1 of 1 encrypted sessions that were looked at are opened by no secret"},
-		{"a key that no session has", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "tenant", cli.ExitOK, "0 live sessions ended"},
-		{"hashed IDs, the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, true, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+		{"a key that no session has", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, false, secret, "tenant", cli.ExitOK, "no live session: none was ended"},
+		{"hashed IDs, the user key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, true, secret, "userId", cli.ExitOK, "1 live session ended"},
 		{"hashed IDs, another key", session.Config{Secret: secret, Encrypt: true, UserKey: "userId"}, true, secret, "note", cli.ExitFailed, "here it is userId"},
 		{"hashed IDs, another secret", session.Config{Secret: strings.ToUpper(secret), Encrypt: true, UserKey: "userId"}, true, secret, "userId", cli.ExitFailed, "cannot be told whether SESSION_SECRET"},
-		{"plain", session.Config{Secret: secret}, false, secret, "userId", cli.ExitOK, "1 live sessions ended"},
+		{"plain", session.Config{Secret: secret}, false, secret, "userId", cli.ExitOK, "1 live session ended"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			r := newRig(t)
@@ -370,7 +374,7 @@ func TestWhatCannotBeFoundIsAnError(t *testing.T) {
 		ada := r.login(r.manager(cfg, session.PostgresOptions{}), 42)
 		cfg.Secret = strings.ToUpper(secret)
 		lost := r.login(r.manager(cfg, session.PostgresOptions{}), 42)
-		r.run("destroy", "--key", "userId", "--value", "42").want(cli.ExitFailed, "1 live sessions ended", "1 of 2 encrypted sessions")
+		r.run("destroy", "--key", "userId", "--value", "42").want(cli.ExitFailed, "1 live session ended", "1 of 2 encrypted sessions")
 		if ada.user() != 0 || lost.user() != 42 {
 			t.Errorf("got users %d and %d, want the one ended that can be found", ada.user(), lost.user())
 		}
@@ -387,7 +391,7 @@ func TestListStops(t *testing.T) {
 		t.Errorf("of 999: got %q, want nothing said", res.err)
 	}
 	r.exec(insert, 1000, 1001)
-	r.run("list").want(cli.ExitOK, "only the 1,000 last seen are listed", "stats counts all")
+	r.run("list").want(cli.ExitOK, "only the 1,000 that expire last are listed", "stats counts all")
 	r.run("list", "--key", "userId", "--value", "9").want(cli.ExitOK, "only the 1,000")
 	res := r.run("list", "--json").want(cli.ExitOK)
 	if got := parse[[]listed](res); len(got) != 1000 || !strings.HasPrefix(res.err, `{"note":"only the 1,000`) {
@@ -441,7 +445,7 @@ func TestDestroyInterrupted(t *testing.T) {
 			}
 		}
 	}()
-	r.runWith(ctx, nil, "destroy", ada.handle(), bob.handle()).want(cli.ExitInterrupted, "interrupted: 1 sessions were ended")
+	r.runWith(ctx, nil, "destroy", ada.handle(), bob.handle()).want(cli.ExitInterrupted, "interrupted: 1 session was ended")
 	if ada.user() != 0 || bob.user() != 2 {
 		t.Errorf("got users %d and %d, want the first ended and the other not", ada.user(), bob.user())
 	}

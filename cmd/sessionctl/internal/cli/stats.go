@@ -19,6 +19,7 @@ type measured struct {
 	TableBytes      int64        `json:"tableBytes"`
 	IndexBytes      int64        `json:"indexBytes"`
 	ToastBytes      int64        `json:"toastBytes"`
+	Uncounted       bool         `json:"uncounted"` // track_counts is off: what follows, up to lastAutovacuum, is not known
 	DeadRows        int64        `json:"deadRows"`
 	Updates         int64        `json:"updates"`
 	HeapOnlyUpdates int64        `json:"heapOnlyUpdates"`
@@ -84,7 +85,7 @@ func (a *app) measured(s *tablestats.Stats, ages *tablestats.Ages) measured {
 	m := measured{
 		Table: a.name(), Live: s.Live, Expired: s.Expired, Marks: s.Marks,
 		TableBytes: s.TableBytes, IndexBytes: s.IndexBytes, ToastBytes: s.ToastBytes,
-		DeadRows: s.DeadRows, Updates: s.Updates, HeapOnlyUpdates: s.HeapOnlyUpdates,
+		Uncounted: s.Uncounted, DeadRows: s.DeadRows, Updates: s.Updates, HeapOnlyUpdates: s.HeapOnlyUpdates,
 		LastVacuum: moment(s.LastVacuum), LastAutovacuum: moment(s.LastAutovacuum),
 		OldestExpiry: moment(s.OldestExpiry), NewestExpiry: moment(s.NewestExpiry),
 		Created: &creationAge{ages.Hours[:], ages.Days[:], ages.Older, ages.Unknown, ages.Share},
@@ -96,8 +97,10 @@ func (a *app) measured(s *tablestats.Stats, ages *tablestats.Ages) measured {
 }
 
 func (a *app) printStats(s *tablestats.Stats, ages *tablestats.Ages) error {
-	heapOnly := "-"
-	if share, ok := s.HeapOnlyShare(); ok {
+	heapOnly, dead, vacuums := "-", number(s.DeadRows), instant(s.LastVacuum)+", "+instant(s.LastAutovacuum)
+	if s.Uncounted {
+		dead, vacuums = "not known: track_counts is off", "not known"
+	} else if share, ok := s.HeapOnlyShare(); ok {
 		heapOnly = fmt.Sprintf("%.0f%% of %s updates", 100*share, number(s.Updates))
 	}
 	rows := [][]string{
@@ -107,9 +110,9 @@ func (a *app) printStats(s *tablestats.Stats, ages *tablestats.Ages) error {
 		{"marks of renewed IDs", number(s.Marks)},
 		{"oldest, newest expiry", instant(s.OldestExpiry) + ", " + instant(s.NewestExpiry)},
 		{"rows, indexes, out of line", bytes(s.TableBytes) + ", " + bytes(s.IndexBytes) + ", " + bytes(s.ToastBytes)},
-		{"dead row versions", number(s.DeadRows)},
+		{"dead row versions", dead},
 		{"updates that left the indexes alone", heapOnly},
-		{"last vacuum, autovacuum", instant(s.LastVacuum) + ", " + instant(s.LastAutovacuum)},
+		{"last vacuum, autovacuum", vacuums},
 		{""},
 		{"EXPIRE IN", "SESSIONS"},
 	}

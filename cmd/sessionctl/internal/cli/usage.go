@@ -100,3 +100,43 @@ func distance(a, b string) int {
 	}
 	return row[len(b)]
 }
+
+// columns is how wide a terminal is that nobody has made wider.
+const columns = 80
+
+// readable makes help fit a terminal, and an unknown word an error in every place.
+func readable(root *cobra.Command) {
+	cobra.AddTemplateFunc("wrapped", func(f *pflag.FlagSet) string { return strings.TrimRight(f.FlagUsagesWrapped(columns), " \n") })
+	template := root.UsageTemplate()
+	for _, set := range []string{"LocalFlags", "InheritedFlags"} {
+		template = strings.ReplaceAll(template, "."+set+".FlagUsages | trimTrailingWhitespaces", "wrapped ."+set)
+	}
+	root.SetUsageTemplate(template)
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Short, c.Long = "Show the usage of a command", "Show the usage of a command, of all without one."
+			c.Run, c.PersistentPreRunE = nil, func(*cobra.Command, []string) error { return nil }
+			c.RunE = func(_ *cobra.Command, words []string) error {
+				about, rest, err := root.Find(words)
+				if err != nil || len(rest) > 0 {
+					return usage("there is no such command%s (sessionctl help shows the usage)", didYouMean(commandsLike(root, words[0])))
+				}
+				about.InitDefaultHelpFlag()
+				return about.Help()
+			}
+		case "completion":
+			c.Short = "Print a script that completes commands in a shell"
+			c.Long = "Print a script that completes commands and flags in a shell. Each shell's help\nsays where to put it: sessionctl completion bash --help"
+			c.Args = func(_ *cobra.Command, words []string) error {
+				if len(words) > 0 {
+					return usage("completion knows bash, zsh, fish and powershell")
+				}
+				return nil
+			}
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,7 @@ func (a *app) versionCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(v)
 			}
-			return a.printTable([][]string{{"sessionctl", v.Version}, {"library", v.Library}, {"Go", v.Go}, {"revision", v.Revision}})
+			return a.printTable([][]string{{"sessionctl", v.Version}, {"library", v.Library}, {"Go", v.Go}, {"revision", cmp.Or(v.Revision, "-")}})
 		},
 	}
 }
