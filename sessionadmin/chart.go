@@ -23,8 +23,8 @@ type chart struct {
 	Ticks       []mark  // labels below
 	Bars        []bar
 	Before      float64    // percent of the width that nothing is known of
+	Since       string     // when what is known begins, if that is inside
 	Said        string     // where there is nothing to draw
-	SaidAt      float64    // percent
 	Head        []string   // the same as a table
 	Rows        [][]string // of it
 }
@@ -154,11 +154,11 @@ func flowChart(s series) chart {
 		}
 	}
 	c.draw(&ch)
-	switch {
-	case ch.Before > 40:
-		ch.Said, ch.SaidAt = "This process began to count at "+s.Began.UTC().Format("15:04"), ch.Before/2
-	case len(ch.Bars) == 0:
-		ch.Said, ch.SaidAt = "Nothing was created or ended here", 50
+	if ch.Before > 0 {
+		ch.Since = s.Began.UTC().Format("15:04")
+	}
+	if len(ch.Bars) == 0 {
+		ch.Said = "Nothing was created or ended"
 	}
 	return ch
 }
@@ -184,8 +184,11 @@ func ageChart(a *tablestats.Ages) chart {
 	ch.Ticks = []mark{{0, "30 days ago", "start"}, {33.33, "20", "middle"}, {66.67, "10", "middle"}, {100, "now", "end"}}
 	c.draw(&ch)
 	ch.Text = fmt.Sprintf("%s of the live sessions began in the last 24 hours, %s in the last 30 days.", group(a.Days[0]), group(sum))
+	if sum+a.Older+a.Unknown == 0 {
+		ch.Text = "There is no live session."
+	}
 	if a.Older > 0 {
-		ch.Text += fmt.Sprintf(" %s are older.", group(a.Older))
+		ch.Text += fmt.Sprintf(" %s older.", plural(a.Older, "is", "are"))
 	}
 	if a.Unknown > 0 {
 		ch.Text += fmt.Sprintf(" Express made %s, when is not known.", group(a.Unknown))
@@ -194,7 +197,7 @@ func ageChart(a *tablestats.Ages) chart {
 		ch.Text += fmt.Sprintf(" Estimated from %.2g %% of the table.", 100*a.Share)
 	}
 	if len(ch.Bars) == 0 {
-		ch.Said, ch.SaidAt = "No live session began in these days", 50
+		ch.Said = "No live session began in these days"
 	}
 	return ch
 }
@@ -228,8 +231,19 @@ func expiryChart(s *tablestats.Stats) chart {
 		ch.Rows = append(ch.Rows, []string{e.Label, group(e.Rows)})
 	}
 	ch.Height = line * float64(len(s.Expiries))
-	ch.Text = fmt.Sprintf("If nobody uses them, %[2]s of %[1]s live sessions expire within the hour. %[3]s have expired.",
-		group(s.Live), group(hour), group(s.Expired))
+	switch {
+	case s.Live == 0:
+		ch.Text = "There is no live session."
+	case s.Live == 1 && hour == 1:
+		ch.Text = "If nobody uses it, the one live session expires within the hour."
+	case s.Live == 1:
+		ch.Text = "The one live session expires later than in an hour."
+	default:
+		ch.Text = fmt.Sprintf("If nobody uses them, %s of %s live sessions expire within the hour.", group(hour), group(s.Live))
+	}
+	if s.Expired > 0 {
+		ch.Text += fmt.Sprintf(" %s expired.", plural(s.Expired, "has", "have"))
+	}
 	return ch
 }
 

@@ -16,6 +16,7 @@ var (
 	Nice     = nice
 	Spark    = spark
 	Policy   = policy
+	Pieces   = pieces
 )
 
 // History is the noting of counts, for tests that own the clock.
@@ -41,7 +42,7 @@ func (h History) Created(name string) (created []uint64, at []time.Time, total u
 
 // Prunes are the last prunes: how many records each.
 func (h History) Prunes(n int) (records []uint64, at []time.Time) {
-	for _, p := range h.h.prunes(n) {
+	for _, p := range h.h.prunes(n, sample{time.Now(), h.h.stats()}) {
 		records, at = append(records, p.Records), append(at, p.At)
 	}
 	return records, at

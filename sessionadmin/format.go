@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pgsession/session"
 )
@@ -14,9 +17,11 @@ import (
 var functions = template.FuncMap{
 	"group": group[int64], "groupu": group[uint64], "bytes": sizeText, "share": share,
 	"stamp": stamp, "ago": func(t time.Time) string { return ago(t, time.Now()) }, "machine": machine,
-	"plural": plural,
-	"len64":  func(list []session.Info) int64 { return int64(len(list)) },
-	"sum":    func(a, b int64) int64 { return a + b },
+	"plural": plural, "pieces": pieces, "escaped": url.QueryEscape, "holder": holder,
+	"past":     past,
+	"isHandle": handlePattern.MatchString,
+	"len64":    func(list []session.Info) int64 { return int64(len(list)) },
+	"sum":      func(a, b int64) int64 { return a + b },
 }
 
 // group writes a number with its digits in threes.
@@ -120,4 +125,68 @@ func plural(n int64, one, many string) string {
 		return "1 " + one
 	}
 	return group(n) + " " + many
+}
+
+// past leaves out a time that is to come: what was last seen then has an expiry
+// that somebody else has set.
+func past(t time.Time) time.Time {
+	if time.Until(t) > time.Minute {
+		return time.Time{}
+	}
+	return t
+}
+
+// piece is a part of a value: text, or the sign for what nobody would see.
+type piece struct {
+	Text, Sign string
+}
+
+// longestShown is how many bytes of a value a page shows.
+const longestShown = 240
+
+// pieces splits a value so that a page can show all of it: spaces at its ends,
+// control characters, and what turns the direction of the text behind it.
+func pieces(s string) (all []piece) {
+	whole := len(s)
+	if whole > longestShown {
+		s = strings.ToValidUTF8(s[:longestShown], "")
+	}
+	first := len(s) - len(strings.TrimLeftFunc(s, unicode.IsSpace))
+	last := len(strings.TrimRightFunc(s, unicode.IsSpace))
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		atEnd := unicode.IsSpace(r) && (i < first || i >= last)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			all = append(all, piece{Sign: fmt.Sprintf("byte %02X", s[i])})
+		case r == ' ' && atEnd:
+			all = append(all, piece{Sign: "␣"})
+		case r != ' ' && unicode.IsSpace(r), unicode.IsControl(r), unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp):
+			all = append(all, piece{Sign: fmt.Sprintf("U+%04X", r)})
+		case len(all) > 0 && all[len(all)-1].Sign == "":
+			all[len(all)-1].Text += s[i : i+size]
+		default:
+			all = append(all, piece{Text: s[i : i+size]})
+		}
+		i += size
+	}
+	if whole > longestShown {
+		all = append(all, piece{Sign: "… " + group(int64(whole)) + " bytes"})
+	}
+	return all
+}
+
+// holder says what the client of a session holds.
+func holder(i session.Info) string {
+	// Every record that can be read has a cookie object, a token's too.
+	_, readable := session.Key[any]("cookie").Of(i)
+	switch {
+	case i.Token:
+		return "a token"
+	case i.Bound:
+		return "a cookie, bound to its device"
+	case readable:
+		return "a cookie"
+	}
+	return ""
 }

@@ -134,11 +134,11 @@ type counter struct {
 
 var counters = []counter{
 	{"Store errors", "failures that requests met", func(s session.Stats) uint64 { return s.StoreErrors }, true},
-	{"Refused", "of these, at once, because the database was down", func(s session.Stats) uint64 { return s.Refused }, true},
+	{"Refused", "store errors at once, because the database was down", func(s session.Stats) uint64 { return s.Refused }, true},
 	{"Conflicts", "saves merged with another request's", func(s session.Stats) uint64 { return s.Conflicts }, false},
 	{"Bad cookies", "session cookies that did not verify", func(s session.Stats) uint64 { return s.BadCookies }, false},
 	{"Loads", "records asked for", func(s session.Stats) uint64 { return s.Loads }, false},
-	{"Misses", "of these, expired, ended or unknown", func(s session.Stats) uint64 { return s.Misses }, false},
+	{"Misses", "loads of what had expired, ended or never was", func(s session.Stats) uint64 { return s.Misses }, false},
 	{"Creates", "new sessions stored", func(s session.Stats) uint64 { return s.Creates }, false},
 	{"Renewals", "IDs changed, as at a login", func(s session.Stats) uint64 { return s.Renewals }, false},
 	{"Saves", "changes stored, renewals included", func(s session.Stats) uint64 { return s.Saves }, false},
@@ -148,5 +148,5 @@ var counters = []counter{
 	{"Bound", "keys of devices registered", func(s session.Stats) uint64 { return s.Bound }, false},
 	{"Refreshed", "proofs of such keys", func(s session.Stats) uint64 { return s.Refreshed }, false},
 	{"Unproven", "proofs that did not verify, or were missing", func(s session.Stats) uint64 { return s.Unproven }, false},
-	{"Events dropped", "that Config.OnEvent was too slow for", func(s session.Stats) uint64 { return s.EventsDropped }, true},
+	{"Events dropped", "because Config.OnEvent was too slow", func(s session.Stats) uint64 { return s.EventsDropped }, true},
 }

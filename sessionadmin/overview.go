@@ -17,6 +17,9 @@ const (
 	reuse = 50
 
 	longestReuse = time.Minute // ... and nobody looks at old numbers.
+
+	// Of fewer rows an average says how large an empty index is.
+	fewest = 100
 )
 
 // measurement is what the database said of the table, or did not.
@@ -102,7 +105,8 @@ type overview struct {
 	Errors       uint64 // of the store, in the span
 	Conflicts    uint64
 	Created      uint64
-	Ended        uint64
+	Ended        uint64 // logged out or revoked, as in the picture
+	Expired      uint64 // and pruned, likewise
 	Prunes       []prune
 	Pruned       uint64
 }
@@ -159,7 +163,9 @@ func (v *overview) database(m *measurement) bool {
 	v.Storage = storage(&s)
 	if v.Counted {
 		v.Records, v.Rows = s.Live+s.Expired, s.Rows()
-		v.PerRecord = s.Bytes() / max(v.Rows, 1)
+		if v.Rows >= fewest {
+			v.PerRecord = s.Bytes() / v.Rows
+		}
 		if s.Expired > 0 {
 			v.Over = s.OldestExpiry
 		}
@@ -180,7 +186,7 @@ func (v *overview) process(h *history) {
 	v.Began = s.Began
 	v.Flow = flowChart(s)
 	v.Pruned = now.Pruned
-	v.Prunes = h.prunes(4)
+	v.Prunes = h.prunes(4, sample{time.Now(), now})
 	for _, c := range counters {
 		row := count{counter: c, InSpan: s.total(c.of), Total: c.of(now)}
 		row.Line, row.Area = spark(s.each(c.of)[:s.bins-1]) // the last has only begun
@@ -189,7 +195,8 @@ func (v *overview) process(h *history) {
 	v.Errors = s.total(func(s session.Stats) uint64 { return s.StoreErrors })
 	v.Conflicts = s.total(func(s session.Stats) uint64 { return s.Conflicts })
 	v.Created = s.total(func(s session.Stats) uint64 { return s.Creates })
-	v.Ended = s.total(func(s session.Stats) uint64 { return s.Destroys + s.Pruned })
+	v.Ended = s.total(func(s session.Stats) uint64 { return s.Destroys })
+	v.Expired = s.total(func(s session.Stats) uint64 { return s.Pruned })
 }
 
 // storage lays the table's parts out in one bar.
@@ -213,14 +220,16 @@ type prune struct {
 	Records uint64
 }
 
-// prunes returns the last n prunes of the day, the latest first.
-func (h *history) prunes(n int) []prune {
+// prunes returns the last n prunes of the day up to now, the latest first.
+func (h *history) prunes(n int, now sample) []prune {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var found []prune
 	running := false // in the minute after this one
-	for i := len(h.samples) - 1; i > 0; i-- {
-		grown := growth(h.samples[i-1].stats.Pruned, h.samples[i].stats.Pruned)
+	for i, later := len(h.samples)-1, now; i >= 0; i-- {
+		at := later.at
+		grown := growth(h.samples[i].stats.Pruned, later.stats.Pruned)
+		later = h.samples[i]
 		switch {
 		case grown == 0:
 		case running: // one prune may take minutes
@@ -228,7 +237,7 @@ func (h *history) prunes(n int) []prune {
 		case len(found) == n:
 			return found
 		default:
-			found = append(found, prune{h.samples[i].at, grown})
+			found = append(found, prune{at, grown})
 		}
 		running = grown > 0
 	}

@@ -3,6 +3,7 @@ package sessionadmin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -10,13 +11,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pgsession/session"
 )
 
 const (
-	mostListed  = 1000     // by Manager.Sessions
-	maxFormSize = 64 << 10 // bytes
+	mostListed   = 1000     // by Manager.Sessions
+	mostSearched = 200      // bytes of a value, by Key.Is
+	maxFormSize  = 64 << 10 // bytes
 )
 
 // handlePattern is what handles look like: half a SHA-256.
@@ -45,11 +49,15 @@ func (q query) address(ended int64) string {
 	return "search?" + v.Encode()
 }
 
-// parse takes a query from a form, or writes why it cannot.
-func (h *Handler) parse(w http.ResponseWriter, form url.Values) (query, bool) {
-	q := query{form.Get("key"), strings.TrimSpace(form.Get("value"))}
+// parse takes a query from what was typed, or writes why it cannot. A key's value
+// keeps the spaces at its ends, which are part of it.
+func (h *Handler) parse(w http.ResponseWriter, key, value string) (query, bool) {
+	q := query{key, value}
+	if q.Key == "" {
+		q.Value = strings.TrimSpace(value) // a handle, as it was pasted
+	}
 	if q.Key != "" && !slices.Contains(h.opts.Keys, q.Key) {
-		h.fail(w, http.StatusBadRequest, "No such key", "Sessions can be searched by the keys that the application has named.")
+		h.fail(w, http.StatusBadRequest, "No such key", "Sessions can be searched by the keys that the application has named.", "")
 		return q, false
 	}
 	return q, true
@@ -58,6 +66,8 @@ func (h *Handler) parse(w http.ResponseWriter, form url.Values) (query, bool) {
 type results struct {
 	frame
 	Asked    bool
+	Blank    bool // asked without a value
+	Trimmed  bool // of the spaces around what was typed, which no session has
 	Query    query
 	Sessions []session.Info
 	Full     bool   // there may be more
@@ -67,26 +77,27 @@ type results struct {
 func (h *Handler) search(w http.ResponseWriter, r *http.Request) {
 	form := r.URL.Query()
 	v := results{frame: h.frame("Find sessions", "search")}
-	if !form.Has("value") {
+	v.Page, v.Blank = "find", form.Has("value")
+	if !v.Blank {
 		h.render(w, http.StatusOK, "search.html", v)
 		return
 	}
-	q, ok := h.parse(w, form)
+	q, ok := h.parse(w, form.Get("key"), form.Get("value"))
 	if !ok {
 		return
 	}
-	v.Query, v.Find.Key, v.Find.Value = q, q.Key, q.Value
+	v.Find.Key = q.Key
 	if q.Value == "" {
 		h.render(w, http.StatusOK, "search.html", v)
 		return
 	}
-	v.Asked = true
-	var err error
-	ctx, cancel := context.WithTimeout(r.Context(), h.opts.Timeout)
-	defer cancel()
-	if v.Sessions, err = h.opts.Manager.Sessions(ctx, q.filter()); err != nil {
-		h.failed(w, r, "The sessions could not be listed", "sessionadmin: sessions could not be listed", err)
+	v.Page, v.Asked = "search", true
+	if err := h.find(r.Context(), &v, q); err != nil {
+		h.failed(w, r, q, "The sessions could not be listed", "sessionadmin: sessions could not be listed", err)
 		return
+	}
+	if !strings.ContainsFunc(v.Query.Value, unicode.IsControl) { // a field would leave them out
+		v.Find.Value = v.Query.Value
 	}
 	v.Full = len(v.Sessions) == mostListed
 	// They come by their expiry, which is another order where idle timeouts differ.
@@ -94,20 +105,48 @@ func (h *Handler) search(w http.ResponseWriter, r *http.Request) {
 	if n, err := strconv.ParseUint(form.Get("ended"), 10, 32); err == nil {
 		v.Ended = plural(int64(n), "session was ended.", "sessions were ended.")
 		if n == 0 {
-			v.Ended = "Nothing was ended: it was gone already."
+			v.Ended = "Nothing was ended: there was nothing left to end."
 		}
 	}
 	h.render(w, http.StatusOK, "search.html", v)
+}
+
+// find lists what a query names. Where there is none, and the value has spaces at
+// its ends, they may have come with what was pasted.
+func (h *Handler) find(ctx context.Context, v *results, q query) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, h.opts.Timeout)
+	defer cancel()
+	v.Query = q
+	v.Sessions, err = h.opts.Manager.Sessions(ctx, q.filter())
+	bare := strings.TrimSpace(q.Value)
+	if err != nil && !errors.Is(err, session.ErrInvalid) || len(v.Sessions) > 0 || bare == q.Value || bare == "" {
+		return err
+	}
+	trimmed := query{q.Key, bare}
+	found, again := h.opts.Manager.Sessions(ctx, trimmed.filter())
+	if again != nil {
+		return again
+	}
+	if err != nil || len(found) > 0 {
+		v.Query, v.Sessions, v.Trimmed = trimmed, found, true
+	}
+	return nil
 }
 
 // revoke ends the sessions of a query, or one of them.
 func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormSize)
 	if err := r.ParseForm(); err != nil {
-		h.fail(w, http.StatusBadRequest, "Not understood", "The form did not arrive whole. Nothing was ended.")
+		h.fail(w, http.StatusBadRequest, "Not understood", "The form did not arrive whole. Nothing was ended.", "")
 		return
 	}
-	q, ok := h.parse(w, r.PostForm)
+	// Escaped, for a browser writes the ends of lines in a field anew.
+	value, err := url.QueryUnescape(r.PostForm.Get("value"))
+	if err != nil {
+		h.fail(w, http.StatusBadRequest, "Not understood", "The form has a value that is not escaped. Nothing was ended.", "")
+		return
+	}
+	q, ok := h.parse(w, r.PostForm.Get("key"), value)
 	if !ok {
 		return
 	}
@@ -123,10 +162,10 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	n, err := h.opts.Manager.Revoke(ctx, filter)
 	switch {
 	case errors.Is(err, session.ErrUncertain): // it may still happen
-		h.failed(w, r, "It is not known whether the sessions were ended: look again in a moment", "sessionadmin: not known whether sessions were ended", err)
+		h.failed(w, r, q, "It is not known whether the sessions were ended: look again in a moment", "sessionadmin: not known whether sessions were ended", err)
 		return
 	case err != nil:
-		h.failed(w, r, "The sessions could not be ended", "sessionadmin: sessions could not be ended", err)
+		h.failed(w, r, q, "The sessions could not be ended", "sessionadmin: sessions could not be ended", err)
 		return
 	}
 	h.last.Store(nil) // so that the overview tells
@@ -139,11 +178,24 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 }
 
 // failed says why a search or an ending did not work.
-func (h *Handler) failed(w http.ResponseWriter, r *http.Request, title, message string, err error) {
+func (h *Handler) failed(w http.ResponseWriter, r *http.Request, q query, title, message string, err error) {
 	if errors.Is(err, session.ErrInvalid) {
-		h.fail(w, http.StatusBadRequest, title, "Such a key or value cannot be searched: a value has 200 bytes at most, and of encrypted sessions only the application's Config.UserKey can be found.")
+		h.fail(w, http.StatusBadRequest, title, q.wrong(), "")
 		return
 	}
 	h.opts.Logger.ErrorContext(r.Context(), message, slog.Any("error", err))
-	h.fail(w, http.StatusServiceUnavailable, title, "The database did not answer in time. The log has the error. Try again in a moment.")
+	h.fail(w, http.StatusServiceUnavailable, title, "The database did not answer in time. The log has the error. Try again in a moment.", q.address(-1))
+}
+
+// wrong says what is wrong with a query that the library refuses.
+func (q query) wrong() string {
+	switch {
+	case q.Key == "" && q.Value == "":
+		return "No handle was given."
+	case len(q.Value) > mostSearched:
+		return fmt.Sprintf("The value has %s bytes. Sessions can be found by values of %d bytes at most.", group(int64(len(q.Value))), mostSearched)
+	case !utf8.ValidString(q.Value) || strings.ContainsAny(q.Value, "\x00\u2028\u2029"):
+		return "The value has a character that sessions cannot be found by: NUL, a line separator of Unicode, or what is not UTF-8."
+	}
+	return "By this key sessions cannot be found: of encrypted ones only by the application's Config.UserKey, and never by a key of the library's own."
 }

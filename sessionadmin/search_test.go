@@ -63,7 +63,7 @@ func TestSearch(t *testing.T) {
 	r.get(address("", "44")).want(t, 200, "No live session")
 	r.get("/search?key=userId&value=43&ended=<script>").want(t, 200, "<h1>1 session</h1>")
 	r.get("/search?key=userId&value=43&ended=1").want(t, 200, "1 session was ended.")
-	r.get("/search?key=userId&value=43&ended=0").want(t, 200, "it was gone already")
+	r.get("/search?key=userId&value=43&ended=0").want(t, 200, "there was nothing left to end")
 }
 
 // By the last use, not by the expiry: whoever is remembered for a month expires
@@ -225,7 +225,7 @@ func TestMarkupIsText(t *testing.T) {
 func TestMany(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
 	r.exec(`INSERT INTO schema_system.session SELECT 'many' || n, '{"cookie":{},"userId":9}', now() + interval '1 h' FROM generate_series(1, 1100) n`)
-	r.get(address("userId", "9")).want(t, 200, "<h1>1,000 sessions or more</h1>", "the 1,000 last seen", "End all of them", "those that are not listed too")
+	r.get(address("userId", "9")).want(t, 200, "<h1>1,000 sessions or more</h1>", "the 1,000 that expire last", "End all of them", "those that are not listed too")
 	a := r.post(url.Values{"key": {"userId"}, "value": {"9"}})
 	r.get("/"+a.header.Get("Location")).want(t, 200, "1,100 sessions were ended.", "No live session")
 }

@@ -128,7 +128,7 @@ func New(opts Options) (*Handler, error) {
 	h := &Handler{opts: opts, history: newHistory(opts.Manager.Stats), stop: stop}
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h.fail(w, http.StatusForbidden, "Not from here", "Sessions are ended from these pages only. This request came from another site, so nothing was done.")
+		h.fail(w, http.StatusForbidden, "Not from here", "Sessions are ended from these pages only. This request came from another site, so nothing was done.", "")
 	}))
 	h.protected = protection.Handler(http.HandlerFunc(h.revoke))
 	go h.history.run(ctx)
@@ -189,13 +189,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "style.css":
 		serve = serveStyle
 	default:
-		h.fail(w, http.StatusNotFound, "No such page", "There is an overview, and a search.")
+		h.fail(w, http.StatusNotFound, "No such page", "There is an overview, and a search.", "")
 		return
 	}
 	switch allowed := map[bool]string{true: "GET, HEAD", false: "POST"}[get]; {
 	case !slices.Contains(strings.Split(allowed, ", "), r.Method):
 		w.Header().Set("Allow", allowed)
-		h.fail(w, http.StatusMethodNotAllowed, "Not like this", "This address answers "+allowed+" only.")
+		h.fail(w, http.StatusMethodNotAllowed, "Not like this", "This address answers "+allowed+" only.", "")
 	case r.URL.Path == "" && !strings.HasSuffix(requested(r), "/"):
 		// Mounted without a slash at the end, where relative links go astray.
 		redirect(w, path.Base(requested(r))+"/")
@@ -230,7 +230,7 @@ type frame struct {
 	Style string
 	Table string
 	Find  form
-	Page  string // which of the links is this one
+	Page  string // overview, search, or find: the page that is nothing but the form
 }
 
 // form is the search form, as it was filled in.
@@ -260,14 +260,14 @@ func (h *Handler) render(w http.ResponseWriter, code int, name string, data any)
 	_, _ = w.Write(b.Bytes())
 }
 
-// fail writes a page that says what is wrong.
-func (h *Handler) fail(w http.ResponseWriter, code int, title, text string) {
+// fail writes a page that says what is wrong, and where to try again if that helps.
+func (h *Handler) fail(w http.ResponseWriter, code int, title, text, again string) {
 	if code == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "5")
 	}
 	h.render(w, code, "fail.html", struct {
 		frame
-		Code int
-		Text string
-	}{h.frame(title, ""), code, text})
+		Code        int
+		Text, Again string
+	}{h.frame(title, ""), code, text, again})
 }

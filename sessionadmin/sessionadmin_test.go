@@ -136,7 +136,7 @@ func TestOverviewBesideMarks(t *testing.T) {
 	r.login(1)
 	r.exec(`INSERT INTO schema_system.session SELECT 'mark' || n, '"0e066"', now() + n * interval '1 min' FROM generate_series(-1, 4) n`)
 	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, `<p class="big">0</p><p class="quiet">nothing to prune`,
-		"1 of the live sessions began in the last 24 hours", "1 records, 6 marks of renewed IDs")
+		"1 of the live sessions began in the last 24 hours", "1 record, 6 marks of renewed IDs")
 }
 
 func TestOverview(t *testing.T) {
@@ -147,7 +147,7 @@ func TestOverview(t *testing.T) {
 	r.exec("INSERT INTO schema_system.session SELECT 'dead' || n, '{}', now() - n * interval '1 h' FROM generate_series(1, 2) n")
 	a := r.get("/")
 	a.want(t, 200, `<p class="big">3</p><p class="quiet">in all processes`, `<p class="big">2</p><p class="quiet">the oldest 2 h ago`,
-		`<p class="big">3</p><p class="quiet">here; 0 ended`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
+		`<p class="big">3</p><p class="quiet">by this process; 0 ended, 0 pruned`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
 	if strings.Contains(a.body, "<script") || strings.Contains(a.body, "style=") {
 		t.Error("the page has a script or inline style, which its policy forbids")
 	}
@@ -167,7 +167,7 @@ func TestOverviewAfterRevoking(t *testing.T) {
 	r.login(2)
 	r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
 	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
-	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "here; 1 ended")
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 pruned")
 }
 
 // Rows that nobody can read hide no others.

@@ -17,7 +17,7 @@ import (
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
 // deadline bounds what a browser does in one test.
-const deadline = time.Minute
+const deadline = 5 * time.Minute
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -28,8 +28,9 @@ func must(t testing.TB, err error) {
 
 // browser is a Chromium with a profile of its own, and one tab.
 type browser struct {
-	t   *testing.T
-	ctx context.Context
+	t         *testing.T
+	ctx       context.Context
+	inspected int // pages
 }
 
 // chromium is the program's path. A test that cannot run fails.
@@ -64,7 +65,7 @@ func newBrowser(t *testing.T, more ...chromedp.ExecAllocatorOption) *browser {
 		cancelAllocator()
 		cancel()
 	})
-	b := &browser{t, ctx}
+	b := &browser{t: t, ctx: ctx}
 	b.do(chromedp.Navigate("about:blank"))
 	return b
 }

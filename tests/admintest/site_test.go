@@ -28,6 +28,7 @@ const (
 type site struct {
 	t     *testing.T
 	url   string
+	bare  string // the pages alone, to which nobody has to log in
 	pool  *pgxpool.Pool
 	admin *sessionadmin.Handler
 	log   *capture
@@ -54,20 +55,30 @@ func (c *capture) String() string {
 // newSite starts one, whose sessions can be searched by keys too.
 func newSite(t *testing.T, keys ...string) *site {
 	t.Helper()
-	s := &site{t: t, pool: pgtest.Pool(t), log: new(capture)}
+	return newSiteOn(t, pgtest.Pool(t), session.PostgresOptions{}, append([]string{"userId"}, keys...)...)
+}
+
+// newSiteOn starts one on a database and a table of its own.
+func newSiteOn(t *testing.T, pool *pgxpool.Pool, opts session.PostgresOptions, keys ...string) *site {
+	t.Helper()
+	s := &site{t: t, pool: pool, log: new(capture)}
 	logger := slog.New(slog.NewTextHandler(s.log, nil))
-	store, err := session.NewPostgresStore(t.Context(), s.pool, session.PostgresOptions{IndexKeys: []string{"userId"}, Logger: slog.New(slog.DiscardHandler)})
+	opts.IndexKeys, opts.Logger = []string{"userId"}, slog.New(slog.DiscardHandler)
+	store, err := session.NewPostgresStore(t.Context(), s.pool, opts)
 	must(t, err)
-	sessions, err := session.New(store, session.Config{Secret: secret, DisablePrune: true, Logger: logger})
+	sessions, err := session.New(store, session.Config{Secret: secret, DisablePrune: true, Logger: logger, TokenPrefix: "test_"})
 	must(t, err)
 	t.Cleanup(func() { must(t, sessions.Close()) })
-	s.admin, err = sessionadmin.New(sessionadmin.Options{Manager: sessions, Pool: s.pool, Keys: append([]string{"userId"}, keys...), Logger: logger})
+	s.admin, err = sessionadmin.New(sessionadmin.Options{Manager: sessions, Pool: s.pool, Schema: opts.Schema, Table: opts.Table, Keys: keys, Logger: logger})
 	must(t, err)
 	t.Cleanup(func() { must(t, s.admin.Close()) })
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("/login/{user}", func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
+		if r.URL.Query().Has("token") {
+			s.UseToken()
+		}
 		s.Renew()
 		userID.Set(s, r.PathValue("user"))
 	})
@@ -79,6 +90,9 @@ func newSite(t *testing.T, keys ...string) *site {
 	server := httptest.NewServer(sessions.Handler(mux))
 	t.Cleanup(server.Close)
 	s.url = strings.Replace(server.URL, "127.0.0.1", "localhost", 1)
+	bare := httptest.NewServer(s.admin)
+	t.Cleanup(bare.Close)
+	s.bare = strings.Replace(bare.URL, "127.0.0.1", "localhost", 1)
 	return s
 }
 
