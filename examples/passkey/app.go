@@ -13,20 +13,9 @@ import (
 	"github.com/pgsession/session"
 )
 
-// The keys of this application's sessions.
-const (
-	userID     = session.Key[int64]("userId")
-	passkeyID  = session.Key[int64]("passkey")        // the one that was used last
-	verifiedAt = session.Key[time.Time]("verifiedAt") // when that was
-	device     = session.Key[string]("device")
-	flash      = session.Key[string]("flash")
-	pending    = session.Key[map[string]ceremony]("ceremonies") // by challenge
-)
-
 const (
 	maxBodyBytes    = 64 << 10
 	databaseTimeout = 10 * time.Second
-	stepUpAfter     = 5 * time.Minute // since a passkey was last used
 )
 
 type app struct {
@@ -143,8 +132,7 @@ func (a *app) member(next memberFunc) http.HandlerFunc {
 // alone is no way to take an account over. Others are asked, and come to the page back.
 func (a *app) confirmed(back string, next memberFunc) http.HandlerFunc {
 	return a.member(func(w http.ResponseWriter, r *http.Request, u *user) {
-		at, _ := verifiedAt.Get(session.From(r.Context()))
-		if time.Since(at) > stepUpAfter {
+		if !recent(session.From(r.Context())) {
 			sendTo(w, r, "/confirm?next="+url.QueryEscape(back))
 			return
 		}

@@ -25,6 +25,9 @@ const (
 	adding     = "add"
 )
 
+// pending is what has begun in a session and was not answered yet, by challenge.
+const pending = session.Key[map[string]ceremony]("ceremonies")
+
 var errNoCeremony = errors.New("no such ceremony has begun in this session")
 
 // ceremony is what the server keeps of a challenge until the answer comes.

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
@@ -200,15 +199,8 @@ func (a *app) verified(w http.ResponseWriter, r *http.Request, u *user, credenti
 	}
 }
 
-// letIn logs a user in, or confirms that it is still the same one.
 func (a *app) letIn(w http.ResponseWriter, r *http.Request, user, passkey int64) {
-	s := session.From(r.Context())
-	userID.Set(s, user) // it is Config.UserKey: what another user has left here is not this one's
-	s.Renew()           // an ID that somebody planted in this browser is worth nothing now; also if it is the same user
-	passkeyID.Set(s, passkey)
-	verifiedAt.Set(s, time.Now())
-	device.Set(s, deviceLabel(r))
-	s.SetIdleTimeout(0) // the default, where a visitor's was shorter
+	letIn(session.From(r.Context()), user, passkey, deviceLabel(r))
 	slog.Info("passkey used", "user", user, "passkey", passkey)
 	answer(w, http.StatusOK, struct{}{})
 }
