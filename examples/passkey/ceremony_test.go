@@ -133,9 +133,9 @@ func TestChromiumTwoTabs(t *testing.T) {
 	one, two := ada.begin("/login/begin"), ada.begin("/login/begin")
 	other := ada.sign(two)
 	ada.wantStatus("the second tab", "/login/finish", other, 200)
-	first := ada.cookie()
+	first := ada.sessionID()
 	ada.wantStatus("the first tab", "/login/finish", ada.sign(one), 200)
-	if ada.cookie() == first {
+	if ada.sessionID() == first {
 		t.Error("the second login has no new ID")
 	}
 	ada.wantStatus("the second tab again", "/login/finish", other, 403)

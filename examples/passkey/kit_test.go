@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"net/http"
 	"os"
 	"os/exec"
@@ -297,6 +298,19 @@ func (d *device) cookie() string {
 		}
 	}
 	return ""
+}
+
+// sessionID is in the cookie, which is signed but not secret to a test. (The cookie is
+// another one whenever it is sent again, for the time is in it.)
+func (d *device) sessionID() string {
+	d.t.Helper()
+	b, err := base64.URLEncoding.DecodeString(d.cookie())
+	must(d.t, err)
+	parts := strings.SplitN(string(b), "|", 3)
+	if len(parts) != 3 {
+		d.t.Fatal("the cookie has another form")
+	}
+	return parts[1]
 }
 
 func (d *device) setCookie(value string) {
