@@ -135,7 +135,7 @@ func TestCompose(t *testing.T) {
 	}
 	for _, tt := range []struct{ name, old, replaced, want string }{
 		{"an unknown field", "    cap_drop: [ALL]\n", "    cap_dropped: [ALL]\n", "cap_dropped"},
-		{"an unknown condition", "condition: service_healthy", "condition: service_well", "service_well"},
+		{"an unknown condition", "condition: service_healthy", "condition: service_well", "must be one of"},
 		{"a service that is not there", "      one: {condition", "      three: {condition", "three"},
 		{"nobody waits for the database", "    db: {condition: service_healthy}\n    schema", "    db: {condition: service_started}\n    schema", "does not wait for db"},
 		{"nobody waits for the table", "service_completed_successfully", "service_started", "does not wait for schema"},
