@@ -195,16 +195,19 @@ var listens = regexp.MustCompile(`"msg":"listening","address":"([^"]+)"`)
 func (m *machine) instance(service, listen string) (*process, string) {
 	m.t.Helper()
 	p := m.run(service, listen)
-	timeout := time.After(patience)
-	for {
-		if found := listens.FindStringSubmatch(p.log.text()); found != nil {
-			return p, found[1]
-		}
+	p.waitLog(m.t, `"msg":"listening"`)
+	return p, listens.FindStringSubmatch(p.log.text())[1]
+}
+
+// waitLog waits until the program has logged that.
+func (p *process) waitLog(t *testing.T, text string) {
+	t.Helper()
+	for timeout := time.After(patience); !strings.Contains(p.log.text(), text); {
 		select {
 		case <-p.ended:
-			m.t.Fatalf("%s ended: %v\n%s", service, p.err, p.log.text())
+			t.Fatalf("the program ended: %v\n%s", p.err, p.log.text())
 		case <-timeout:
-			m.t.Fatalf("%s does not listen\n%s", service, p.log.text())
+			t.Fatalf("the program does not say %s\n%s", text, p.log.text())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -327,6 +330,12 @@ func TestComposeWithoutAnEngine(t *testing.T) {
 	for _, name := range []string{"one", "two"} {
 		p := instances[name]
 		must(t, p.Process.Signal(syscall.SIGTERM))
+		p.waitLog(t, `"msg":"draining"`)
+		for probe, want := range map[string]int{"/readyz": http.StatusServiceUnavailable, "/livez": http.StatusOK} {
+			if got := exampletest.NewBrowser(t, "session").Get("http://" + addresses[name] + probe).Code; got != want {
+				t.Errorf("%s of %s, which is draining: got %d, want %d", probe, name, got, want)
+			}
+		}
 		for ended := false; !ended; {
 			visit(t, ada, front)
 			select {
