@@ -18,6 +18,7 @@ var errBusy = errors.New("it is being restarted already")
 // methods are safe for concurrent use.
 type cluster struct {
 	databaseURL string
+	databases   *databases // nil: one, that somebody else looks after
 	balancer    *balancer
 	members     []*member
 	rolling     sync.Mutex // held during a rolling restart
@@ -50,6 +51,9 @@ func newCluster(databaseURL string) *cluster {
 // start starts all processes at once: they make the table together.
 func (c *cluster) start(ctx context.Context) error {
 	c.work.Go(func() { c.balancer.watch(c.ctx) })
+	if c.databases != nil {
+		c.work.Go(func() { c.databases.watch(c.ctx) })
+	}
 	errs := make([]error, len(c.members))
 	var wg sync.WaitGroup
 	for i, m := range c.members {

@@ -22,6 +22,7 @@ func newFront(c *cluster) http.Handler {
 	mux.Handle("/", c.balancer)
 	mux.HandleFunc("GET /cluster", c.show)
 	mux.HandleFunc("POST /cluster/{action}", c.act)
+	mux.HandleFunc("POST /cluster/database/{action}", c.actOnNode)
 	for path, file := range map[string]string{"GET /cluster/style.css": "style.css", "GET /cluster/live.js": "live.js"} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Cache-Control", "no-cache")
@@ -77,8 +78,9 @@ func (c *cluster) show(w http.ResponseWriter, r *http.Request) {
 	v := struct {
 		Members []memberView
 		Up      int
+		Nodes   []nodeView // empty: one database
 		Host    string
-	}{Host: r.Host}
+	}{Nodes: c.databases.view(), Host: r.Host}
 	for _, m := range c.members {
 		mv := m.view()
 		c.balancer.mu.Lock()

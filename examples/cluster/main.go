@@ -14,6 +14,12 @@
 // restarts one process after the other while clients work, prints what they saw,
 // and ends: with exit code 1 if one request failed, one client was logged out or
 // one change was lost.
+//
+//	go run ./examples/cluster -patroni
+//
+// runs the same processes on three PostgreSQL in the care of Patroni, with etcd and
+// HAProxy (Debian's packages patroni, etcd-server and haproxy). The page then has
+// buttons that kill or freeze a database, and hand the lead over.
 package main
 
 import (
@@ -43,6 +49,7 @@ const (
 )
 
 func main() {
+	failover := flag.Bool("patroni", false, "run on a failover cluster of three databases, whose plugs the page can pull; needs patroni, etcd and haproxy")
 	rolling := flag.Bool("rolling", false, "do a rolling restart under load, print what the clients saw, and end")
 	clients := flag.Int("clients", 16, "with -rolling: how many `clients`")
 	phase := flag.Duration("phase", 2*time.Second, "with -rolling: how `long` to measure before, between and after")
@@ -62,11 +69,11 @@ func main() {
 	case *rolling && (*clients < 1 || *phase <= 0):
 		err = errors.New("-clients and -phase must be more than zero")
 	case *rolling:
-		err = run(ctx, func(ctx context.Context, url string, c *cluster) error {
+		err = run(ctx, *failover, func(ctx context.Context, url string, c *cluster) error {
 			return measure(ctx, os.Stdout, url, c, *clients, *phase)
 		})
 	default:
-		err = run(ctx, func(ctx context.Context, _ string, _ *cluster) error {
+		err = run(ctx, *failover, func(ctx context.Context, _ string, _ *cluster) error {
 			<-ctx.Done()
 			return nil
 		})
@@ -80,7 +87,7 @@ func main() {
 }
 
 // run starts everything, does its work and stops everything.
-func run(ctx context.Context, work func(ctx context.Context, url string, c *cluster) error) (err error) {
+func run(ctx context.Context, failover bool, work func(ctx context.Context, url string, c *cluster) error) (err error) {
 	// A port that is taken is better known before a database starts.
 	ln, err := net.Listen("tcp", "127.0.0.1:"+cmp.Or(os.Getenv("PORT"), "8080"))
 	if err != nil {
@@ -90,13 +97,14 @@ func run(ctx context.Context, work func(ctx context.Context, url string, c *clus
 	if err := pgtest.EnsureSecret("cluster"); err != nil { // one for all processes
 		return err
 	}
-	db, err := openDatabase(ctx)
+	databaseURL, databases, closeDatabase, err := open(ctx, failover)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() { err = errors.Join(err, closeDatabase()) }()
 
-	c := newCluster(db.ProgramURL())
+	c := newCluster(databaseURL)
+	c.databases = databases
 	defer c.close()
 	if err := c.start(ctx); err != nil {
 		return err
@@ -119,6 +127,22 @@ func run(ctx context.Context, work func(ctx context.Context, url string, c *clus
 		err = errors.Join(err, failed)
 	}
 	return err // then, as deferred: the processes end, and the database
+}
+
+// open opens one database, or a failover cluster of them.
+func open(ctx context.Context, failover bool) (url string, _ *databases, closeAll func() error, err error) {
+	if failover {
+		d, err := openDatabases(ctx)
+		if err != nil {
+			return "", nil, nil, err
+		}
+		return d.cluster.URL(), d, d.cluster.Close, nil
+	}
+	db, err := openDatabase(ctx)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	return db.ProgramURL(), nil, db.Close, nil
 }
 
 // openDatabase finds a PostgreSQL, or starts one and keeps its data in the user's

@@ -3,7 +3,6 @@
 package pgtest
 
 import (
-	"fmt"
 	"io"
 	"os/exec"
 )
@@ -30,20 +29,7 @@ type watchdog struct {
 	stdin io.Closer
 }
 
-func watchOver(dir string, as *account) (*watchdog, error) {
-	cmd := exec.Command("/bin/sh", "-c", watchScript, "pgtest-watchdog", dir)
-	cmd.Dir = "/"
-	cmd.Env = []string{"PATH=/usr/bin:/bin"}
-	as.run(cmd)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start a watchdog for the temporary server: %w", err)
-	}
-	return &watchdog{cmd, stdin}, nil
-}
+func watchOver(dir string, as *account) (*watchdog, error) { return watchBy(watchScript, dir, as) }
 
 func (w *watchdog) end() error {
 	w.stdin.Close()

@@ -281,6 +281,9 @@ func (b *Browser) replay(base string) Answer {
 		c = b.retired[rand.IntN(len(b.retired))]
 	}
 	b.mu.Unlock()
+	if c == nil { // nothing has ended yet
+		return b.visit(base)
+	}
 	a := b.send(&http.Client{Transport: b.transport, Timeout: patience}, Replay, http.MethodGet, base+"/all", c)
 	if a.OK() && len(a.row) > 0 {
 		b.ledger.note(&b.ledger.findings.Resurrected, nil, "the cookie of a session that was ended or renewed shows one")
