@@ -1,8 +1,12 @@
 package web
 
 import (
+	"context"
+	"encoding/gob"
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -146,6 +150,82 @@ func TestHowLongATimeHolds(t *testing.T) {
 		}
 		if got := answer(t, app, "/next", first).MaxAge; got != app.next {
 			t.Errorf("%s: the next request's cookie: got Max-Age %d, want %d", app.name, got, app.next)
+		}
+	}
+}
+
+// down is a store that is out.
+type down struct{ *session.MemoryStore }
+
+var errDown = errors.New("the test's store is down")
+
+func (down) Load(context.Context, string) (session.Record, error) { return session.Record{}, errDown }
+
+// In an outage the handler's Write fails, and the browser gets a 503.
+func TestWriteFailsForARefusedPage(t *testing.T) {
+	store := session.NewMemoryStore()
+	cfg := session.Config{Secret: "an 0DD s3cret of 32 bytes or more, for the test", Logger: slog.New(slog.DiscardHandler)}
+	up, err := session.New(store, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer up.Close()
+	out, err := session.New(down{store}, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	app := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		userID.Update(session.From(r.Context()), func(n int64) int64 { return n + 1 })
+		_, err = io.WriteString(w, "page")
+	})
+	cookie := answer(t, up.Handler(app), "/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.AddCookie(cookie)
+	w := httptest.NewRecorder()
+	out.Handler(app).ServeHTTP(w, r)
+	if w.Code != http.StatusServiceUnavailable || strings.Contains(w.Body.String(), "page") {
+		t.Errorf("got %d %q, want 503 and nothing of the page", w.Code, w.Body)
+	}
+	if !errors.Is(err, errDown) {
+		t.Errorf("the handler's Write: got %v, want the store's error", err)
+	}
+}
+
+type person struct{ Groups []string }
+
+// gob brings an empty slice back as nil, JSON as what it was.
+func TestEmptySlices(t *testing.T) {
+	gob.Register(person{})
+	before := gin.New()
+	before.Use(sessions.Sessions("session", cookie.NewStore([]byte("0123456789abcdef0123456789abcdef"))))
+	m := sessiontest.NewManager(t)
+	after := gin.New()
+	key := session.Key[person]("person")
+	var got person
+	before.GET("/set", func(c *gin.Context) {
+		s := sessions.Default(c)
+		s.Set("person", person{Groups: []string{}})
+		if err := s.Save(); err != nil {
+			t.Error(err)
+		}
+	})
+	before.GET("/get", func(c *gin.Context) { got, _ = sessions.Default(c).Get("person").(person) })
+	after.GET("/set", func(c *gin.Context) { key.Set(session.From(c.Request.Context()), person{Groups: []string{}}) })
+	after.GET("/get", func(c *gin.Context) { got, _ = key.Get(session.From(c.Request.Context())) })
+	for _, app := range []struct {
+		name string
+		http.Handler
+		isNil bool
+	}{{"gin-contrib/sessions", before, true}, {"session", m.Handler(after), false}} {
+		r := httptest.NewRequest(http.MethodGet, "/get", nil)
+		r.AddCookie(answer(t, app, "/set", nil))
+		app.ServeHTTP(httptest.NewRecorder(), r)
+		if (got.Groups == nil) != app.isNil {
+			t.Errorf("%s: got %#v, want nil: %t", app.name, got.Groups, app.isNil)
 		}
 	}
 }
