@@ -195,6 +195,23 @@ func TestWriteFailsForARefusedPage(t *testing.T) {
 	}
 }
 
+// The session's cookie comes after those of the handler.
+func TestCookieIsLast(t *testing.T) {
+	app := sessiontest.NewManager(t).Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		userID.Set(session.From(r.Context()), 42)
+		http.SetCookie(w, &http.Cookie{Name: "own", Value: "1"})
+	}))
+	w := httptest.NewRecorder()
+	app.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/", nil))
+	var got []string
+	for _, c := range w.Result().Cookies() {
+		got = append(got, c.Name)
+	}
+	if want := []string{"own", "session"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got the cookies %q, want %q", got, want)
+	}
+}
+
 type person struct{ Groups []string }
 
 // gob brings an empty slice back as nil, JSON as what it was.
