@@ -28,7 +28,7 @@ func apiError(w http.ResponseWriter, _ *http.Request, err error) {
 	switch {
 	case errors.Is(err, session.ErrDestroyed):
 		status = http.StatusConflict
-	case errors.Is(err, session.ErrInvalid):
+	case errors.Is(err, session.ErrInvalid), errors.Is(err, session.ErrHeaderSent):
 		status = http.StatusInternalServerError
 	}
 	w.Header().Set("Content-Type", "application/json")

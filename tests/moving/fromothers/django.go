@@ -9,12 +9,10 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"strconv"
 	"strings"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -27,10 +25,10 @@ type django struct {
 
 func (d django) user(ctx context.Context, cookie string) (int64, error) {
 	var data string
-	err := d.pool.QueryRow(ctx, `SELECT session_data FROM django_session
-		WHERE session_key = $1 AND expire_date > now()`, cookie).Scan(&data)
+	err := d.pool.QueryRow(ctx, `SELECT coalesce((SELECT session_data FROM django_session
+		WHERE session_key = $1 AND expire_date > now()), '')`, cookie).Scan(&data)
 	if err != nil {
-		return 0, none(err)
+		return 0, err
 	}
 	var session struct {
 		User string `json:"_auth_user_id"`
@@ -44,9 +42,10 @@ func (d django) user(ctx context.Context, cookie string) (int64, error) {
 		return 0, err
 	}
 	var password string
-	err = d.pool.QueryRow(ctx, `SELECT password FROM auth_user WHERE id = $1 AND is_active`, id).Scan(&password)
-	if err != nil {
-		return 0, none(err)
+	err = d.pool.QueryRow(ctx, `SELECT coalesce((SELECT password FROM auth_user
+		WHERE id = $1 AND is_active), '')`, id).Scan(&password)
+	if err != nil || password == "" {
+		return 0, err
 	}
 	// A session from before a change of the password is worth nothing.
 	want := d.mac("django.contrib.auth.models.AbstractBaseUser.get_session_auth_hash", password)
@@ -97,12 +96,4 @@ func (d django) mac(salt, value string) []byte {
 	h := hmac.New(sha256.New, key[:])
 	_, _ = io.WriteString(h, value)
 	return h.Sum(nil)
-}
-
-// none makes no row no error.
-func none(err error) error {
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	return err
 }

@@ -28,9 +28,9 @@ type laravel struct {
 
 func (l laravel) user(ctx context.Context, cookie string) (int64, error) {
 	var id int64
-	err := l.pool.QueryRow(ctx, `SELECT coalesce(user_id, 0) FROM sessions
-		WHERE id = $1 AND last_activity >= $2`, l.id(cookie), time.Now().Add(-l.lifetime).Unix()).Scan(&id)
-	return id, none(err)
+	err := l.pool.QueryRow(ctx, `SELECT coalesce((SELECT user_id FROM sessions
+		WHERE id = $1 AND last_activity >= $2), 0)`, l.id(cookie), time.Now().Add(-l.lifetime).Unix()).Scan(&id)
+	return id, err
 }
 
 func (l laravel) end(ctx context.Context, cookie string) error {

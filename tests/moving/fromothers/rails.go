@@ -22,10 +22,10 @@ func (rails) id(cookie string) string {
 
 func (r rails) user(ctx context.Context, cookie string) (int64, error) {
 	var data []byte
-	err := r.pool.QueryRow(ctx, `SELECT data FROM sessions
-		WHERE session_id = $1 AND updated_at > (now() AT TIME ZONE 'UTC') - interval '30 days'`, r.id(cookie)).Scan(&data)
+	err := r.pool.QueryRow(ctx, `SELECT coalesce((SELECT data FROM sessions
+		WHERE session_id = $1 AND updated_at > (now() AT TIME ZONE 'UTC') - interval '30 days'), '')`, r.id(cookie)).Scan(&data)
 	if err != nil {
-		return 0, none(err)
+		return 0, err
 	}
 	var session struct {
 		Value struct {
@@ -39,9 +39,9 @@ func (r rails) user(ctx context.Context, cookie string) (int64, error) {
 		return 0, nil
 	}
 	var found int64
-	err = r.pool.QueryRow(ctx, `SELECT id FROM users
-		WHERE id = $1 AND left(encrypted_password, 29) = $2`, id[0], salt).Scan(&found)
-	return found, none(err) // 0 after a change of the password
+	err = r.pool.QueryRow(ctx, `SELECT coalesce((SELECT id FROM users
+		WHERE id = $1 AND left(encrypted_password, 29) = $2), 0)`, id[0], salt).Scan(&found)
+	return found, err // 0 after a change of the password
 }
 
 func (r rails) end(ctx context.Context, cookie string) error {
