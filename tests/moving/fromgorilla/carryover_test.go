@@ -124,6 +124,16 @@ func TestCopyOfTheOldCookie(t *testing.T) {
 	}
 }
 
+// A visitor who has no old cookie is sent none.
+func TestVisitor(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	newProgram(sessiontest.NewManager(t), sessions.NewCookieStore(key)).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if got := len(w.Result().Cookies()); got != 0 || w.Body.String() != "0" {
+		t.Errorf("got %d cookies, user %s, want none and nobody", got, w.Body)
+	}
+}
+
 // An outage of the old store is no logout: the browser keeps its cookie.
 func TestCarryOverOutage(t *testing.T) {
 	t.Parallel()
