@@ -13,7 +13,6 @@ import (
 type tenant struct {
 	host, table string
 	secret      string // from where you keep secrets: openssl rand -base64 48 for each
-	handler     http.Handler
 }
 
 // tenants gives each host its handler. next gets the requests of all, with the
