@@ -1,0 +1,41 @@
+package fromgorilla
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/gorilla/securecookie"
+	"github.com/gorilla/sessions"
+	"github.com/pgsession/session"
+)
+
+const userID = session.Key[int64]("userID")
+
+// carryOver logs in here who is still logged in with gorilla/sessions, by the
+// session called name, of whichever store. It goes inside of the Manager's Handler.
+func carryOver(old sessions.Store, name string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		_, err := r.Cookie(name)
+		if _, ok := userID.Get(s); err != nil || ok || s.Err() != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		before, err := old.Get(r, name)
+		var invalid securecookie.Error
+		if err != nil && !(errors.As(err, &invalid) && invalid.IsDecode()) {
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable) // its database is down: not "logged out"
+			return
+		}
+		if id, ok := before.Values["userID"].(int64); ok {
+			userID.Set(s, id)
+			if s.Save(r.Context()) != nil {
+				next.ServeHTTP(w, r) // and the response is the error handler's
+				return
+			}
+		}
+		before.Options.MaxAge = -1 // or it would undo a logout
+		_ = before.Save(r, w)
+		next.ServeHTTP(w, r)
+	})
+}

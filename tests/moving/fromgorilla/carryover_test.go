@@ -1,0 +1,185 @@
+package fromgorilla
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/gorilla/sessions"
+
+	"github.com/pgsession/session"
+	"github.com/pgsession/session/sessiontest"
+)
+
+// browser keeps the cookies that it is sent, and has no others.
+type browser map[string]string
+
+func (b browser) get(t *testing.T, h http.Handler, path string) string {
+	t.Helper()
+	r := httptest.NewRequest("GET", path, nil)
+	for name, value := range b {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	if w.Code != http.StatusOK {
+		return fmt.Sprint(w.Code)
+	}
+	for _, c := range w.Result().Cookies() {
+		b[c.Name] = c.Value
+		if c.MaxAge < 0 {
+			delete(b, c.Name)
+		}
+	}
+	return w.Body.String()
+}
+
+var key = bytes.Repeat([]byte("k"), 32)
+
+// loggedIn is a browser that has logged in to the old program, twenty days ago if
+// the store's cookies may be older.
+func loggedIn(t *testing.T, old sessions.Store) browser {
+	t.Helper()
+	b := browser{}
+	b.get(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s, _ := old.Get(r, "app")
+		s.Values["userID"] = int64(42)
+		if err := s.Save(r, w); err != nil {
+			t.Error(err)
+		}
+	}), "/login")
+	if len(b) != 1 {
+		t.Fatalf("cookies: got %d, want 1", len(b))
+	}
+	return b
+}
+
+func newProgram(sessions *session.Manager, old sessions.Store) http.Handler {
+	return sessions.Handler(carryOver(old, "app", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		if r.URL.Path == "/logout" {
+			s.Destroy()
+			return
+		}
+		id, _ := userID.Get(s)
+		fmt.Fprint(w, id)
+	})))
+}
+
+// A user of the old program stays logged in, with the cookie store and with one that
+// keeps sessions elsewhere; then the old cookie is gone.
+func TestCarryOver(t *testing.T) {
+	t.Parallel()
+	for name, old := range map[string]sessions.Store{
+		"cookie store":          sessions.NewCookieStore(key),
+		"cookie store, sealed":  sessions.NewCookieStore(key, key),
+		"the key before it too": sessions.NewCookieStore([]byte("new"), nil, key, nil),
+		"filesystem store":      sessions.NewFilesystemStore(t.TempDir(), key),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := loggedIn(t, old)
+			h := newProgram(sessiontest.NewManager(t), old)
+			if got := b.get(t, h, "/"); got != "42" {
+				t.Fatalf("first request: got user %s, want 42", got)
+			}
+			if _, ok := b["app"]; ok || len(b) != 1 {
+				t.Errorf("cookies: got %d, the old one among them: %v, want the new one alone", len(b), ok)
+			}
+			if got := b.get(t, h, "/"); got != "42" {
+				t.Errorf("second request: got user %s, want 42", got)
+			}
+			b.get(t, h, "/logout")
+			if got := b.get(t, h, "/"); got != "0" {
+				t.Errorf("after the logout: got user %s, want nobody", got)
+			}
+		})
+	}
+}
+
+// What the guide warns of: a copy of the cookie store's cookie outlives the logout,
+// until its key is taken from the program.
+func TestCopyOfTheOldCookie(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	b := loggedIn(t, old)
+	stolen := maps.Clone(b)
+	m := sessiontest.NewManager(t)
+	h := newProgram(m, old)
+	b.get(t, h, "/")
+	b.get(t, h, "/logout")
+	if got := maps.Clone(stolen).get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	h = newProgram(m, sessions.NewCookieStore(bytes.Repeat([]byte("n"), 32)))
+	if got := stolen.get(t, h, "/"); got != "0" {
+		t.Errorf("with another key: got user %s, want nobody", got)
+	}
+	if len(stolen) != 0 {
+		t.Errorf("a cookie that does not verify: got it kept, want it expired")
+	}
+}
+
+// A visitor who has no old cookie is sent none.
+func TestVisitor(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	newProgram(sessiontest.NewManager(t), sessions.NewCookieStore(key)).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	if got := len(w.Result().Cookies()); got != 0 || w.Body.String() != "0" {
+		t.Errorf("got %d cookies, user %s, want none and nobody", got, w.Body)
+	}
+}
+
+// An outage of the old store is no logout: the browser keeps its cookie.
+func TestCarryOverOutage(t *testing.T) {
+	t.Parallel()
+	old := &store{Store: sessions.NewCookieStore(key)}
+	b := loggedIn(t, old)
+	h := newProgram(sessiontest.NewManager(t), old)
+	old.down = true
+	if got := b.get(t, h, "/"); got != "503" {
+		t.Errorf("down: got %s, want 503", got)
+	}
+	old.down = false
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("up again: got user %s, want 42", got)
+	}
+}
+
+type store struct {
+	sessions.Store
+	down bool
+}
+
+func (s *store) Get(r *http.Request, name string) (*sessions.Session, error) {
+	if s.down {
+		return sessions.NewSession(s, name), errors.New("connection refused")
+	}
+	return s.Store.Get(r, name)
+}
+
+// Two sessions with lifetimes of their own are two Managers, one around the other.
+func TestTwoManagers(t *testing.T) {
+	t.Parallel()
+	h, err := twoManagers(session.NewMemoryStore(), session.NewMemoryStore(), strings.Repeat("two managers ", 4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := browser{}
+	if got := b.get(t, h, "/theme?is=dark"); got != "dark, user 0" {
+		t.Errorf("theme: got %q", got)
+	}
+	if got := b.get(t, h, "/login"); got != "dark, user 42" {
+		t.Errorf("login: got %q", got)
+	}
+	if len(b) != 2 {
+		t.Errorf("cookies: got %d, want 2", len(b))
+	}
+	if got := b.get(t, h, "/logout"); got != "dark, user 0" {
+		t.Errorf("logout: got %q, want the theme kept", got)
+	}
+}

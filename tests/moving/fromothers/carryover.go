@@ -1,0 +1,48 @@
+package fromothers
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/pgsession/session"
+)
+
+const userID = session.Key[int64]("userID")
+
+// before are the sessions of the program that was there before.
+type before interface {
+	// user returns whose session the cookie's value names: 0 if nobody's.
+	user(ctx context.Context, cookie string) (int64, error)
+	// end lets that session live a minute more, for requests that are under way.
+	end(ctx context.Context, cookie string) error
+}
+
+// carryOver logs in here who is still logged in there, by the cookie called name.
+// It goes inside of the Manager's Handler: sessions.Handler(carryOver(…)).
+func carryOver(old before, name string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := r.Cookie(name)
+		s := session.From(r.Context())
+		if _, ok := userID.Get(s); err != nil || ok || s.Err() != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		id, err := old.user(r.Context(), c.Value)
+		if err != nil {
+			slog.Error("the old sessions", "error", err)
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable) // not "logged out"
+			return
+		}
+		if id != 0 {
+			userID.Set(s, id)
+			if s.Save(r.Context()) == nil {
+				if err := old.end(r.Context(), c.Value); err != nil {
+					slog.Error("the old sessions", "error", err)
+				}
+			}
+		}
+		http.SetCookie(w, &http.Cookie{Name: name, Path: "/", MaxAge: -1}) // #nosec G124 -- ends it; with its Domain, if it had one
+		next.ServeHTTP(w, r)
+	})
+}

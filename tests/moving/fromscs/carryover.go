@@ -1,0 +1,41 @@
+package fromscs
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/alexedwards/scs/v2"
+	"github.com/pgsession/session"
+)
+
+const userID = session.Key[int64]("userID")
+
+// carryOver logs in here who is still logged in with scs. It goes inside of the
+// Manager's Handler: sessions.Handler(carryOver(old, mux)). There is no LoadAndSave
+// any more.
+func carryOver(old *scs.SessionManager, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		before, err := r.Cookie(old.Cookie.Name)
+		s := session.From(r.Context())
+		if _, ok := userID.Get(s); err != nil || ok || s.Err() != nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		ctx, err := old.Load(r.Context(), before.Value)
+		if err != nil {
+			http.Error(w, "Please try again.", http.StatusServiceUnavailable) // not "logged out"
+			return
+		}
+		if id := old.GetInt64(ctx, "userID"); id != 0 {
+			userID.Set(s, id)
+			if s.Save(ctx) == nil {
+				// Requests that are under way with the old cookie find it for a
+				// minute; after that nobody does, or it would undo a logout.
+				old.SetDeadline(ctx, time.Now().Add(time.Minute))
+				_, _, _ = old.Commit(ctx)
+			}
+		}
+		http.SetCookie(w, &http.Cookie{Name: before.Name, Path: old.Cookie.Path, Domain: old.Cookie.Domain, MaxAge: -1}) // #nosec G124 -- ends it
+		next.ServeHTTP(w, r)
+	})
+}
