@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/gate"
 )
 
 const (
@@ -102,7 +103,7 @@ func (h *Handler) search(w http.ResponseWriter, r *http.Request) {
 
 // revoke ends the sessions of a query, or one of them.
 func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormSize)
+	r.Body = http.MaxBytesReader(gate.Bottom(w), r.Body, maxFormSize)
 	if err := r.ParseForm(); err != nil {
 		h.fail(w, http.StatusBadRequest, "Not understood", "The form did not arrive whole. Nothing was ended.")
 		return
