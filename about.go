@@ -11,7 +11,7 @@ import (
 // ID returns the session's ID, "" until there is a record. A renewal changes
 // it when it is committed. Never log it.
 func (s *Session) ID() string {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "ID"})
 	defer s.mu.Unlock()
 	if rec := s.recordLocked(); rec != nil {
 		return rec.id
@@ -40,7 +40,7 @@ func (s *Session) Handle() string {
 // that did it; where Express created it, when it was first seen with an
 // [Config.AbsoluteTimeout], else zero. It is zero without a record.
 func (s *Session) CreatedAt() time.Time {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "CreatedAt"})
 	defer s.mu.Unlock()
 	rec := s.recordLocked()
 	if rec == nil {
@@ -60,7 +60,7 @@ func (s *Session) CreatedAt() time.Time {
 //
 // After Renew it is now, if there is a record.
 func (s *Session) RenewedAt() time.Time {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "RenewedAt"})
 	defer s.mu.Unlock()
 	rec := s.recordLocked()
 	switch {
@@ -74,14 +74,14 @@ func (s *Session) RenewedAt() time.Time {
 
 // IsNew reports whether there was no record when the request began.
 func (s *Session) IsNew() bool {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "IsNew"})
 	defer s.mu.Unlock()
 	return !s.existed
 }
 
 // Keys returns the names of the keys that have a value, in the record's order.
 func (s *Session) Keys() []string {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "Keys"})
 	defer s.mu.Unlock()
 	var d row.Row
 	if rec := s.recordLocked(); rec != nil {

@@ -23,7 +23,7 @@ import (
 // carried it out, the new ID is sent with whatever answers the request: the error
 // handler, after [Session.Detach], or whoever recovers from a panic.
 func (s *Session) Renew() {
-	if !s.lockForChange() {
+	if !s.lockForChange(use{call: "Renew"}) {
 		return
 	}
 	defer s.mu.Unlock()
@@ -52,7 +52,7 @@ func (s *Session) Destroy() {
 	defer s.mu.Unlock()
 	s.used = true
 	if s.response >= refused || s.speculative || s.calls.Inside(call.again) {
-		s.rejectChangeLocked()
+		s.rejectChangeLocked(use{call: "Destroy"})
 		return
 	}
 	s.destroyLocked()
@@ -66,7 +66,7 @@ func (s *Session) Destroy() {
 // request of before extend the session by more, the next request that uses it
 // shortens it again.
 func (s *Session) SetIdleTimeout(d time.Duration) {
-	if !s.lockForChange() {
+	if !s.lockForChange(use{call: "SetIdleTimeout"}) {
 		return
 	}
 	defer s.mu.Unlock()

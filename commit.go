@@ -84,7 +84,7 @@ func (s *Session) verdictLocked() error {
 // apply carries out p in the store. A panic of the store's or of an application's
 // function passes on.
 func (s *Session) apply(p *snapshot) (out outcome, err error) {
-	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	ctx, cancel := s.m.engine.storeContext(s.x.below())
 	defer cancel()
 	returned := false
 	defer func() {
@@ -120,7 +120,7 @@ func (s *Session) failedLocked(p *snapshot, err error) error {
 
 // snapshotLocked is what a commit goes away with. It is late if the header has left.
 func (s *Session) snapshotLocked(late bool) *snapshot {
-	attributes := s.m.configured(s.r)
+	attributes := s.m.configured(s.x.r)
 	if s.next.begins() { // its cookie takes the place of the one the browser has
 		attributes = s.attributesLocked()
 	}
@@ -145,7 +145,7 @@ func (s *Session) confirm() {
 	if !due {
 		return
 	}
-	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	ctx, cancel := s.m.engine.storeContext(s.x.below())
 	defer cancel()
 	now, err := s.m.engine.fetch(ctx, rec.id)
 	s.mu.Lock()
@@ -228,7 +228,7 @@ func (s *Session) settleHanded() error {
 	if h == nil {
 		return nil
 	}
-	ctx, cancel := s.m.engine.storeContext(s.r.Context())
+	ctx, cancel := s.m.engine.storeContext(s.x.below())
 	defer cancel()
 	return h.settle(ctx)
 }
@@ -344,7 +344,7 @@ func (s *Session) headerGone() {
 
 // log writes what went wrong. The path stays out: it may hold a token.
 func (s *Session) log(level slog.Level, msg string, err error) {
-	s.m.cfg.Logger.LogAttrs(s.r.Context(), level, msg, slog.Any("error", err), slog.String("method", s.r.Method))
+	s.m.cfg.Logger.LogAttrs(s.x.below(), level, msg, slog.Any("error", err), slog.String("method", s.x.r.Method))
 }
 
 // replayLocked makes the changes again on a newer record. It unlocks s.mu while

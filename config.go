@@ -27,8 +27,6 @@ const (
 )
 
 const (
-	minSecretBytes = 32
-
 	// minBytes leaves room for the cookie object and one short key.
 	minBytes = 256
 
@@ -48,12 +46,14 @@ type Config struct {
 	// Secret signs the cookie and is the root of every derived key. It has no
 	// default and must have at least 32 bytes of randomness, for example from
 	// "openssl rand -base64 48". With [FormatExpress] it may be shorter, with a
-	// warning: a secret that is shared with an existing application.
+	// warning: a secret that is shared with an existing application. One that
+	// tutorials print, or that follows from a few characters, is refused, except with a
+	// [MemoryStore]; one that does not look random is a warning.
 	Secret string
 
 	// OldSecrets are still accepted in cookies but never used to sign. A
 	// session that comes with one gets a new cookie at its next use. An empty one
-	// is refused.
+	// is refused; one that everybody knows is a warning.
 	OldSecrets []string
 
 	// IdleTimeout ends a session this long after the last request that used
@@ -302,13 +302,14 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// check returns every fault of a config whose gaps are filled.
-func (cfg *Config) check() error {
+// check returns every fault of a config whose gaps are filled. strict is that of
+// checkSecrets.
+func (cfg *Config) check(strict bool) error {
 	var errs []error
 	fault := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("session: "+format, args...))
 	}
-	cfg.checkSecrets(fault)
+	cfg.checkSecrets(strict, fault)
 	for _, d := range []struct {
 		name  string
 		value time.Duration
@@ -350,30 +351,6 @@ func (cfg *Config) check() error {
 	return errors.Join(errs...)
 }
 
-// checkSecrets never lets a secret into the error.
-func (cfg *Config) checkSecrets(fault func(string, ...any)) {
-	if cfg.Cookie.Format == FormatExpress { // shared with an existing application: any length, warned about
-		if cfg.Secret == "" {
-			fault("Config.Secret is empty: use the secret of the Express application")
-		}
-		for i, s := range cfg.OldSecrets {
-			if s == "" { // a cookie signed with it opens any session whose ID is known
-				fault("Config.OldSecrets[%d] (SESSION_SECRET_OLD) is empty: leave it out", i)
-			}
-		}
-		return
-	}
-	const remedy = `needs at least 32: make one with "openssl rand -base64 48"`
-	if n := len(cfg.Secret); n < minSecretBytes {
-		fault("Config.Secret (SESSION_SECRET) has %d bytes, %s", n, remedy)
-	}
-	for i, s := range cfg.OldSecrets {
-		if len(s) < minSecretBytes {
-			fault("Config.OldSecrets[%d] (SESSION_SECRET_OLD) has %d bytes, %s", i, len(s), remedy)
-		}
-	}
-}
-
 // checkFinding returns the faults of what needs a store that can find.
 func (cfg *Config) checkFinding(store Store) error {
 	var errs []error
@@ -400,18 +377,4 @@ func (cfg *Config) warn() {
 		cfg.Logger.Warn("session: Express cannot read the data of encrypted sessions")
 	}
 	cfg.warnSecrets()
-}
-
-// warnSecrets warns of what is allowed to be shared with an Express application.
-func (cfg *Config) warnSecrets() {
-	if cfg.Cookie.Format != FormatExpress {
-		return
-	}
-	short := len(cfg.Secret) < minSecretBytes
-	for _, s := range cfg.OldSecrets {
-		short = short || len(s) < minSecretBytes
-	}
-	if short {
-		cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD for a while")
-	}
 }

@@ -249,8 +249,11 @@ func TestConfigWarnings(t *testing.T) {
 		{"nothing to warn about", newHookedStore(), session.Config{Secret: testSecret, IdleTimeout: time.Minute}, nil},
 		{"memory store", session.NewMemoryStore(), session.Config{Secret: testSecret}, []string{"memory store"}},
 		{"seconds for milliseconds", newHookedStore(), session.Config{Secret: testSecret, IdleTimeout: 3600 * time.Millisecond}, []string{"under a minute"}},
-		{"Express, short secret", newHookedStore(), session.Config{Secret: "keyboard cat", Cookie: express}, []string{"under 32 bytes"}},
-		{"Express, short old secret", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{"keyboard cat"}, Cookie: express}, []string{"under 32 bytes"}},
+		{"Express, short secret", newHookedStore(), session.Config{Secret: "a kitten on the keys", Cookie: express}, []string{"under 32 bytes"}},
+		{"Express, short old secret", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{"a kitten on the keys"}, Cookie: express}, []string{"under 32 bytes"}},
+		{"Express, public old secret", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{"keyboard cat"}, Cookie: express}, []string{"number 1 of SESSION_SECRET_OLD"}},
+		{"public secret in development", session.NewMemoryStore(), session.Config{Secret: "change me, whoever you are, at once"}, []string{"memory store", "tutorials"}},
+		{"a sentence", newHookedStore(), session.Config{Secret: "nobody ever will find out what I wrote here"}, []string{"does not look random"}},
 		{"Express, long secrets", newHookedStore(), session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld}, Cookie: express}, nil},
 		{"Express, encrypted", newHookedStore(), session.Config{Secret: testSecret, Encrypt: true, Cookie: express}, []string{"Express cannot read"}},
 	} {
@@ -290,6 +293,7 @@ func TestStartLog(t *testing.T) {
 			"store": "memory", "cookie": "session", "format": "securecookie", "secure": "auto", "sameSite": "lax",
 			"idleTimeoutMs": 86400000., "absoluteTimeoutMs": 0., "touchIntervalMs": 60000., "pruneIntervalMs": 900000.,
 			"prune": true, "trustProxy": false, "encrypt": false, "storeTimeoutMs": 5000., "oldSecrets": 0.,
+			"secretFingerprint": fingerprint(testSecret),
 		}},
 		{"short idle timeout", session.Config{Secret: testSecret, IdleTimeout: 5 * time.Minute}, map[string]any{
 			"idleTimeoutMs": 300000., "touchIntervalMs": 30000.,

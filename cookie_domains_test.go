@@ -247,7 +247,7 @@ func TestCookieDomainsInTheRecord(t *testing.T) {
 
 func ExampleCookieConfig_domains() {
 	sessions, err := session.New(session.NewMemoryStore(), session.Config{
-		Secret: strings.Repeat("an-example-secret-", 2),
+		Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A",
 		Logger: slog.New(slog.DiscardHandler),
 		Cookie: session.CookieConfig{Domains: []string{"shop.example", "laden.example"}},
 	})

@@ -21,7 +21,7 @@ import (
 //
 // After the first byte it is too late: [ErrHeaderSent].
 func (s *Session) Bind() {
-	if s.m.device == nil || !s.lockForChange() {
+	if s.m.device == nil || !s.lockForChange(use{call: "Bind"}) {
 		return
 	}
 	defer s.mu.Unlock()
@@ -44,7 +44,7 @@ func (s *Session) Bind() {
 // [Session.Bind] until a request has brought the proof, and for as long as the
 // browser knows nothing of device-bound sessions.
 func (s *Session) Bound() bool {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "Bound"})
 	defer s.mu.Unlock()
 	if s.m.device == nil || s.recordLocked() == nil || s.inflight.sets(row.MemberBound) || s.next.sets(row.MemberBound) {
 		return false

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -34,7 +35,7 @@ var (
 // not. Where it may not, err says what becomes of the request; [ErrNotFound] is that
 // there is no session, whose cookie is left alone. loading is the error of the load,
 // which stays. A nil device admits everybody.
-func (d *device) admit(r *http.Request, rec *loaded, began time.Time, loading error) (s deviceState, err error) {
+func (d *device) admit(ctx context.Context, r *http.Request, rec *loaded, began time.Time, loading error) (s deviceState, err error) {
 	if d == nil || loading != nil {
 		return s, loading
 	}
@@ -47,7 +48,7 @@ func (d *device) admit(r *http.Request, rec *loaded, began time.Time, loading er
 	confirmed := b.ConfirmedAt()
 	switch {
 	case err != nil: // it must not pass for a session that is not bound
-		d.engine.log.LogAttrs(r.Context(), slog.LevelError, "session: a record's device cannot be read, its session is treated as absent", slog.Any("error", err))
+		d.engine.log.LogAttrs(ctx, slog.LevelError, "session: a record's device cannot be read, its session is treated as absent", slog.Any("error", err))
 	case b.Key != "" && brought == goodCookie:
 		s.proven = true
 		if confirmed.IsZero() {

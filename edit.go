@@ -64,7 +64,7 @@ func (m *Manager) Edit(ctx context.Context, f Filter, change func(*Session) erro
 	}
 	e := &editing{m: m, change: change, everyone: f.everyone, finder: finder, q: q, tag: rand.Text()[:editTagBytes]}
 	e.value, _ = jsonobj.Text(f.value)
-	e.request = (&http.Request{Header: http.Header{}}).WithContext(ctx)
+	e.request = &exchange{Context: ctx, m: m, r: &http.Request{Header: http.Header{}}}
 	if err := e.run(ctx); err != nil {
 		return e.changed, &opError{"Edit", err}
 	}
@@ -79,7 +79,7 @@ type editing struct {
 	finder   Finder
 	q        Query
 	value    string // that q.Key must have
-	request  *http.Request
+	request  *exchange
 
 	// tag is left in every record that is changed. By it a change is known whose
 	// answer was lost, and, under whatever ID, one that was made already.
@@ -302,7 +302,7 @@ func (e *editing) attempt(ctx context.Context, id string, rec *loaded) (again bo
 // returns the keys that they are of.
 func (e *editing) call(rec *loaded, d *row.Row, id string) (changed []string, err error) {
 	s := &Session{
-		m: e.m, r: e.request, began: time.Now(), load: loadedNow, used: true, existed: true,
+		m: e.m, x: e.request, began: time.Now(), load: loadedNow, used: true, existed: true,
 		rec: &view{"", *rec}, edited: &edited{e.finder.Handle(id)},
 	}
 	defer s.finish() // whoever keeps it is told

@@ -72,7 +72,8 @@ var (
 	ErrUnproven = errors.New("session: the device's key is not proven")
 
 	// ErrFinished says that a session was changed, or first used, after its
-	// handler had returned. The change was dropped; nothing was loaded.
+	// handler had returned, or saved after one that has panicked. The change was
+	// dropped; nothing was loaded.
 	ErrFinished = errors.New("session: request already finished")
 )
 

@@ -27,7 +27,7 @@ func ExampleManager_SetSecrets() {
 			log.Fatal(err)
 		}
 	}
-	first, second := strings.Repeat("the-first-secret-", 2), strings.Repeat("the-second-one-", 3)
+	first, second := "the-first-one-7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", "the-second-one-4Ft8Qs2Zr6Lm9Xv1Kc5Bn7Wd3Hj0Pg"
 	write("current", first)
 	os.Setenv("SESSION_SECRET_FILE", filepath.Join(dir, "current"))
 	defer os.Unsetenv("SESSION_SECRET_FILE")

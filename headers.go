@@ -1,7 +1,6 @@
 package session
 
 import (
-	"context"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -58,7 +57,7 @@ func (s *Session) addCookiesLocked(h http.Header) {
 	case s.token:
 		h[headerToken] = cookies
 	default:
-		if ended && s.m.secure(s.r) {
+		if ended && s.m.secure(s.x.r) {
 			dropSpeculations(h)
 		}
 		for _, c := range cookies {
@@ -73,7 +72,7 @@ func (s *Session) addCookiesLocked(h http.Header) {
 		return
 	}
 	_ = s.unlocked(func() error { // it logs
-		s.m.warnOfProxy(s.r)
+		s.m.warnOfProxy(s.x)
 		return nil
 	})
 }
@@ -95,9 +94,7 @@ func (s *Session) cookiesLocked(public bool) []string {
 		value, err := s.m.keys.codec().Sign(name, s.rec.id)
 		if err != nil || len(name)+len(value) > maxCookieBytes {
 			// Only an ID of kilobytes, made by a custom genid, comes here.
-			s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
-				l.LogAttrs(ctx, slog.LevelError, "session: cookie left out, too long for browsers")
-			})
+			s.logUnlocked(slog.LevelError, "session: cookie left out, too long for browsers")
 			return nil
 		}
 		lifetime := s.lifetimeLocked(now)
@@ -133,11 +130,9 @@ func (s *Session) attributesLocked() cookie.Attributes {
 		if err == nil {
 			return a
 		}
-		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
-			l.LogAttrs(ctx, slog.LevelWarn, "session: cookie attributes in the record are not usable, the configuration's are used", slog.String("reason", err.Error()))
-		})
+		s.logUnlocked(slog.LevelWarn, "session: cookie attributes in the record are not usable, the configuration's are used", slog.String("reason", err.Error()))
 	}
-	return s.m.configured(s.r)
+	return s.m.configured(s.x.r)
 }
 
 // lifetimeLocked says how long the session's cookie is to live.
@@ -187,17 +182,39 @@ func (m *Manager) secure(r *http.Request) bool {
 	if !m.cfg.TrustProxy {
 		return false // and warnOfProxy says so when a cookie is sent
 	}
-	proto, _, _ = strings.Cut(proto, ",") // the client's side comes first
-	return strings.EqualFold(strings.TrimSpace(proto), "https")
+	return isHTTPS(proto)
 }
 
 // warnOfProxy logs once that cookies are sent without Secure although a proxy may
-// know better.
-func (m *Manager) warnOfProxy(r *http.Request) {
-	if m.cfg.Cookie.Secure != SecureAuto || m.cfg.TrustProxy || r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "" {
+// know better, or with it although nothing shows that the browser came by HTTPS.
+func (m *Manager) warnOfProxy(x *exchange) {
+	r := x.r
+	if r.TLS != nil {
 		return
 	}
-	m.warnProxy.Do(func() {
-		m.cfg.Logger.Warn("session: X-Forwarded-Proto seen but Config.TrustProxy is not set: session cookies are sent without Secure; set TrustProxy if your proxy sets this header, or SecureAlways")
-	})
+	forwarded := r.Header.Get("X-Forwarded-Proto")
+	switch m.cfg.Cookie.Secure {
+	case SecureAuto:
+		if m.cfg.TrustProxy || forwarded == "" {
+			return
+		}
+		m.warnProxy.Do(func() {
+			m.cfg.Logger.LogAttrs(x.below(), slog.LevelWarn, "session: X-Forwarded-Proto seen but Config.TrustProxy is not set: session cookies are sent without Secure; set TrustProxy if your proxy sets this header, or SecureAlways")
+		})
+	case SecureAlways:
+		// Browsers say where a request comes from over HTTPS alone, and to localhost
+		// (Fetch Metadata, section 4), where they keep such a cookie too.
+		if isHTTPS(forwarded) || r.Header.Get("Sec-Fetch-Site") != "" {
+			return
+		}
+		m.warnPlain.Do(func() {
+			m.cfg.Logger.LogAttrs(x.below(), slog.LevelWarn, "session: SecureAlways, and a session cookie goes out by plain HTTP: a browser that came so drops it, and is logged out at once; if a proxy ends TLS, let it set X-Forwarded-Proto: https, else serve HTTPS or set SecureAuto")
+		})
+	}
+}
+
+// isHTTPS reads an X-Forwarded-Proto header. The client's side comes first.
+func isHTTPS(forwarded string) bool {
+	proto, _, _ := strings.Cut(forwarded, ",")
+	return strings.EqualFold(strings.TrimSpace(proto), "https")
 }

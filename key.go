@@ -30,7 +30,7 @@ type Key[T any] string
 // null and T cannot hold that, or if it is not a T, which is logged once with
 // the key's name.
 func (k Key[T]) Get(s *Session) (value T, ok bool) {
-	s.lockLoaded()
+	s.lockLoaded(use{"Get", string(k)})
 	raw := s.getLocked(string(k))
 	s.mu.Unlock()
 	value, ok, err := decode[T](raw)
@@ -47,7 +47,7 @@ func (k Key[T]) Get(s *Session) (value T, ok bool) {
 func (k Key[T]) Set(s *Session, v T) {
 	raw, err := k.encode(v) // unlocked: a MarshalJSON may use the session
 	k.warnDigits(s, raw)
-	if !s.lockForChange() {
+	if !s.lockForChange(use{"Set", string(k)}) {
 		return
 	}
 	defer s.mu.Unlock()
@@ -79,14 +79,14 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 		return raw, err
 	}
 	for start := time.Now(); ; {
-		if !s.lockForChange() {
+		if !s.lockForChange(use{"Update", string(k)}) {
 			return
 		}
 		old := s.getLocked(string(k))
 		s.mu.Unlock()
 		raw, err := update(old)
 		k.warnDigits(s, raw)
-		if !s.lockForChange() {
+		if !s.lockForChange(use{"Update", string(k)}) {
 			return
 		}
 		overtaken := !bytes.Equal(old, s.getLocked(string(k))) // by another goroutine of this request
@@ -112,7 +112,7 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 // left alone.
 func (k Key[T]) Take(s *Session) (value T, ok bool) {
 	for start := time.Now(); ; {
-		s.lockLoaded()
+		s.lockLoaded(use{"Take", string(k)})
 		raw := s.getLocked(string(k))
 		s.mu.Unlock()
 		value, ok, err := decode[T](raw) // unlocked: an UnmarshalJSON may use the session
@@ -122,13 +122,13 @@ func (k Key[T]) Take(s *Session) (value T, ok bool) {
 		if err != nil || raw == nil {
 			return value, ok
 		}
-		s.lockLoaded()
+		s.lockLoaded(use{"Take", string(k)})
 		overtaken := !bytes.Equal(raw, s.getLocked(string(k))) // by another goroutine of this request, or by T's UnmarshalJSON
 		switch {
 		case overtaken && time.Since(start) < s.m.cfg.StoreTimeout:
 			s.mu.Unlock()
 			continue
-		case s.rejectChangeLocked():
+		case s.rejectChangeLocked(use{"Take", string(k)}):
 		case overtaken:
 			s.failLocked(&opError{k.op() + ": other goroutines of the request change it all the while", context.DeadlineExceeded})
 		default:
@@ -147,7 +147,7 @@ func (k Key[T]) Take(s *Session) (value T, ok bool) {
 // costs no write, only another load, which tells whether another request has
 // stored one meanwhile.
 func (k Key[T]) Delete(s *Session) {
-	if !s.lockForChange() {
+	if !s.lockForChange(use{"Delete", string(k)}) {
 		return
 	}
 	defer s.mu.Unlock()
@@ -201,7 +201,7 @@ func decode[T any](raw []byte) (value T, ok bool, err error) {
 
 func (k Key[T]) mismatch(s *Session) {
 	if _, before := s.m.warned.LoadOrStore(string(k), true); !before {
-		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored value has another type than its key, treated as absent",
+		s.m.cfg.Logger.LogAttrs(s.x.below(), slog.LevelWarn, "session: stored value has another type than its key, treated as absent",
 			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
 	}
 }
@@ -216,7 +216,7 @@ func (k Key[T]) warnDigits(s *Session, raw []byte) {
 		return
 	}
 	if _, before := s.m.warned.LoadOrStore(rounded(k), true); !before {
-		s.m.cfg.Logger.LogAttrs(s.r.Context(), slog.LevelWarn, "session: stored an integer over 2^53, which Express rounds when it rewrites the record; store it as a string",
+		s.m.cfg.Logger.LogAttrs(s.x.below(), slog.LevelWarn, "session: stored an integer over 2^53, which Express rounds when it rewrites the record; store it as a string",
 			slog.String("key", string(k)), slog.String("type", reflect.TypeFor[T]().String()))
 	}
 }

@@ -23,7 +23,7 @@ import (
 func (k Key[T]) UpdateNow(ctx context.Context, s *Session, f func(T) T) (value T, err error) {
 	var now stored // not looked at where ctx ends first
 	err = s.await(ctx, "UpdateNow", func() error {
-		s.lockLoaded()
+		s.lockLoaded(use{"UpdateNow", string(k)})
 		s.mu.Unlock()
 		// No other commit of the request in between: it would carry this change too,
 		// and two goroutines would be told of one value.

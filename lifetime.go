@@ -34,7 +34,7 @@ func (s *Session) SkipTouch() {
 // shared caches may keep, or where a touch fails. A page that shows it to a user who
 // does nothing asks again from a request that says [Session.SkipTouch].
 func (s *Session) ExpiresIn() time.Duration {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "ExpiresIn"})
 	defer s.mu.Unlock()
 	e, now := &s.m.engine, time.Now()
 	asked := s.next.idleTimeout()

@@ -29,8 +29,10 @@ type Manager struct {
 	watcher watcher // of open streams
 	domains domains
 
-	warnProxy sync.Once
-	warned    sync.Map // what was warned about once: key names, and rounded
+	warnProxy, warnPlain sync.Once
+
+	warned sync.Map // what was warned about once: key names, and rounded
+	late   seldom   // uses of a session whose handler had returned
 
 	stopPrune context.CancelFunc
 	pruned    chan struct{} // closed when the pruning goroutine has ended; nil without one
@@ -48,7 +50,7 @@ func Open(ctx context.Context, pool *pgxpool.Pool) (*Manager, error) {
 	cfg, err := ConfigFromEnv()
 	if cfg.Secret != "" { // else that is said already
 		full := cfg.withDefaults()
-		err = errors.Join(err, full.check())
+		err = errors.Join(err, full.check(true))
 	}
 	if err != nil { // before a table is made
 		return nil, err
@@ -65,13 +67,14 @@ func Open(ctx context.Context, pool *pgxpool.Pool) (*Manager, error) {
 // [Pruner]. The error holds every fault of cfg at once.
 func New(store Store, cfg Config) (*Manager, error) {
 	cfg = cfg.withDefaults()
-	err := cfg.check()
+	err := cfg.check(worthForging(store))
 	if store == nil {
 		err = errors.Join(errors.New("session: store is nil: use NewPostgresStore or NewMemoryStore"), err)
 	}
 	if err = errors.Join(err, cfg.checkFinding(store), fitsExpress(store, &cfg)); err != nil {
 		return nil, err
 	}
+	cfg.Logger = withRoutes(cfg.Logger)
 	m := &Manager{cfg: cfg, store: store, name: cookieName(cfg.Cookie.Name), domains: newDomains(cfg.Cookie.Domains)}
 	if cfg.TokenPrefix != "" {
 		m.prefix = tokenPrefix(cfg.TokenPrefix)
@@ -89,13 +92,19 @@ func New(store Store, cfg Config) (*Manager, error) {
 	return m, nil
 }
 
+// worthForging reports whether a store is for more than development and tests.
+func worthForging(store Store) bool {
+	_, memory := store.(*MemoryStore)
+	return !memory
+}
+
 func (m *Manager) logSettings() {
 	c := &m.cfg
 	var store any = fmt.Sprintf("%T", m.store)
 	if v, ok := m.store.(slog.LogValuer); ok {
 		store = v
 	}
-	if _, ok := m.store.(*MemoryStore); ok {
+	if !worthForging(m.store) {
 		c.Logger.Warn("session: memory store: sessions end with this program, are not shared with others, and nothing bounds their number; use PostgreSQL in production")
 	}
 	c.Logger.Info("session: ready", slog.Any("store", store),
@@ -104,7 +113,7 @@ func (m *Manager) logSettings() {
 		"idleTimeoutMs", c.IdleTimeout.Milliseconds(), "absoluteTimeoutMs", c.AbsoluteTimeout.Milliseconds(),
 		"touchIntervalMs", c.TouchInterval.Milliseconds(), "pruneIntervalMs", c.PruneInterval.Milliseconds(),
 		"prune", !c.DisablePrune, "trustProxy", c.TrustProxy, "encrypt", c.Encrypt, "storeTimeoutMs", c.StoreTimeout.Milliseconds(),
-		"oldSecrets", len(c.OldSecrets), "userKey", c.UserKey, "maxPerUser", c.MaxPerUser, "tokenPrefix", c.TokenPrefix,
+		"oldSecrets", len(c.OldSecrets), "secretFingerprint", m.keys.signing.Load().current, "oldFingerprints", m.keys.signing.Load().old, "userKey", c.UserKey, "maxPerUser", c.MaxPerUser, "tokenPrefix", c.TokenPrefix,
 		"deviceBoundMs", c.DeviceBound.Refresh.Milliseconds(), "requireBoundMs", c.DeviceBound.Require.Milliseconds())
 }
 
@@ -128,7 +137,7 @@ func (m *Manager) logSettings() {
 func (m *Manager) SetSecrets(secret string, old ...string) error {
 	cfg := m.cfg
 	cfg.Secret, cfg.OldSecrets = secret, old
-	return m.keys.change(&cfg, &m.engine.sealer)
+	return m.keys.change(&cfg, worthForging(m.store), &m.engine.sealer)
 }
 
 // Close stops pruning after the batch under way, ends the streams that are open
@@ -264,12 +273,52 @@ type exchange struct {
 	response responseState // for a session that is asked for later
 }
 
+// below is the context in which the session of a request works: what stores and
+// loggers get. It is that of the request as it came to the Handler, so nobody finds
+// the session in it, and it knows the route.
+type below exchange
+
+func (b *below) Value(key any) any {
+	if key == any(routeKey{}) {
+		return (*exchange)(b).route()
+	}
+	return b.Context.Value(key)
+}
+
+// Format keeps the session out of what a printed context shows.
+func (*below) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, "session.Context") }
+
+func (x *exchange) below() context.Context { return (*below)(x) }
+
+// route returns the pattern by which a ServeMux has found the handler, "" where that
+// is not known: another router did, or one that was given a copy of the request. It is a
+// part of the program, and never the path, which may hold a token. A ServeMux below
+// the Handler writes it into the request that it gets; so while the handler runs only
+// the goroutine that serves the request may look there.
+//
+// No lock of the session's may be held: finish takes x.mu first.
+func (x *exchange) route() string {
+	x.mu.Lock()
+	over := x.response == finished
+	x.mu.Unlock()
+	if r := x.gate.Request(); r != nil && (over || gate.Serving()) && r.Pattern != "" {
+		return r.Pattern
+	}
+	if x.r.Pattern == "" { // that of whoever is around it
+		route, _ := x.Context.Value(routeKey{}).(string)
+		return route
+	}
+	return x.r.Pattern
+}
+
 func (x *exchange) Value(key any) any {
 	switch {
 	case key == contextKey{} || key == any(x.m):
 		return x.begin()
 	case key == x.m.name || key == x.m.prefix:
 		return x.m
+	case key == any(routeKey{}):
+		return x.route()
 	}
 	return x.Context.Value(key)
 }
@@ -280,7 +329,7 @@ func (x *exchange) begin() *Session {
 	defer x.mu.Unlock()
 	if x.session == nil {
 		speculative := isSpeculative(x.r.Header)
-		x.session = &Session{m: x.m, r: x.r, began: x.began, response: x.response, speculative: speculative, skipTouch: speculative}
+		x.session = &Session{m: x.m, x: x, began: x.began, response: x.response, speculative: speculative, skipTouch: speculative}
 	}
 	return x.session
 }
@@ -330,10 +379,10 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 	s := x.session
 	if errors.Is(err, errSpeculative) {
 		s.closeIO()
-		answerSpeculative(w, s.r, x.m.cfg.Logger)
+		answerSpeculative(x.below(), w, x.m.cfg.Logger)
 		return
 	}
-	if s.m.device.answerUnproven(w, s.r, err) || answerBoth(w, err) {
+	if s.m.device.answerUnproven(w, x.r, err) || answerBoth(w, err) {
 		s.closeIO()
 		return
 	}

@@ -320,7 +320,7 @@ func TestHandlerStatements(t *testing.T) {
 	var statements atomic.Int64
 	pool := pgtest.Pool(t, (&tracer{start: func(string) { statements.Add(1) }}).use)
 	store := newStore(t, pool)
-	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true}
+	cfg := session.Config{Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", DisablePrune: true}
 	m := newManager(t, store, cfg)
 	use := func(f func(s *session.Session)) http.Handler {
 		return m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -331,7 +331,7 @@ func TestHandlerStatements(t *testing.T) {
 	login := post(use(func(s *session.Session) { nameKey.Set(s, "ada") }), "")
 	known := login.cookie(t)
 
-	cfg.Secret = strings.Repeat("not the secret ", 4)
+	cfg.Secret = "not the secret: 4Ft8Qs2Zr6Lm9Xv1Kc5Bn7Wd3Hj0Pg"
 	forger := newManager(t, session.NewMemoryStore(), cfg)
 	forged := post(forger.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		nameKey.Set(session.From(r.Context()), "ada")

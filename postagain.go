@@ -77,7 +77,7 @@ func againPage(w http.ResponseWriter, r *http.Request) (page []byte, code int) {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/x-www-form-urlencoded" {
 		return nil, http.StatusUnsupportedMediaType
 	}
-	r.Body = http.MaxBytesReader(w, r.Body, postAgainBytes)
+	r.Body = http.MaxBytesReader(gate.Bottom(w), r.Body, postAgainBytes)
 	if err := r.ParseForm(); err != nil {
 		if errors.As(err, new(*http.MaxBytesError)) {
 			return nil, http.StatusRequestEntityTooLarge

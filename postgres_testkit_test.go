@@ -20,7 +20,7 @@ import (
 const patience = 30 * time.Second
 
 // postgresSecret signs the cookies of these tests.
-const postgresSecret = "a secret of the tests on PostgreSQL, 32 bytes and more"
+const postgresSecret = "tests on PostgreSQL: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A"
 
 // openPool returns a pool on the database of the URL, closed at the end.
 func openPool(t testing.TB, url string, opts ...func(*pgxpool.Config)) *pgxpool.Pool {

@@ -9,12 +9,33 @@ import (
 // for long streams, or to handle a failure oneself. It returns [Session.Err];
 // the response is still the error handler's if the header has not been sent, and
 // cut off at its end if it has. A cookie that becomes due is sent with the header.
-// In a function of [Key.Update] it is an error: [ErrInvalid].
+// In a function of [Key.Update] it is an error: [ErrInvalid]. So it is where the
+// handler has panicked and left changes behind: [ErrFinished].
 //
 // ctx bounds only the wait: when it ends Save returns its error and the commit
 // goes on, bounded by [Config.StoreTimeout].
 func (s *Session) Save(ctx context.Context) error {
-	return s.await(ctx, "Save", func() error { return s.commit(moment{early: true}) })
+	return s.await(ctx, "Save", func() error {
+		if err := s.saveTooLate(); err != nil {
+			return err
+		}
+		return s.commit(moment{early: true})
+	})
+}
+
+// saveTooLate is the error of a Save that comes after the handler and finds what that
+// has not saved, as after a panic.
+func (s *Session) saveTooLate() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := len(s.doomed) > 0 || !s.detached && (s.next.creates() || s.rec != nil && s.next != nil)
+	if s.response != finished || !lost || s.err != nil {
+		return nil
+	}
+	err := error(&opError{"Save", ErrFinished})
+	s.failLocked(err)
+	s.logLateLocked("session: saved after its handler has returned, nothing was saved", use{call: "Save"})
+	return err
 }
 
 // await calls f, which saves, and returns when it or ctx has ended. f goes on then.
@@ -78,7 +99,7 @@ func (s *Session) declineSave() error {
 // ctx bounds the load, besides [Config.StoreTimeout]; a commit of this request
 // that is under way comes first.
 func (s *Session) Reload(ctx context.Context) error {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "Reload"})
 	rec, err, offline := s.rec, s.err, s.response >= refused
 	s.mu.Unlock()
 	if err != nil || rec == nil || offline {

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -152,7 +153,7 @@ func TestSetSecretsRefuses(t *testing.T) {
 	if err := express.SetSecrets("short", ""); err == nil {
 		t.Error("an empty old secret in the Express format: got no error, want one")
 	}
-	if err := express.SetSecrets("keyboard cat"); err != nil || !strings.Contains(log.String(), "under 32 bytes") {
+	if err := express.SetSecrets("a kitten on the keys"); err != nil || !strings.Contains(log.String(), "under 32 bytes") {
 		t.Errorf("a short one in the Express format: got %v, want a warning", err)
 	}
 }
@@ -195,5 +196,61 @@ func TestSetSecretsBesideRequests(t *testing.T) {
 	changing.Wait()
 	if got, err := m.Sessions(t.Context(), userKey.Is("ada")); len(got) != browsers || err != nil {
 		t.Errorf("found: got %d, %v, want %d", len(got), err, browsers)
+	}
+}
+
+// What is no secret is refused, with the way out, wherever sessions are worth
+// forging; among the old ones it is a warning, for an application that has users.
+func TestPublicSecrets(t *testing.T) {
+	for _, format := range []session.CookieFormat{session.FormatSecureCookie, session.FormatExpress} {
+		for _, public := range []string{"your-256-bit-secret, your-256-bit-secret", strings.Repeat("0123456789", 4), "abcdefghijklmnopqrstuvwxyz0123456789"} {
+			log := &logRecorder{}
+			cfg := session.Config{Secret: public, Cookie: session.CookieConfig{Format: format}, DisablePrune: true, Logger: log.logger()}
+			_, err := session.New(newHookedStore(), cfg)
+			if err == nil {
+				t.Fatalf("%v: got no error, want a refusal", format)
+			}
+			for _, want := range []string{"Config.Secret (SESSION_SECRET) ", "openssl rand -base64 48", "SESSION_SECRET_OLD"} {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%v: got %v, want %q in it", format, err, want)
+				}
+			}
+			if strings.Contains(err.Error(), public[:10]) {
+				t.Errorf("%v: the error shows a piece of the secret", format)
+			}
+			if m, err := session.New(session.NewMemoryStore(), cfg); err != nil {
+				t.Errorf("%v, in development: got %v, want a warning", format, err)
+			} else {
+				_ = m.Close()
+			}
+			log.reset()
+			store := newHookedStore()
+			cfg.Secret, cfg.OldSecrets = testSecret, []string{public}
+			m := newManager(t, store, cfg)
+			got := log.from(slog.LevelWarn)
+			if len(got) != 1 || !strings.Contains(got[0], "a secret is none") || !strings.Contains(got[0], "number 1 of SESSION_SECRET_OLD") || !strings.Contains(got[0], fingerprint(public)) {
+				t.Errorf("%v, as an old one: logged %q, want a warning that names it", format, got)
+			}
+			if err := m.SetSecrets(public); err == nil || strings.Contains(err.Error(), public[:10]) {
+				t.Errorf("%v: SetSecrets: got %v, want a refusal", format, err)
+			}
+		}
+	}
+}
+
+// Who starts and who changes secrets says which one signs and which only verify.
+func TestFingerprintsInTheLog(t *testing.T) {
+	log := &logRecorder{}
+	m := newManager(t, session.NewMemoryStore(), session.Config{Secret: testSecret, OldSecrets: []string{testSecretOld, testSecretOther}, Logger: log.logger()})
+	want := fmt.Sprintf("secretFingerprint=%s oldFingerprints=[%s %s]", fingerprint(testSecret), fingerprint(testSecretOld), fingerprint(testSecretOther))
+	if got := log.from(slog.LevelInfo); !strings.Contains(got[len(got)-1], "session: ready") || !strings.Contains(got[len(got)-1], want) {
+		t.Errorf("logged %q, want session: ready with %q", got, want)
+	}
+	if err := m.SetSecrets(testSecretOther, testSecret); err != nil {
+		t.Fatal(err)
+	}
+	want = fmt.Sprintf("secretFingerprint=%s oldFingerprints=[%s]", fingerprint(testSecretOther), fingerprint(testSecret))
+	if got := log.from(slog.LevelInfo); !strings.Contains(got[len(got)-1], "session: secrets changed") || !strings.Contains(got[len(got)-1], want) {
+		t.Errorf("logged %q, want session: secrets changed with %q", got, want)
 	}
 }

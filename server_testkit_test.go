@@ -50,7 +50,7 @@ func newSite(t testing.TB, opts ...func(*session.Config)) *testSite {
 	t.Helper()
 	memory := session.NewMemoryStore()
 	s := &testSite{store: &hookedStore{Store: memory}, log: &logRecorder{}}
-	cfg := session.Config{Secret: strings.Repeat("web test ", 6), DisablePrune: true, Logger: s.log.logger()}
+	cfg := session.Config{Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", DisablePrune: true, Logger: s.log.logger()}
 	for _, opt := range opts {
 		opt(&cfg)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -29,7 +28,7 @@ import (
 // empty, and changes of it are [ErrRenewed] at the commit.
 type Session struct {
 	m     *Manager
-	r     *http.Request
+	x     *exchange
 	began time.Time
 
 	calls reentry.Guard[call] // of functions of Key.Update
@@ -94,14 +93,14 @@ type Session struct {
 }
 
 // lockLoaded locks s with its record loaded. The caller unlocks s.mu.
-func (s *Session) lockLoaded() {
+func (s *Session) lockLoaded(by use) {
 	s.mu.Lock()
 	s.used = true
 	for s.load != loadedNow {
 		switch {
 		case s.response >= refused:
 			s.load = loadedNow
-			s.neverLoadedLocked()
+			s.neverLoadedLocked(by)
 		case s.load == loading:
 			s.awaitLoadLocked()
 		default:
@@ -112,12 +111,10 @@ func (s *Session) lockLoaded() {
 
 // neverLoadedLocked says so where a session is first used too late to load it:
 // its reads must not pass for those of a visitor without one.
-func (s *Session) neverLoadedLocked() {
+func (s *Session) neverLoadedLocked(by use) {
 	if s.presentLocked(); s.response == finished && len(s.presented) > 0 && s.err == nil {
 		s.failLocked(&opError{"first use", ErrFinished})
-		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
-			l.LogAttrs(ctx, slog.LevelError, "session: first used after its handler has returned, nothing was loaded")
-		})
+		s.logLateLocked("session: first used after its handler has returned, nothing was loaded", by)
 	}
 }
 
@@ -145,9 +142,12 @@ func (s *Session) awaitLoadLocked() {
 // loadLocked finds the record that the cookie names. It unlocks s.mu while the
 // store works.
 func (s *Session) loadLocked() {
-	s.presentLocked()
+	bad := s.presentLocked()
 	if len(s.presented) == 0 {
 		s.load = loadedNow
+		if bad {
+			s.warnUnverifiedLocked()
+		}
 		return
 	}
 	presented, token, done := s.presented, s.token, make(chan struct{})
@@ -163,8 +163,8 @@ func (s *Session) loadLocked() {
 			s.failLocked(&opError{"load", errPanic})
 		}
 	}()
-	which, rec, err := s.m.engine.loadFirst(s.r.Context(), presented, token)
-	device, err := s.m.device.admit(s.r, &rec, s.began, err)
+	which, rec, err := s.m.engine.loadFirst(s.x.below(), presented, token)
+	device, err := s.m.device.admit(s.x.below(), s.x.r, &rec, s.began, err)
 	returned = true
 	s.mu.Lock()
 	if s.load == loadedNow { // by a Destroy meanwhile, which needs no record
@@ -188,46 +188,68 @@ func (s *Session) loadLocked() {
 }
 
 // presentLocked finds the session IDs in the request's cookies, or the one in its
-// token.
-func (s *Session) presentLocked() {
+// token. bad says, once, that a cookie or the token did not verify.
+func (s *Session) presentLocked() (bad bool) {
 	if s.sought {
-		return
+		return false
 	}
 	s.sought = true
-	if lines := s.r.Header["Cookie"]; len(lines) > 0 {
-		var bad int
-		s.presented, bad = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
-		s.m.engine.stats.badCookies.Add(uint64(max(bad, 0)))
-		s.byCookie = len(s.presented) > 0
+	if lines := s.x.r.Header["Cookie"]; len(lines) > 0 {
+		var unverified int
+		s.presented, unverified = s.m.keys.codec().Find(lines, s.m.cfg.Cookie.Name, s.room.presented[:0])
+		s.m.engine.stats.badCookies.Add(uint64(max(unverified, 0)))
+		s.byCookie, bad = len(s.presented) > 0, unverified > 0
 	}
-	lines := s.r.Header["Authorization"]
+	lines := s.x.r.Header["Authorization"]
 	tokens := s.m.keys.bearer()
 	if len(lines) == 0 || tokens == nil {
-		return
+		return bad
 	}
 	token, ours, several := tokens.Find(lines)
 	switch {
 	case !ours:
-		return
+		return bad
 	case several || s.byCookie:
 		s.presented = nil
 		s.failLocked(errBoth)
-		return
+		return bad
 	}
 	s.token = true
 	id, old, ok := tokens.Open(token)
 	if !ok {
 		s.m.engine.stats.badCookies.Add(1)
-		return
+		return true
 	}
 	s.presented = append(s.room.presented[:0], cookie.Signed{ID: id, Old: old})
+	return bad
+}
+
+// warnUnverifiedLocked says once, until the secrets change, that a cookie or token
+// that could be one of ours does not verify. Whoever makes up more of them gets
+// counted, and fills no log. It unlocks s.mu, as logUnlocked.
+func (s *Session) warnUnverifiedLocked() {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	k, r := s.m.keys.signing.Load(), s.x.r
+	warn := func(msg string) {
+		s.m.cfg.Logger.LogAttrs(s.x.below(), slog.LevelWarn, msg, k.attrs()...)
+	}
+	if !k.warnedCookie.Load() && k.codec.Formed(r.Header["Cookie"], s.m.cfg.Cookie.Name) && k.warnedCookie.CompareAndSwap(false, true) {
+		warn("session: a session cookie does not verify, and its user looks logged out: another program has another secret (compare the fingerprints), the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies")
+	}
+	if k.bearer == nil || k.warnedToken.Load() {
+		return
+	}
+	if token, ours, _ := k.bearer.Find(r.Header["Authorization"]); ours && k.bearer.Formed(token) && k.warnedToken.CompareAndSwap(false, true) {
+		warn("session: a session token does not verify, and its client looks logged out: another program has another secret (compare the fingerprints) or Config.TokenPrefix, the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies")
+	}
 }
 
 // lockForChange is lockLoaded for a change; it reports false, and leaves s
 // unlocked, if changes are refused.
-func (s *Session) lockForChange() bool {
-	s.lockLoaded()
-	if s.rejectChangeLocked() {
+func (s *Session) lockForChange(by use) bool {
+	s.lockLoaded(by)
+	if s.rejectChangeLocked(by) {
 		s.mu.Unlock()
 		return false
 	}
@@ -235,7 +257,7 @@ func (s *Session) lockForChange() bool {
 }
 
 // rejectChangeLocked reports whether a change comes too late.
-func (s *Session) rejectChangeLocked() bool {
+func (s *Session) rejectChangeLocked(by use) bool {
 	s.endedByReload = false
 	if s.calls.Inside(call.again) { // what the function changed when it ran first, counts
 		return true
@@ -244,9 +266,7 @@ func (s *Session) rejectChangeLocked() bool {
 		if s.err == nil {
 			s.err = ErrFinished
 		}
-		s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
-			l.LogAttrs(ctx, slog.LevelError, "session: changed after its handler has returned, change dropped")
-		})
+		s.logLateLocked("session: changed after its handler has returned, change dropped", by)
 		return true
 	}
 	return s.declineLocked() || s.err != nil || s.response >= refused
@@ -262,12 +282,29 @@ func (s *Session) declineLocked() bool {
 	return s.speculative
 }
 
-// logUnlocked lets log write with s.mu unlocked, and locks it again: a logger may
-// read the session. So it comes last in what is done under one lock.
-func (s *Session) logUnlocked(log func(ctx context.Context, l *slog.Logger)) {
+// logUnlocked logs with s.mu unlocked, and locks it again: a logger may read the
+// session. So it comes last in what is done under one lock.
+func (s *Session) logUnlocked(level slog.Level, msg string, attrs ...slog.Attr) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
-	log(s.r.Context(), s.m.cfg.Logger)
+	s.m.cfg.Logger.LogAttrs(s.x.below(), level, msg, attrs...)
+}
+
+// logLateLocked logs a use that came when the handler had returned: a mistake of the
+// program's, which each request of the route repeats. So once a minute is enough. It
+// unlocks s.mu, as logUnlocked.
+func (s *Session) logLateLocked(msg string, by use) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	back, due := s.m.late.due(msg + s.x.route())
+	if !due {
+		return
+	}
+	attrs := by.attrs()
+	if back > 0 {
+		attrs = append(attrs, slog.Int("notLogged", back))
+	}
+	s.m.cfg.Logger.LogAttrs(s.x.below(), slog.LevelError, msg, attrs...)
 }
 
 // failLocked keeps the first error.
@@ -355,9 +392,7 @@ func (s *Session) putLocked(c change) {
 func (s *Session) tooLateLocked(what string) {
 	s.failLocked(&opError{what, ErrHeaderSent})
 	err := s.err
-	s.logUnlocked(func(ctx context.Context, l *slog.Logger) {
-		l.LogAttrs(ctx, slog.LevelError, "session: not saved", slog.Any("error", err))
-	})
+	s.logUnlocked(slog.LevelError, "session: not saved", slog.Any("error", err))
 }
 
 func (s *Session) destroyLocked() {

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -34,8 +35,8 @@ func isSpeculative(h http.Header) bool {
 
 // answerSpeculative declines a request. It is no failure, so the error handler does not
 // hear of it.
-func answerSpeculative(w http.ResponseWriter, r *http.Request, log *slog.Logger) {
-	log.LogAttrs(r.Context(), slog.LevelDebug, "session: request on speculation declined")
+func answerSpeculative(ctx context.Context, w http.ResponseWriter, log *slog.Logger) {
+	log.LogAttrs(ctx, slog.LevelDebug, "session: request on speculation declined")
 	http.Error(w, http.StatusText(http.StatusServiceUnavailable), http.StatusServiceUnavailable)
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/secret"
 )
 
 // What all tests share is here and in hooked_store_test.go, server_testkit_test.go
@@ -19,7 +20,12 @@ import (
 const (
 	testSecret    = "semantics-test-secret-0123456789-current"
 	testSecretOld = "semantics-test-secret-0123456789-earlier"
+
+	testSecretOther = "semantics-test-secret-0123456789-anybody"
 )
+
+// fingerprint is what logs and sessionctl say of a secret.
+func fingerprint(s string) string { return secret.Fingerprint(s) }
 
 const (
 	userKey  = session.Key[string]("user")

@@ -35,7 +35,7 @@ func (s *Session) UseToken() {
 	defer s.mu.Unlock()
 	s.used = true
 	s.presentLocked()
-	if s.rejectChangeLocked() {
+	if s.rejectChangeLocked(use{call: "UseToken"}) {
 		return
 	}
 	switch {

@@ -101,9 +101,9 @@ func (s *Session) lockForTransaction(op string) (*PostgresStore, error) {
 	if err := s.declineSave(); err != nil {
 		return nil, err
 	}
-	s.lockLoaded()
+	s.lockLoaded(use{call: op})
 	err, detached, over := s.err, s.detached, s.response >= refused
-	if err == nil && over && s.rejectChangeLocked() {
+	if err == nil && over && s.rejectChangeLocked(use{call: op}) {
 		err = cmp.Or(s.err, error(&opError{op, ErrFinished}))
 	}
 	s.mu.Unlock()

@@ -56,7 +56,7 @@ func (s *Session) Watch(ctx context.Context) (context.Context, context.CancelFun
 // startWatch lets w follow the session's record, or says why there is nothing to
 // follow.
 func (s *Session) startWatch(w *watch) error {
-	s.lockLoaded()
+	s.lockLoaded(use{call: "Watch"})
 	defer s.mu.Unlock()
 	begins := s.next.creates() || s.inflight.creates()
 	switch {
@@ -87,7 +87,7 @@ func (s *Session) renewing() bool {
 
 // proven returns how long the request may use a record; zero for as long as it lives.
 func (s *Session) proven(rec *loaded) time.Time {
-	return s.m.device.provenUntil(s.r, rec)
+	return s.m.device.provenUntil(s.x.r, rec)
 }
 
 // provenUntil returns when a request may not use a record any more without proving

@@ -66,7 +66,7 @@ const eachUse = time.Nanosecond
 func newManager(t *testing.T, s session.Store, touch time.Duration) *session.Manager {
 	t.Helper()
 	m, err := session.New(s, session.Config{
-		Secret:        strings.Repeat("otel test ", 5),
+		Secret:        "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A",
 		TouchInterval: touch,
 		StoreTimeout:  2 * time.Minute, // longer than any test waits
 		DisablePrune:  true,

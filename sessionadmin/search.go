@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/gate"
 )
 
 const (
@@ -135,7 +136,7 @@ func (h *Handler) find(ctx context.Context, v *results, q query) (err error) {
 
 // revoke ends the sessions of a query, or one of them.
 func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormSize)
+	r.Body = http.MaxBytesReader(gate.Bottom(w), r.Body, maxFormSize)
 	if err := r.ParseForm(); err != nil {
 		h.fail(w, http.StatusBadRequest, "Not understood", "The form did not arrive whole. Nothing was ended.", "")
 		return

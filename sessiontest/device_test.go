@@ -21,7 +21,7 @@ const who = session.Key[string]("who")
 // while down says so.
 func boundApp(t *testing.T, down *bool) http.Handler {
 	t.Helper()
-	cfg := session.Config{Secret: strings.Repeat("device test ", 4), Logger: slog.New(slog.DiscardHandler), DisablePrune: true}
+	cfg := session.Config{Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", Logger: slog.New(slog.DiscardHandler), DisablePrune: true}
 	cfg.Cookie.Secure = session.SecureAlways
 	cfg.DeviceBound.Refresh = 10 * time.Minute
 	m, err := session.New(session.NewMemoryStore(), cfg)

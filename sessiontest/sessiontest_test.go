@@ -38,7 +38,7 @@ var managers = []struct {
 
 func newManager(t *testing.T, store session.Store, cfg session.Config) *session.Manager {
 	t.Helper()
-	cfg.Secret, cfg.DisablePrune = strings.Repeat("test secret ", 4), true
+	cfg.Secret, cfg.DisablePrune = "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", true
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	m, err := session.New(store, cfg)
 	if err != nil {

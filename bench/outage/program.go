@@ -57,7 +57,7 @@ func newProgram(ctx context.Context, url string, o options) (*program, error) {
 		return nil, err
 	}
 	p.manager, err = session.New(store, session.Config{
-		Secret: strings.Repeat("s", 32), StoreTimeout: o.timeout, DisablePrune: true,
+		Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: o.timeout, DisablePrune: true,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

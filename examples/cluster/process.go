@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"syscall"
@@ -60,7 +61,7 @@ func runProcess(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	server := newServer(sessions.Handler(newApp(name)))
+	server := newServer(http.MaxBytesHandler(sessions.Handler(newApp(name)), maxFormBytes))
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
 	fmt.Println(ln.Addr()) // for the program that has started us

@@ -94,7 +94,7 @@ func run(ctx context.Context, moved string) (err error) {
 	}
 	defer sessions.Close()
 
-	shop, err := startShop(sessions.Handler(newShop(routes)))
+	shop, err := startShop(http.MaxBytesHandler(sessions.Handler(newShop(routes)), maxFormBytes))
 	if err != nil {
 		return err
 	}

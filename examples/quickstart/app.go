@@ -74,7 +74,6 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *app) login(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	if err := r.ParseForm(); err != nil {
 		a.render(w, http.StatusBadRequest, view{Problem: "The form could not be read. Please try again."})
 		return

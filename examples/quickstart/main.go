@@ -63,7 +63,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer sessions.Close()
 
-	return serve(ctx, ln, sessions.Handler(newApp(db.describe(), db.pool != nil)))
+	return serve(ctx, ln, http.MaxBytesHandler(sessions.Handler(newApp(db.describe(), db.pool != nil)), maxFormBytes))
 }
 
 // openSessions is the whole setup of a program that has its database:

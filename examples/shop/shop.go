@@ -58,7 +58,7 @@ func (a *app) handler() http.Handler {
 	mux.HandleFunc("POST /add", a.add)
 	mux.HandleFunc("POST /order", a.order)
 	mux.HandleFunc("POST /ask", a.ask)
-	return a.sessions.Handler(mux)
+	return http.MaxBytesHandler(a.sessions.Handler(mux), maxFormBytes) // outside, so that it can close the connection
 }
 
 func (a *app) home(w http.ResponseWriter, r *http.Request) {
@@ -79,7 +79,6 @@ func (a *app) home(w http.ResponseWriter, r *http.Request) {
 
 // add puts something into the cart. Update, for two tabs may add at once.
 func (a *app) add(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 	item := strings.TrimSpace(r.PostFormValue("item"))
 	if item == "" || !utf8.ValidString(item) || strings.ContainsRune(item, 0) || utf8.RuneCountInString(item) > maxItemRunes {
 		http.Error(w, "no such thing", http.StatusBadRequest)

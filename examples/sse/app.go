@@ -47,7 +47,7 @@ type app struct {
 
 func newApp(sessions *session.Manager) *app {
 	mux := http.NewServeMux()
-	a := &app{Handler: limit(mux), sessions: sessions, board: newBoard(), ending: make(chan struct{})}
+	a := &app{Handler: fresh(mux), sessions: sessions, board: newBoard(), ending: make(chan struct{})}
 	a.endStreams = sync.OnceFunc(func() { close(a.ending) })
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("POST /login", a.login)
@@ -63,10 +63,9 @@ func newApp(sessions *session.Manager) *app {
 	return a
 }
 
-func limit(next http.Handler) http.Handler {
+func fresh(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store") // the back button shows nobody's page after logout
-		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -92,7 +92,7 @@ func openDatabase(ctx context.Context) (*pgtest.Server, error) {
 func serve(ctx context.Context, ln net.Listener, sessions *session.Manager, a *app) error {
 	server := &http.Server{
 		// Browsers say where a form was sent from; those of other sites are refused.
-		Handler:           http.NewCrossOriginProtection().Handler(sessions.Handler(a)),
+		Handler:           http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(sessions.Handler(a), maxFormBytes)),
 		ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}

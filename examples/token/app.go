@@ -29,7 +29,7 @@ func newServer(sessions *session.Manager, origin string) http.Handler {
 	mux.HandleFunc("POST /password", password)
 	mux.HandleFunc("POST /logout", logout)
 	// Outside of the sessions' handler, so that a client can read an error too.
-	return allow(origin, sessions.Handler(http.MaxBytesHandler(mux, maxFormBytes)))
+	return allow(origin, http.MaxBytesHandler(sessions.Handler(mux), maxFormBytes))
 }
 
 // login begins a session whose client gets a token, in the header Session-Token of

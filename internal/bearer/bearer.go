@@ -125,16 +125,29 @@ func (c *Codec) find(line string) (token string, ours bool) {
 	return token, strings.HasPrefix(strings.TrimLeft(token, " \t"), c.prefix)
 }
 
-// Open returns the session ID in a token; old says that an old secret opens it.
-func (c *Codec) Open(token string) (id string, old, ok bool) {
+// Formed reports whether a token, opened or not, is written as Make writes them:
+// somebody's who has another secret.
+func (c *Codec) Formed(token string) bool {
+	_, ok := c.box(token)
+	return ok
+}
+
+// box decodes a token.
+func (c *Codec) box(token string) (box []byte, ok bool) {
 	// 1. Nothing is decoded that has another length than all tokens.
 	text, ok := strings.CutPrefix(token, c.prefix)
 	if !ok || len(text) != encoding.EncodedLen(idBytes+overhead) {
-		return "", false, false
+		return nil, false
 	}
 	// 2. base64url. A line end, which package base64 passes over, makes it shorter.
 	box, err := encoding.DecodeString(text)
-	if err != nil || len(box) != idBytes+overhead {
+	return box, err == nil && len(box) == idBytes+overhead
+}
+
+// Open returns the session ID in a token; old says that an old secret opens it.
+func (c *Codec) Open(token string) (id string, old, ok bool) {
+	box, ok := c.box(token)
+	if !ok {
 		return "", false, false
 	}
 	// 3. The tag is compared in constant time.

@@ -31,9 +31,9 @@ const (
 var mayImport = map[string][]string{
 	".": {
 		"internal/backoff", "internal/batch", "internal/bearer", "internal/cookie", "internal/devicebound", "internal/gate", "internal/jsonobj", "internal/mark", "internal/outage", "internal/pgrun",
-		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/tablestats", "internal/turn", pgx, securecookie,
+		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/secret", "internal/tablestats", "internal/turn", pgx, securecookie,
 	},
-	"sessionadmin": {".", "internal/tablestats", pgx},
+	"sessionadmin": {".", "internal/gate", "internal/tablestats", pgx},
 	"sessiontest":  {"."},
 	"examples/":    {".", "internal/pgtest", pgx},
 
@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/turn":        {},
 	"internal/backoff":     {},
 	"internal/gate":        {},
+	"internal/secret":      {},
 	"internal/batch":       {},
 	"internal/outage":      {},
 	"internal/tablestats":  {"internal/mark", "internal/pgrun", pgx},

@@ -45,6 +45,10 @@ type Codec interface {
 	// several cookies of one name where they were set for several domains or paths.
 	Find(lines []string, name string, found []Signed) (all []Signed, bad int)
 
+	// Formed reports whether one of the cookies of this name, verified or not, is
+	// written as Sign writes them: somebody's who has another secret.
+	Formed(lines []string, name string) bool
+
 	// Sign returns the value of the cookie name that stands for id.
 	Sign(name, id string) (string, error)
 }
@@ -109,7 +113,38 @@ func (c expressCodec) Find(lines []string, name string, found []Signed) (all []S
 	return found, bad
 }
 
+// Formed looks at the one cookie that Find looks at.
+func (c expressCodec) Formed(lines []string, name string) (formed bool) {
+	eachCookie(lines, name, func(value string) bool {
+		id, mac, ok := cutExpress(value)
+		raw, err := base64.RawStdEncoding.DecodeString(mac)
+		formed = ok && id != "" && err == nil && len(raw) == sha256.Size
+		return false
+	})
+	return formed
+}
+
 func (c expressCodec) verify(value string) (id string, old, ok bool) {
+	id, mac, ok := cutExpress(value)
+	if !ok {
+		return "", false, false
+	}
+	// 5. Compared as text, in constant time: a signature that decodes to the
+	// same bytes but is written differently is refused, as in Node.
+	for i, secret := range c {
+		if hmac.Equal([]byte(mac), expressMAC(secret, id)) {
+			// 6. An empty ID is no session; PostgreSQL cannot hold a NUL.
+			if id == "" || strings.IndexByte(id, 0) >= 0 {
+				return "", false, false
+			}
+			return id, i > 0, true
+		}
+	}
+	return "", false, false
+}
+
+// cutExpress takes a cookie's value apart.
+func cutExpress(value string) (id, mac string, ok bool) {
 	// 1. Node reads header bytes as Latin-1.
 	value = fromLatin1(value)
 	// 2. decodeURIComponent; if that fails the text stays as it is.
@@ -123,21 +158,9 @@ func (c expressCodec) verify(value string) (id string, old, ok bool) {
 	// 4. The ID ends at the last dot.
 	dot := strings.LastIndexByte(rest, '.')
 	if !signed || dot < 0 {
-		return "", false, false
+		return "", "", false
 	}
-	id, mac := rest[:dot], rest[dot+1:]
-	// 5. Compared as text, in constant time: a signature that decodes to the
-	// same bytes but is written differently is refused, as in Node.
-	for i, secret := range c {
-		if hmac.Equal([]byte(mac), expressMAC(secret, id)) {
-			// 6. An empty ID is no session; PostgreSQL cannot hold a NUL.
-			if id == "" || strings.IndexByte(id, 0) >= 0 {
-				return "", false, false
-			}
-			return id, i > 0, true
-		}
-	}
-	return "", false, false
+	return rest[:dot], rest[dot+1:], true
 }
 
 func (c expressCodec) Sign(_, id string) (string, error) {

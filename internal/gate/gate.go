@@ -15,7 +15,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
+	"runtime"
 	"strings"
+	"sync"
 )
 
 // Hooks say what happens at the gate. They are called by the goroutine that
@@ -69,6 +72,44 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, next http.Handler, 
 	}()
 	next.ServeHTTP(g.writer.outer(), r)
 	returned = true
+}
+
+// Request returns the request that the handler got, nil before Serve. A router may
+// be writing its Pattern: see Serving.
+func (g *Gate) Request() *http.Request { return g.writer.r }
+
+// Serving reports whether the calling goroutine serves a request, and so may read
+// what routers write into it: Serve has called what has called this.
+func Serving() bool {
+	pcs := make([]uintptr, 32)
+	for skip := 2; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs)
+		if n == 0 {
+			return false
+		}
+		frames := runtime.CallersFrames(pcs[:n])
+		for more := true; more; {
+			var f runtime.Frame
+			if f, more = frames.Next(); f.Func != nil && f.Func.Entry() == serveEntry() {
+				return true
+			}
+		}
+	}
+}
+
+// serveEntry is where the code of Serve begins.
+var serveEntry = sync.OnceValue(func() uintptr { return reflect.ValueOf((*Gate).Serve).Pointer() })
+
+// Bottom returns the writer at the bottom of those that unwrap: net/http looks for
+// some of its own there, by methods that nobody else can have.
+func Bottom(w http.ResponseWriter) http.ResponseWriter {
+	for {
+		u, ok := w.(interface{ Unwrap() http.ResponseWriter })
+		if !ok {
+			return w
+		}
+		w = u.Unwrap()
+	}
 }
 
 // writer is the ResponseWriter that a handler gets. It commits before the final

@@ -119,7 +119,7 @@ func newShop(t *testing.T) *shop {
 		t.Fatal(err)
 	}
 	shop.sessions, err = session.New(store, session.Config{
-		Secret: strings.Repeat("databases test ", 3), StoreTimeout: patience, DisablePrune: true, Logger: logger,
+		Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: patience, DisablePrune: true, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -234,7 +234,7 @@ func TestMigrations(t *testing.T) {
 				t.Errorf("the store's start on the tool's table: got %s, want nothing made and no warning", log)
 			}
 			sessions, err := session.New(store, session.Config{
-				Secret: strings.Repeat("databases test ", 3), StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+				Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
 			})
 			if err != nil {
 				t.Fatal(err)

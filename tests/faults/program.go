@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -14,7 +13,7 @@ import (
 )
 
 // Secret is what all programs sign their cookies with.
-var Secret = strings.Repeat("secret of the fault tests, ", 2)
+var Secret = "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A"
 
 // Program is one instance of [App]: an HTTP server on 127.0.0.1 with a pool of
 // its own.

@@ -118,7 +118,7 @@ func newSite(t *testing.T, programs int, together *sync.WaitGroup, newStore func
 	})
 	for range programs {
 		m, err := session.New(newStore(), session.Config{
-			Secret: strings.Repeat("pooler test ", 4), StoreTimeout: patience,
+			Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: patience,
 			PruneInterval: time.Second, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 
@@ -29,7 +28,7 @@ func TestTransactionsInTransactionMode(t *testing.T) {
 		opts.Outbox = "session_outbox"
 		store, _ := newStore(t, pool, opts)
 		m, err := session.New(store, session.Config{
-			Secret: strings.Repeat("pooler test ", 4), StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+			Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: patience, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -67,7 +67,7 @@ func postgresStore(t *testing.T, pool *pgxpool.Pool, opts session.PostgresOption
 func newManager(t *testing.T, store session.Store, timeout time.Duration) *session.Manager {
 	t.Helper()
 	m, err := session.New(store, session.Config{
-		Secret: strings.Repeat("web test ", 6), StoreTimeout: timeout,
+		Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", StoreTimeout: timeout,
 		PruneInterval: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

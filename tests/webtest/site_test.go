@@ -97,7 +97,7 @@ func newSite(t *testing.T, opts ...func(*session.Config)) *site {
 	s := &site{store: &store{Store: memory}}
 	s.store.fail()
 	cfg := session.Config{
-		Secret:       strings.Repeat("web test ", 6),
+		Secret:       "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A",
 		DisablePrune: true,
 		Logger:       slog.New(slog.DiscardHandler),
 	}

@@ -58,7 +58,7 @@ const aheadPage = `<!DOCTYPE html><title>%[1]s</title><main>%[1]s</main><script>
 func newAhead(t *testing.T, control bool) *ahead {
 	t.Helper()
 	sessions, err := session.New(session.NewMemoryStore(), session.Config{
-		Secret: "a secret of a test, and of no other use", Logger: slog.New(slog.DiscardHandler), DisablePrune: true,
+		Secret: "of a test, no other use: 7Kq2mVx9Lr4TzPw8Hn3Jc6", Logger: slog.New(slog.DiscardHandler), DisablePrune: true,
 		Cookie: session.CookieConfig{Secure: session.SecureAlways}, // http://localhost is a secure context
 	})
 	must(t, err)

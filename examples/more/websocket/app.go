@@ -41,7 +41,7 @@ type app struct {
 
 func newApp() *app {
 	mux := http.NewServeMux()
-	a := &app{Handler: limit(mux), total: &total{more: make(chan struct{})}, ending: make(chan struct{})}
+	a := &app{Handler: fresh(mux), total: &total{more: make(chan struct{})}, ending: make(chan struct{})}
 	a.end = sync.OnceFunc(func() { close(a.ending) })
 	mux.HandleFunc("GET /{$}", a.home)
 	mux.HandleFunc("POST /login", a.login)
@@ -71,10 +71,9 @@ func (a *app) endSockets(ctx context.Context) error {
 	}
 }
 
-func limit(next http.Handler) http.Handler {
+func fresh(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store") // the back button shows nobody's page after logout
-		r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
 		next.ServeHTTP(w, r)
 	})
 }

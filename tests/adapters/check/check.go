@@ -96,7 +96,7 @@ func New(t *testing.T, app func(*session.Manager) http.Handler) *Site {
 	s := &Site{Store: &Store{MemoryStore: session.NewMemoryStore()}}
 	var err error
 	s.m, err = session.New(s.Store, session.Config{
-		Secret:       strings.Repeat("adapters ", 6),
+		Secret:       "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A",
 		DisablePrune: true,
 		Logger:       slog.New(slog.DiscardHandler),
 	})

@@ -268,7 +268,7 @@ func run(t *testing.T, app App, o Order, path string, plain bool) Result {
 	k.late, k.answered, k.ended = make(chan struct{}), make(chan struct{}), make(chan struct{})
 	var err error
 	k.Sessions, err = session.New(k.store, session.Config{
-		Secret: strings.Repeat("adapters ", 6), DisablePrune: true, Logger: slog.New(messages{k}),
+		Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", DisablePrune: true, Logger: slog.New(messages{k}),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -136,7 +136,7 @@ func newSite(t *testing.T, refresh time.Duration, store session.Store) *site {
 	t.Helper()
 	s := &site{t: t, db: &database{Store: store}, dead: map[int]bool{}}
 	for range 2 {
-		cfg := session.Config{Secret: strings.Repeat("device-bound test ", 3), DisablePrune: true, Logger: slog.New(slog.DiscardHandler), UserKey: string(user)}
+		cfg := session.Config{Secret: "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A", DisablePrune: true, Logger: slog.New(slog.DiscardHandler), UserKey: string(user)}
 		cfg.Cookie.Secure = session.SecureAlways
 		cfg.DeviceBound.Refresh = refresh
 		m, err := session.New(s.db, cfg)

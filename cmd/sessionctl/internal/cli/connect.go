@@ -20,6 +20,7 @@ import (
 	"github.com/pgsession/session/cmd/sessionctl/internal/again"
 	"github.com/pgsession/session/cmd/sessionctl/internal/zone"
 	"github.com/pgsession/session/internal/mark"
+	"github.com/pgsession/session/internal/secret"
 )
 
 const (
@@ -228,6 +229,9 @@ func (d *database) manager(ctx context.Context) (*session.PostgresStore, *sessio
 	cfg.Encrypt, cfg.DisablePrune, cfg.Logger, cfg.StoreTimeout = false, true, quiet, storeTimeout
 	if !d.a.hashIDs {
 		cfg.Cookie.Format = session.FormatExpress // here it only means that the secret may have any length
+	}
+	if v, _ := secret.Judge(cfg.Secret); v == secret.Public { // New refuses it, and its sessions must be found and ended all the same
+		cfg.Secret, cfg.OldSecrets = rand.Text()+rand.Text(), append([]string{cfg.Secret}, cfg.OldSecrets...)
 	}
 	m, err := session.New(store, cfg)
 	return store, m, err

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/secret"
 )
 
 // rotated is the answer of rotate.
@@ -44,8 +45,12 @@ when it is next saved.`,
 			if a.hashIDs {
 				return &codeError{ExitFailed, errors.New("not possible with hashed IDs: the key of a session's data comes from its ID, which the table does not have. Keep SESSION_SECRET_OLD as long as your longest idle timeout")}
 			}
-			if given, err := secrets(); len(given) == 0 {
+			given, err := secrets()
+			if len(given) == 0 {
 				return errors.Join(errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them"), err)
+			}
+			if v, why := secret.Judge(given[0]); v == secret.Public {
+				return &codeError{ExitFailed, fmt.Errorf("SESSION_SECRET %s. The library refuses it, and nothing is sealed with it", why)}
 			}
 			return a.rotate(cmd.Context(), dry)
 		},

@@ -148,6 +148,8 @@ func TestSecretsFromFiles(t *testing.T) {
 	r.run("doctor").want(cli.ExitOK, "1 old ones")
 	t.Setenv("SESSION_SECRET_FILE", file("weak", "keyboard cat"))
 	r.run("doctor").want(cli.ExitErrors, "openssl rand -base64 48")
+	r.run("rotate").want(cli.ExitFailed, "tutorials and templates")
+	r.run("list").want(cli.ExitOK, "HANDLE") // New refuses such a secret, and its sessions must be ended all the same
 	t.Setenv("SESSION_SECRET_FILE", filepath.Join(dir, "missing"))
 	for _, args := range [][]string{list, {"destroy", "--key", "userId", "--value", "42"}, {"rotate"}, {"doctor"}} {
 		if res := r.run(args...); res.code == cli.ExitOK || !strings.Contains(res.err, "SESSION_SECRET_FILE") || strings.Contains(res.out+res.err, oldSecret) {

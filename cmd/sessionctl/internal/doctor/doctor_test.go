@@ -14,6 +14,7 @@ import (
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/cmd/sessionctl/internal/doctor"
 	"github.com/pgsession/session/internal/pgtest"
+	"github.com/pgsession/session/internal/secret"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -278,7 +279,7 @@ func TestSecrets(t *testing.T) {
 		{"short", "x7Kp2mQ9vL4w", doctor.Error, "12 bytes"},
 		{"one letter", strings.Repeat("a", 64), doctor.Error, "piece of 1 bytes"},
 		{"a piece again and again", strings.Repeat("x7Kp2mQ9", 6), doctor.Error, "piece of 8 bytes"},
-		{"a row of the keyboard", "abcdefghijklmnopqrstuvwxyz0123456789", doctor.Warning, "bits"},
+		{"a row of the keyboard", "abcdefghijklmnopqrstuvwxyz0123456789", doctor.Error, "a run of characters"},
 		{"a sentence", "the quick brown fox jumps over the lazy dog", doctor.Warning, "bits"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -305,7 +306,9 @@ func TestSecrets(t *testing.T) {
 		{"a bad one", "keyboard cat", nil, doctor.Error, "openssl rand"},
 		{"a bad old one", goodSecret, []string{strings.ToLower(goodSecret), "keyboard cat"}, doctor.Error, "number 2 of SESSION_SECRET_OLD"},
 		{"twice", goodSecret, []string{goodSecret}, doctor.Hint, "as well"},
-		{"good ones", goodSecret, []string{strings.ToLower(goodSecret)}, doctor.OK, "1 old"},
+		{"good ones", goodSecret, []string{strings.ToLower(goodSecret)}, doctor.OK, "1 old ones: " + secret.Fingerprint(strings.ToLower(goodSecret))},
+		{"its fingerprint", goodSecret, nil, doctor.OK, "fingerprint " + secret.Fingerprint(goodSecret) + ","},
+		{"that of a bad one", "keyboard cat", nil, doctor.Error, "fingerprint " + secret.Fingerprint("keyboard cat") + ")"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p.Secret, p.OldSecrets = tt.secret, tt.old

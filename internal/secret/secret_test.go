@@ -1,0 +1,79 @@
+package secret_test
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
+	"strings"
+	"testing"
+
+	"github.com/pgsession/session/internal/secret"
+)
+
+func TestJudge(t *testing.T) {
+	for _, tt := range []struct {
+		name, secret string
+		want         secret.Verdict
+		words        string
+	}{
+		{"Express's tutorial", "keyboard cat", secret.Public, "tutorials"},
+		{"its long form", "Keyboard Cat, keyboard cat and the other cats", secret.Public, "tutorials"},
+		{"jwt.io's", "your-256-bit-secret", secret.Public, "tutorials"},
+		{"a placeholder", "please-CHANGE_ME-in-production-7d1f9a3c5e", secret.Public, "tutorials"},
+		{"one word of it", "changeme", secret.Public, "tutorials"},
+		{"a word", "Secret!", secret.Public, "tutorials"},
+		{"one letter", strings.Repeat("a", 64), secret.Public, "piece of 1 bytes"},
+		{"digits twice", "0123456789abcdef0123456789abcdef", secret.Public, "piece of 16 bytes"},
+		{"a piece again and again", strings.Repeat("x7Kp2mQ9", 6), secret.Public, "piece of 8 bytes"},
+		{"the alphabet", "abcdefghijklmnopqrstuvwxyz0123456789", secret.Public, "a run of characters"},
+		{"backwards", "zyxwvutsrqponmlkjihgfedcba9876543210", secret.Public, "a run of characters"},
+		{"short", "x7Kp2mQ9vL4w", secret.Short, "12 bytes"},
+		{"a kind word", "a kitten on the keys", secret.Short, "20 bytes"},
+		{"a sentence", "the quick brown fox jumps over the lazy dog", secret.Doubtful, "bits"},
+		{"a good one twice", strings.Repeat("pJ0c1zY8m3uTq5Xw7vN2bR4sK6dF9hGa", 2), secret.Good, ""},
+		{"a UUID", "3f2b8c1e-9d47-4a6f-8e05-7b1c2d94f6a3", secret.Good, ""},
+	} {
+		got, why := secret.Judge(tt.secret)
+		if got != tt.want || !strings.Contains(why, tt.words) {
+			t.Errorf("%s: got %d, %q, want %d with %q", tt.name, got, why, tt.want, tt.words)
+		}
+		for i := range max(len(tt.secret)-7, 0) {
+			if strings.Contains(why, tt.secret[i:i+8]) {
+				t.Errorf("%s: a piece of the secret is in what is said of it", tt.name)
+			}
+		}
+	}
+}
+
+// What programs make that are asked for 128 bits is never refused, nor warned of.
+func TestJudgeRandom(t *testing.T) {
+	for range 2000 {
+		b := make([]byte, 48)
+		_, _ = rand.Read(b)
+		for _, s := range []string{base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b[:24]), hex.EncodeToString(b[:32])} {
+			if v, why := secret.Judge(s); v != secret.Good {
+				t.Errorf("a random one of %d bytes: got %d, %q, want Good", len(s), v, why)
+			}
+		}
+		// Of the shortest it may be said that it does not look it, once in thousands.
+		if v, _ := secret.Judge(hex.EncodeToString(b[:16])); v != secret.Good && v != secret.Doubtful {
+			t.Errorf("16 bytes in hex: got %d, want no refusal", v)
+		}
+	}
+}
+
+func TestFingerprint(t *testing.T) {
+	const good = "pJ0c1zY8m3uTq5Xw7vN2bR4sK6dF9hGaLeQiOxUtMnVyBcZrEwSjDkHlPfAgI+/7"
+	// The values are fixed: two versions of a program must say the same.
+	for s, want := range map[string]string{good: "1618", "keyboard cat": "0c40"} {
+		if got := secret.Fingerprint(s); got != want {
+			t.Errorf("of %d bytes: got %s, want %s", len(s), got, want)
+		}
+	}
+	if secret.Fingerprint(good) == secret.Fingerprint(strings.ToLower(good)) {
+		t.Error("two secrets: got one fingerprint")
+	}
+	if got := secret.Fingerprints([]string{"keyboard cat", good}); got[0] != secret.Fingerprint("keyboard cat") || got[1] != secret.Fingerprint(good) {
+		t.Errorf("several: got %v, want them in their order", got)
+	}
+}
