@@ -177,7 +177,9 @@ func (p *Patroni) start(ctx context.Context) error {
 }
 
 // URL leads to the leader by the proxy.
-func (p *Patroni) URL() string { return p.url(net.JoinHostPort("127.0.0.1", strconv.Itoa(p.proxy)), "") }
+func (p *Patroni) URL() string {
+	return p.url(net.JoinHostPort("127.0.0.1", strconv.Itoa(p.proxy)), "")
+}
 
 // HostsURL names all nodes, and leaves it to the client to find the leader.
 func (p *Patroni) HostsURL() string {

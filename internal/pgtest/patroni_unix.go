@@ -43,7 +43,9 @@ cd / && rm -rf "$1"
 `
 
 // watchOverAll ends a cluster whose program was killed.
-func watchOverAll(dir string, as *account) (*watchdog, error) { return watchBy(watchAllScript, dir, as) }
+func watchOverAll(dir string, as *account) (*watchdog, error) {
+	return watchBy(watchAllScript, dir, as)
+}
 
 // watchBy runs a script that waits for the end of its standard input.
 func watchBy(script, dir string, as *account) (*watchdog, error) {
