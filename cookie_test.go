@@ -65,8 +65,12 @@ func readExpressVectors(t testing.TB) expressVectors {
 // expressManager signs with the first secret.
 func expressManager(t testing.TB, store session.Store, secrets []string, cfg session.Config) *session.Manager {
 	t.Helper()
-	cfg.Secret, cfg.OldSecrets, cfg.Cookie.Format = secrets[0], secrets[1:], session.FormatExpress
-	return newManager(t, store, cfg)
+	cfg.Cookie.Format = session.FormatExpress
+	m := newManager(t, store, cfg)
+	if err := m.UseSecrets(secrets[0], secrets[1:]...); err != nil { // what was recorded has one that New refuses
+		t.Fatal(err)
+	}
+	return m
 }
 
 // expressSigned is express-session's value before encoding, made without the

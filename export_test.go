@@ -28,6 +28,13 @@ func (m *Manager) SignCookie(id string) (string, error) {
 	return m.keys.codec().Sign(m.cfg.Cookie.Name, id)
 }
 
+// UseSecrets is SetSecrets without a look at how good they are.
+func (m *Manager) UseSecrets(secret string, old ...string) error {
+	cfg := m.cfg
+	cfg.Secret, cfg.OldSecrets = secret, old
+	return m.keys.use(&cfg, &m.engine.sealer)
+}
+
 // CookieDomain returns the Domain of a cookie made on r.
 func (m *Manager) CookieDomain(r *http.Request) string { return m.domain(r) }
 

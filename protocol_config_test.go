@@ -170,7 +170,7 @@ func TestProtocolExceptInAnOutage(t *testing.T) {
 // ones.
 func TestProtocolNestedManagers(t *testing.T) {
 	name := func(name string) session.Config {
-		return session.Config{Secret: strings.Repeat(name, 32), Cookie: session.CookieConfig{Name: name}}
+		return session.Config{Secret: name + testSecret, Cookie: session.CookieConfig{Name: name}}
 	}
 	for _, tt := range []struct {
 		name         string

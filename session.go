@@ -296,7 +296,7 @@ func (s *Session) logUnlocked(level slog.Level, msg string, attrs ...slog.Attr) 
 func (s *Session) logLateLocked(msg string, by use) {
 	s.mu.Unlock()
 	defer s.mu.Lock()
-	back, due := s.m.late.due(msg + s.x.route())
+	back, due := s.m.late.due(msg + " " + s.x.route() + " " + by.call + " " + by.key)
 	if !due {
 		return
 	}
