@@ -73,7 +73,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrExists):
 			e.renewed(u.p.rec.id, u.newID, nil)
-			if u.newID, err = e.newID(); err != nil {
+			if u.newID, err = e.newIDFor(ctx, u.p.rec.id); err != nil {
 				return false, err
 			}
 			e.begins(u.newID)

@@ -22,7 +22,7 @@ import (
 // lock timeout for %[8]s. Names and operators are qualified: whoever may create
 // in a schema of the search path must not get to see what is compared.
 const (
-	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, 'UTF8')), 'hex'), 32)`
+	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
 
 	sqlFoundLive = `expire OPERATOR(pg_catalog.>=) pg_catalog.now()`
 
@@ -96,7 +96,7 @@ func (s *PostgresStore) Find(ctx context.Context, q Query) ([]Found, error) {
 // client that speaks UTF8.
 var asBytes = strings.NewReplacer("SELECT sid::pg_catalog.text, sess::pg_catalog.text,",
 	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),",
-	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
+	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM")
 
 func (s *PostgresStore) find(ctx context.Context, c *pgx.Conn, sql string, args []any) (found []Found, err error) {
 	rows, err := c.Query(ctx, sql, s.planned(args...)...)
@@ -125,6 +125,9 @@ func (s *PostgresStore) find(ctx context.Context, c *pgx.Conn, sql string, args 
 func (s *PostgresStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 	ctx, cancel := s.runner.Bounded(ctx)
 	defer cancel()
+	if s.table.Distributed {
+		return s.deleteShards(ctx, &q)
+	}
 	sql, told := s.revoking(ctx, sqlDeleteFound, sqlGonePlain)
 	sql, args := s.where(sql, &q)
 	n, err := s.deleteAll(ctx, &q, sql, told, func(ctx context.Context) []any {
@@ -338,6 +341,9 @@ const sqlLimit = `WITH ` + sqlFoundBound + `,
 	SELECT pg_catalog.count(*), CASE WHEN (SELECT pg_catalog.count(*) FROM surplus) OPERATOR(pg_catalog.>) pg_catalog.count(*) THEN
 		ARRAY(SELECT sid FROM surplus WHERE NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid) LIMIT 100) END%[told]s
 	FROM gone`
+
+// limits reports whether limitFound can be had.
+func (s *PostgresStore) limits() bool { return !s.table.Distributed }
 
 // limitFound deletes the records of q but the keep newest logins, as
 // engine.loginTime knows their times, in one statement.

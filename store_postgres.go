@@ -114,6 +114,7 @@ type PostgresStore struct {
 	rowWaits atomic.Int32 // calls whose row is locked
 
 	shared *sharing // nil: a statement for each request
+	shards shards
 	pruned pruneMark
 }
 
@@ -150,7 +151,11 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
 	s.inTx.complete(&s.sql, s.table)
 	s.plans.init(pool)
-	if !opts.DisableBatching {
+	if s.runner.Remote = s.table.Distributed; s.table.Distributed {
+		if err := s.readShards(ctx); err != nil {
+			return nil, err
+		}
+	} else if !opts.DisableBatching {
 		s.share()
 	}
 	watchOutages(s.runner, opts.Logger, s.shared.refuse)
@@ -385,6 +390,9 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 	defer leave()
 	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
 		if c.NewID != "" {
+			if s.table.Distributed {
+				return s.renewInShards(ctx, &v, c.NewID)
+			}
 			return s.renew(ctx, &v, c.NewID)
 		}
 		one := func(ctx context.Context) (fate, error) {

@@ -68,6 +68,7 @@ type touch struct {
 type deletion struct {
 	id, why string
 	told    bool // what was deleted is asked for
+	now     time.Time
 }
 
 // share sets s up to share statements.
