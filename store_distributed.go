@@ -36,6 +36,10 @@ const (
 
 	sqlShardLoad = `SELECT s.ctid, s.sess::pg_catalog.text, ` + sqlLeft + ` FROM %[1]s s WHERE s.sid OPERATOR(pg_catalog.=) $1::pg_catalog.text AND ` + sqlLive
 
+	// Of many it pays to ask all shards at once that have one of them. A row says whose it is.
+	sqlShardLoadMany = `SELECT s.sid::pg_catalog.text, s.ctid, CASE WHEN pg_catalog.pg_column_size(s.sess) OPERATOR(pg_catalog.<=) 65536 THEN s.sess::pg_catalog.text END, ` + sqlLeft + `
+		FROM %[1]s s WHERE s.sid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]) AND ` + sqlLive
+
 	sqlShardCreate = `INSERT INTO %[1]s (sid, sess, expire) VALUES (v.sid, l.new::%[2]s, ` + sqlIn + `)
 		ON CONFLICT (sid) DO NOTHING RETURNING 1::pg_catalog.int8, CASE WHEN $1::pg_catalog.text IS NULL THEN 3 ELSE 1 END, NULL::pg_catalog.text`
 	sqlShardTaken = sqlShardWhy + ` AND l.new IS NOT NULL AND l.ttl IS NOT NULL`
@@ -101,7 +105,7 @@ func (s *statements) distribute(t *pgtable.Table) {
 		peek: text(sqlPeekShards, ""), lock: text(sqlShardLock, ""), see: text(sqlShardSee, ""),
 	}
 	s.load = text(sqlShardLoad, "")
-	s.loadConfirmed = s.load
+	s.loadConfirmed, s.loadMany = s.load, text(sqlShardLoadMany, "")
 	s.create = statement{form{one: text(sqlShardCreate, "", "sid", "new", "ttl")}, why(sqlShardTaken, "2", "3", "sid", "new", "ttl")}
 	s.update = statement{form{one: text(sqlShardUpdate, "", "sid", "old", "new", "ttl")}, why(sqlShardUpdated, same, "0", "sid", "old", "new", "ttl")}
 	s.renew = statement{full: why(sqlShardRemoved, same, "0", "sid", "old")}

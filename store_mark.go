@@ -75,7 +75,7 @@ func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool)
 	one := func(ctx context.Context) (fate, error) {
 		return s.writeOne(ctx, pgrun.Repeatable, plain, s.deleteArgs(v)...)
 	}
-	if s.shared == nil {
+	if s.alone() {
 		return one(ctx)
 	}
 	return together(ctx, s, s.shared.deletes, v, one)

@@ -55,7 +55,8 @@ type PostgresOptions struct {
 	BatchSlots, MaxBatch int
 
 	// DisableBatching gives each request statements of its own, for engines and
-	// poolers that send a statement where its one key lives.
+	// poolers that send a statement where its one key lives. On a table that Citus
+	// has distributed only loads share them anyway.
 	DisableBatching bool
 
 	// HashIDs keeps the SHA-256 of a session ID in sid instead of the ID, so
@@ -77,7 +78,8 @@ type PostgresOptions struct {
 	// renewed, destroyed, revoked or expired, in the very statement that does it: an
 	// audit log that misses nothing and holds nothing that was rolled back
 	// (docs/operations.md says how to read it; what Express or SQL deletes is not
-	// in it). It is made if it is missing. OutboxUser is the key that says whose
+	// in it). It is made if it is missing, and an error on a table that Citus has
+	// distributed. OutboxUser is the key that says whose
 	// session it is, as [Config.UserKey]; with [Config.Encrypt], where it must be
 	// the same, the row has the keyed hash of its value that the session is found by.
 	// Default none: no table, and no statement is another.
@@ -155,7 +157,8 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		if err := s.readShards(ctx); err != nil {
 			return nil, err
 		}
-	} else if !opts.DisableBatching {
+	}
+	if !opts.DisableBatching {
 		s.share()
 	}
 	watchOutages(s.runner, opts.Logger, s.shared.refuse)
@@ -362,7 +365,7 @@ func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
 		one := func(ctx context.Context) (fate, error) {
 			return s.writeOne(ctx, pgrun.Once, s.sql.create, c.id, c.data, c.ttl.Seconds())
 		}
-		if s.shared == nil {
+		if s.alone() {
 			return one(ctx)
 		}
 		return together(ctx, s, s.shared.creations, c, one)
@@ -398,7 +401,7 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 		one := func(ctx context.Context) (fate, error) {
 			return s.writeOne(ctx, pgrun.Once, s.sql.update, v.id, v.old, v.new, v.ttl)
 		}
-		if s.shared == nil {
+		if s.alone() {
 			return one(ctx)
 		}
 		return together(ctx, s, s.shared.saves, v, one)
@@ -420,7 +423,7 @@ func (s *PostgresStore) renew(ctx context.Context, v *save, newID string) (fate,
 	one := func(ctx context.Context) (fate, error) {
 		return s.writeOne(ctx, pgrun.Once, s.sql.renew, v.id, v.old, v.new, v.ttl, newID, mark.Of(newID), markLife.Seconds())
 	}
-	if s.shared == nil {
+	if s.alone() {
 		return one(ctx)
 	}
 	return together(ctx, s, s.shared.renewals, one, one)
@@ -435,7 +438,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 			return s.writeOne(ctx, pgrun.Repeatable, s.sql.touch, v.id, v.ttl.Seconds())
 		}
 		switch {
-		case s.shared == nil:
+		case s.alone():
 			return one(ctx)
 		case hurried:
 			return together(ctx, s, s.shared.hurried, v, one)
