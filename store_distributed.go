@@ -3,15 +3,12 @@ package session
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/mark"
-	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/pgtable"
 )
 
@@ -72,7 +69,7 @@ const (
 	sqlShardUntold = ` AND $3::pg_catalog.timestamptz IS NOT NULL`
 
 	// Many rows of many shards, in two phases. A renewal that it waits for escapes it, so
-	// it is repeated until there are none ([PostgresStore.deleteShards]).
+	// it is repeated until there are none (deleteShards).
 	sqlDeleteShards = `WITH dead AS (DELETE FROM %[1]s WHERE %[6]s RETURNING expire%[gone]s),
 		gone AS (SELECT dead.*, expire OPERATOR(pg_catalog.>=) pg_catalog.now() AS live FROM dead)
 		SELECT pg_catalog.count(*) FILTER (WHERE live)%[told]s FROM gone`
@@ -118,157 +115,27 @@ func (s *statements) distribute(t *pgtable.Table) {
 	s.deleteConfirmed, s.deleteToldConfirmed = s.delete, s.deleteTold
 }
 
-// renewInShards is a renewal, in a transaction.
-func (s *PostgresStore) renewInShards(ctx context.Context, v *save, newID string) (fate, error) {
-	removed, err := pgrun.Run(ctx, s.runner, pgrun.Once, func(ctx context.Context, c *pgx.Conn) (removed bool, err error) {
-		tx, err := c.Begin(ctx)
-		if err != nil {
-			return false, err
-		}
-		if removed, err = s.moveInShards(ctx, s.pgxRows(tx), s.sql.shards.remove, s.sql.shards.insert, v, newID); err != nil || !removed {
-			return false, errors.Join(err, tx.Rollback(ctx))
-		}
-		return true, tx.Commit(ctx)
-	})
-	if err != nil || removed {
-		return fate{what: fateDone}, err
-	}
-	return s.writeOne(ctx, pgrun.Repeatable, s.sql.renew, v.id, v.old)
-}
-
-// moveInShards removes a record and inserts it again, beside its mark, in a
-// transaction. removed is false if there was none to be had.
-func (s *PostgresStore) moveInShards(ctx context.Context, row rower, remove, insert string, v *save, newID string) (removed bool, err error) {
+// move removes a record and inserts it again, beside its mark, in a transaction, in
+// which row asks for one row. moved is false if there was none to be had.
+func (d *distributed) move(ctx context.Context, row func(ctx context.Context, sql string, args []any, into ...any) error, id, old, data string, ttl float64, newID string) (moved bool, err error) {
 	var expiry float64
-	switch err := row(ctx, remove, []any{"", v.id, v.old}, &expiry); {
+	switch err := row(ctx, d.remove, []any{"", id, old}, &expiry); {
 	case errors.Is(err, pgx.ErrNoRows):
 		return false, nil
 	case err != nil:
 		return false, err
 	}
-	if v.ttl < 0 { // it may come sooner
+	if ttl < 0 { // it may come sooner
 		expiry = 0
 	}
 	for _, r := range []struct {
 		id, data     string
 		expiry, left float64
-	}{{newID, v.new, expiry, math.Abs(v.ttl)}, {v.id, mark.Of(newID), 0, markLife.Seconds()}} {
+	}{{newID, data, expiry, math.Abs(ttl)}, {id, mark.Of(newID), 0, markLife.Seconds()}} {
 		var one int
-		if err := row(ctx, insert, []any{r.id, r.data, r.expiry, r.left}, &one); err != nil {
+		if err := row(ctx, d.insert, []any{r.id, r.data, r.expiry, r.left}, &one); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
-}
-
-// deleteShards is DeleteFound. A row that a renewal has locked is waited for, and is
-// gone then; what was inserted in its place nobody has deleted. So it is repeated
-// until there is none: each look sees a session that is being renewed once, under one
-// of its IDs, for both are in one shard.
-func (s *PostgresStore) deleteShards(ctx context.Context, q *Query) (live int64, err error) {
-	_, told := whyOf(ctx, whyRevoked)
-	gone, toldAll := "", ""
-	if told {
-		gone, toldAll = ", sid, sess", sqlToldAll
-	}
-	remove, args := s.where(strings.NewReplacer("%[gone]s", gone, "%[told]s", toldAll).Replace(sqlDeleteShards), q)
-	look, _ := s.where(sqlAnyShards, q)
-	immutable := strings.NewReplacer(mark.SQL, mark.Immutable, join(mark.SQL), mark.Immutable)
-	remove = immutable.Replace(remove)
-	for try := 0; ; try++ {
-		type result struct {
-			live, all int64
-			told      [][]byte
-		}
-		d, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (d result, err error) {
-			return d, c.QueryRow(ctx, remove, s.planned(args...)...).Scan(into(told, &d.all, &d.told, &d.live)...)
-		})
-		if live += d.live; err != nil {
-			return live, err
-		}
-		s.tellRows(ctx, d.told, d.all)
-		left, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (n int64, err error) {
-			return n, c.QueryRow(ctx, look, s.planned(args...)...).Scan(&n)
-		})
-		if err != nil || left == 0 {
-			return live, err
-		}
-		if err := backoff.Pause(ctx, try); err != nil {
-			return live, fmt.Errorf("%d sessions that are to end live on, renewed all the while or kept by a trigger: %w", left, err)
-		}
-	}
-}
-
-// peekShards is peek of many.
-func (s *PostgresStore) peekShards(ctx context.Context, sids []string) ([]Peeked, error) {
-	left, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (map[string]float64, error) {
-		rows, err := c.Query(ctx, s.sql.shards.peek, pgrun.Sized(c, s.plans.args(sids))...)
-		if err != nil {
-			return nil, err
-		}
-		left := make(map[string]float64, len(sids))
-		var sid string
-		var seconds float64
-		_, err = pgx.ForEachRow(rows, []any{&sid, &seconds}, func() error {
-			left[sid] = seconds
-			return nil
-		})
-		return left, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	seconds := make([]float64, len(sids))
-	for i, sid := range sids {
-		var ok bool
-		if seconds[i], ok = left[sid]; !ok {
-			seconds[i] = peekNone
-		}
-	}
-	return peeked(seconds), nil
-}
-
-// lockInShard loads a record and locks it, in a transaction, as [PostgresStore.begin] does. It
-// waits without a connection's doing anything.
-func (s *PostgresStore) lockInShard(ctx context.Context, row rower, sid string) (data []byte, left *float64, err error) {
-	left = new(float64)
-	for try := 0; ; try++ {
-		err := row(ctx, s.inTx.lock, []any{sid}, &data, left)
-		if !errors.Is(err, pgx.ErrNoRows) {
-			return data, left, err
-		}
-		switch err := row(ctx, s.inTx.see, []any{sid}, &data, left); {
-		case errors.Is(err, pgx.ErrNoRows):
-			return nil, nil, nil // there is none
-		case err != nil:
-			return nil, nil, err
-		}
-		if err := backoff.Pause(ctx, try); err != nil {
-			return nil, nil, fmt.Errorf("no answer in time, another transaction holds the session: nothing was written: %w", err)
-		}
-	}
-}
-
-// renewInShards is [PostgresStore.renewInShards] in a transaction of others.
-func (x *txStore) renewInShards(ctx context.Context, v *save, newID string) (fate, error) {
-	for try := 0; ; try++ {
-		removed, err := x.s.moveInShards(ctx, x.row, x.s.inTx.remove, x.s.inTx.insert, v, newID)
-		switch {
-		case err != nil:
-			return fate{}, x.fail(explainRefusal(x.s.runner.Describe(err)))
-		case removed:
-			return fate{what: fateDone}, nil
-		}
-		var r scannedFate
-		err = x.row(ctx, x.s.inTx.renew[0], []any{"", v.id, v.old}, &r.n, &r.what, &r.mark)
-		if err != nil {
-			return fate{}, x.fail(explainRefusal(x.s.runner.Describe(err)))
-		}
-		if f := r.fate(); f.what != fateLocked {
-			return f, nil
-		}
-		if err := backoff.Pause(ctx, try); err != nil {
-			return fate{}, x.fail(fmt.Errorf("no answer in time, another transaction holds the row: %w", err))
-		}
-	}
 }

@@ -151,10 +151,13 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		}
 	}
 	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
+	if s.table.Distributed {
+		s.sql.distribute(s.table)
+	}
 	s.inTx.complete(&s.sql, s.table)
 	s.plans.init(pool)
 	if s.runner.Remote = s.table.Distributed; s.table.Distributed {
-		if err := s.readShards(ctx); err != nil {
+		if err := s.shards.read(ctx, s.table); err != nil {
 			return nil, err
 		}
 	}
@@ -218,29 +221,6 @@ func (o *PostgresOptions) table() *pgtable.Table {
 		Logger: o.Logger, Schema: o.Schema, Name: o.Table, SQL: schemaSQL,
 		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf, Outbox: o.Outbox, OutboxSQL: outboxSQL,
 	}
-}
-
-// SchemaSQL returns the SQL that makes the table of opts, its outbox, its indexes and those of
-// opts.IndexKeys, unless they are there: for migration tools, and for the owner of
-// a database whose programs may not make tables. [NewPostgresStore] runs the
-// same. A sess column of another type than JSON needs other indexes on keys,
-// those that NewPostgresStore makes.
-//
-// It ends with a CREATE INDEX CONCURRENTLY for each of opts.IndexKeys, which
-// PostgreSQL refuses inside a transaction.
-func SchemaSQL(opts PostgresOptions) string {
-	setDefault(&opts.Schema, "schema_system")
-	setDefault(&opts.Table, "session")
-	table := opts.table()
-	table.SessType = "json"
-	sql := table.DDL()
-	if opts.Outbox != "" {
-		sql += "\n" + table.OutboxDDL()
-	}
-	for _, key := range opts.IndexKeys {
-		sql += "\n" + table.IndexSQL(key) + ";\n"
-	}
-	return sql
 }
 
 // fitsExpress refuses a store that cannot share its rows with Express.
@@ -427,6 +407,31 @@ func (s *PostgresStore) renew(ctx context.Context, v *save, newID string) (fate,
 		return one(ctx)
 	}
 	return together(ctx, s, s.shared.renewals, one, one)
+}
+
+// renewInShards is a renewal, in a transaction.
+func (s *PostgresStore) renewInShards(ctx context.Context, v *save, newID string) (fate, error) {
+	removed, err := pgrun.Run(ctx, s.runner, pgrun.Once, func(ctx context.Context, c *pgx.Conn) (removed bool, err error) {
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			return false, err
+		}
+		if removed, err = s.sql.shards.move(ctx, s.rows(tx), v.id, v.old, v.new, v.ttl, newID); err != nil || !removed {
+			return false, errors.Join(err, tx.Rollback(ctx))
+		}
+		return true, tx.Commit(ctx)
+	})
+	if err != nil || removed {
+		return fate{what: fateDone}, err
+	}
+	return s.writeOne(ctx, pgrun.Repeatable, s.sql.renew, v.id, v.old)
+}
+
+// rows asks for one row in a transaction.
+func (s *PostgresStore) rows(tx pgx.Tx) func(ctx context.Context, sql string, args []any, into ...any) error {
+	return func(ctx context.Context, sql string, args []any, into ...any) error {
+		return tx.QueryRow(ctx, sql, s.plans.args(args[0], args[1:]...)...).Scan(into...)
+	}
 }
 
 // Touch implements [Store].

@@ -258,9 +258,6 @@ func (s *statements) complete(t *pgtable.Table, b boxes) {
 	}
 	s.delete, s.deleteConfirmed = remove(false)
 	s.deleteTold, s.deleteToldConfirmed = remove(true)
-	if t.Distributed {
-		s.distribute(t)
-	}
 }
 
 // parameter returns a parameter of a statement.

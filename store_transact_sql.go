@@ -35,7 +35,7 @@ type inTx struct {
 
 	create, update, renew, touch, delete, deleteTold []string // the forms of each, asked one after the other
 
-	remove, insert string // of a renewal in shards
+	shards distributed // of a renewal there
 }
 
 func (x *inTx) complete(s *statements, t *pgtable.Table) {
@@ -57,6 +57,6 @@ func (x *inTx) complete(s *statements, t *pgtable.Table) {
 	x.touch, x.delete, x.deleteTold = forms(s.touch), forms(s.delete), forms(s.deleteTold)
 	if t.Distributed {
 		x.lock, x.see, x.holds = inside(s.shards.lock), inside(s.shards.see), ""
-		x.remove, x.insert = inside(s.shards.remove), inside(s.shards.insert)
+		x.shards = distributed{remove: inside(s.shards.remove), insert: inside(s.shards.insert)}
 	}
 }

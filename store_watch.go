@@ -103,3 +103,32 @@ func peeked(left []float64) []Peeked {
 	}
 	return peeked
 }
+
+// peekShards is peek of many.
+func (s *PostgresStore) peekShards(ctx context.Context, sids []string) ([]Peeked, error) {
+	left, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (map[string]float64, error) {
+		rows, err := c.Query(ctx, s.sql.shards.peek, pgrun.Sized(c, s.plans.args(sids))...)
+		if err != nil {
+			return nil, err
+		}
+		left := make(map[string]float64, len(sids))
+		var sid string
+		var seconds float64
+		_, err = pgx.ForEachRow(rows, []any{&sid, &seconds}, func() error {
+			left[sid] = seconds
+			return nil
+		})
+		return left, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	seconds := make([]float64, len(sids))
+	for i, sid := range sids {
+		var ok bool
+		if seconds[i], ok = left[sid]; !ok {
+			seconds[i] = peekNone
+		}
+	}
+	return peeked(seconds), nil
+}
