@@ -415,7 +415,7 @@ func (e *engine) save(ctx context.Context, p *snapshot, out *outcome) error {
 		u.rec, u.guess = rec, true
 	}
 	if p.asked.renew {
-		if u.newID, err = e.newID(); err != nil {
+		if u.newID, err = e.newIDFor(ctx, p.rec.id); err != nil {
 			return err
 		}
 	}

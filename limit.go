@@ -33,6 +33,7 @@ func (e *engine) limitUser(ctx context.Context, before *view, out *outcome) {
 // statement, with the times of [engine.loginTime]. Others are asked for all of
 // them, and then to delete one after the other.
 type limiter interface {
+	limits() bool
 	limitFound(ctx context.Context, q Query, keep int, own string, now time.Time, slack time.Duration) (int64, error)
 }
 
@@ -50,7 +51,7 @@ func (e *engine) removeOldest(ctx context.Context, user, own string) error {
 	}
 	q := Query{Key: e.limits.userKey, Values: values, Limit: math.MaxInt32}
 	now := time.Now()
-	if l, ok := finder.(limiter); ok {
+	if l, ok := finder.(limiter); ok && l.limits() {
 		if e.events != nil {
 			ctx = e.hears(ctx, whyLimit)
 		}

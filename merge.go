@@ -73,7 +73,7 @@ func (u *updating) run(ctx context.Context, out *outcome) (wrote bool, err error
 		case errors.Is(err, ErrNotFound):
 		case errors.Is(err, ErrExists):
 			e.renewed(u.p.rec.id, u.newID, nil)
-			if u.newID, err = e.newID(); err != nil {
+			if u.newID, err = e.newIDFor(ctx, u.p.rec.id); err != nil {
 				return false, err
 			}
 			e.begins(u.newID)
@@ -305,4 +305,29 @@ func (u *updating) done(out *outcome, rec loaded, c Change) {
 	out.alive = true
 	out.cookie.send = c.NewID != "" || u.p.asked.idle != nil && !rec.idle.token || moved
 	out.cookie.refreshOnly = !u.p.asked.any()
+}
+
+// placer is a [Store] that wants a new ID near the old one. near is nil if it does not.
+type placer interface {
+	near(ctx context.Context, old string) (near func(id string) bool)
+}
+
+// mostDraws bounds how many IDs are drawn for one that is near. It takes as many as
+// there are shards on average.
+const mostDraws = 1 << 14
+
+// newIDFor returns a new random ID for the record of an old one, near it if the store
+// wants that. Of its 192 bits the logarithm of the number of shards follow from the
+// old ID then, 7 of 128.
+func (e *engine) newIDFor(ctx context.Context, old string) (id string, err error) {
+	var near func(string) bool
+	if p, ok := e.store.(placer); ok {
+		near = p.near(ctx, old)
+	}
+	for range mostDraws {
+		if id, err = e.newID(); err != nil || near == nil || near(id) {
+			break
+		}
+	}
+	return id, err
 }

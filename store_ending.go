@@ -69,6 +69,7 @@ func tellEnded(ctx context.Context, gone []ended, more int) {
 const (
 	sqlGoneOfS   = `, s.sid, s.sess, ` + sqlLive + ` AS live`
 	sqlGonePlain = `, sess`
+	sqlGoneDead  = `, s.sid, s.sess, false AS live`
 
 	// A row as told reads it: whether it was live, the ID, a character that no JSON text
 	// has, and the data if that is not too large. As bytes: a database whose encoding

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgsession/session/internal/backoff"
 	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgrun"
 	"github.com/pgsession/session/internal/row"
@@ -22,7 +23,7 @@ import (
 // lock timeout for %[8]s. Names and operators are qualified: whoever may create
 // in a schema of the search path must not get to see what is compared.
 const (
-	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, 'UTF8')), 'hex'), 32)`
+	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
 
 	sqlFoundLive = `expire OPERATOR(pg_catalog.>=) pg_catalog.now()`
 
@@ -74,57 +75,20 @@ const (
 // errNotDeleted says that PostgreSQL has reported no error, and deleted nothing.
 var errNotDeleted = errors.New("rows were not deleted, and their sessions live on: a BEFORE DELETE trigger or a rule keeps them, or row-level security has no DELETE policy for this role")
 
-// Find implements [Finder]. By a key that [PostgresOptions.IndexKeys] names it
-// takes milliseconds; by any other it reads the whole table.
-func (s *PostgresStore) Find(ctx context.Context, q Query) ([]Found, error) {
-	sql := sqlFind
-	if q.Key == "" {
-		sql = sqlFindAll
-	}
-	sql, args := s.where(sql, &q)
-	return pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) ([]Found, error) {
-		found, err := s.find(ctx, c, sql, args)
-		if pgrun.SQLState(err) == "22021" { // character_not_in_repertoire: of one record, and all would be lost
-			found, err = s.find(ctx, c, asBytes.Replace(sql), args)
-		}
-		return found, err
-	})
-}
-
 // asBytes makes a statement ask for bytes where it asks for text. A database whose
 // encoding is SQL_ASCII holds any, and PostgreSQL gives none that are no text to a
 // client that speaks UTF8.
 var asBytes = strings.NewReplacer("SELECT sid::pg_catalog.text, sess::pg_catalog.text,",
 	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),",
-	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
-
-func (s *PostgresStore) find(ctx context.Context, c *pgx.Conn, sql string, args []any) (found []Found, err error) {
-	rows, err := c.Query(ctx, sql, s.planned(args...)...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r Found
-		var id []byte
-		var left float64
-		if err := rows.Scan(&id, &r.Data, &left); err != nil {
-			return found, err
-		}
-		r.ID = string(id)
-		r.Handle, r.TTL = handleOf(r.ID), fromSeconds(left)
-		if s.opts.HashIDs {
-			r.ID = ""
-		}
-		found = append(found, r)
-	}
-	return found, rows.Err()
-}
+	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM")
 
 // DeleteFound implements [Finder].
 func (s *PostgresStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
 	ctx, cancel := s.runner.Bounded(ctx)
 	defer cancel()
+	if s.table.Distributed {
+		return s.deleteShards(ctx, &q)
+	}
 	sql, told := s.revoking(ctx, sqlDeleteFound, sqlGonePlain)
 	sql, args := s.where(sql, &q)
 	n, err := s.deleteAll(ctx, &q, sql, told, func(ctx context.Context) []any {
@@ -312,53 +276,6 @@ func (s *PostgresStore) where(sql string, q *Query) (string, []any) {
 		Replace(strings.Join(strings.Fields(sql), " ")), args
 }
 
-// sqlLimit deletes those of a user's live records that were logged in before the
-// %[7]s newest. A row is locked before it is deleted, the rows of all in one order,
-// or two logins of the user at once could wait for each other. Ten thousand at a
-// time: no login is to wait for a million, and the next one goes on.
-//
-// What is no number of milliseconds is no time, and before all that are. The
-// parameters %[9]s and %[10]s and what follows are: the ID of the login's own
-// record, now and the slack of clocks, in milliseconds.
-const sqlLimit = `WITH ` + sqlFoundBound + `,
-	mine AS MATERIALIZED (SELECT sid::pg_catalog.text AS sid, ` + sqlHandle + ` AS handle, %[11]s AS renewed, %[12]s AS created
-		FROM %[1]s WHERE (SELECT v FROM bound) IS NOT NULL AND sid IS NOT NULL AND ` + sqlFoundLive + ` AND %[6]s),
-	told AS (SELECT sid, handle, CASE
-			WHEN renewed OPERATOR(pg_catalog.~) '^-?[0-9]{1,18}$' THEN CASE WHEN renewed::bigint OPERATOR(pg_catalog.>) 0 THEN renewed::bigint ELSE -62135596800000 END
-			WHEN created OPERATOR(pg_catalog.~) '^-?[0-9]{1,18}$' THEN created::bigint
-			ELSE -62135596800000 END AS at FROM mine),
-	timed AS (SELECT sid, handle, CASE
-			WHEN sid OPERATOR(pg_catalog.=) %[9]s::pg_catalog.text AND at OPERATOR(pg_catalog.<) (%[10]s::bigint OPERATOR(pg_catalog.-) %[13]s::bigint) THEN %[10]s::bigint
-			WHEN at OPERATOR(pg_catalog.>) (%[10]s::bigint OPERATOR(pg_catalog.+) %[13]s::bigint) THEN %[10]s::bigint OPERATOR(pg_catalog.-) %[13]s::bigint
-			ELSE at END AS at FROM told),
-	surplus AS MATERIALIZED (SELECT sid FROM (SELECT sid FROM timed ORDER BY at DESC, handle OFFSET %[7]s LIMIT 10000) o ORDER BY sid),
-	locked AS MATERIALIZED (SELECT l.sid FROM surplus, LATERAL (SELECT s.sid FROM %[1]s s
-		WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid AND %[6]s LIMIT 1 FOR UPDATE) l),
-	gone AS (DELETE FROM %[1]s s USING locked WHERE s.sid OPERATOR(pg_catalog.=) locked.sid RETURNING s.sid%[gone]s)%[limited]s
-	SELECT pg_catalog.count(*), CASE WHEN (SELECT pg_catalog.count(*) FROM surplus) OPERATOR(pg_catalog.>) pg_catalog.count(*) THEN
-		ARRAY(SELECT sid FROM surplus WHERE NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid) LIMIT 100) END%[told]s
-	FROM gone`
-
-// limitFound deletes the records of q but the keep newest logins, as
-// engine.loginTime knows their times, in one statement.
-func (s *PostgresStore) limitFound(ctx context.Context, q Query, keep int, own string, now time.Time, slack time.Duration) (int64, error) {
-	ctx, cancel := s.runner.Bounded(ctx)
-	defer cancel()
-	q.Limit = keep
-	_, told := whyOf(ctx, whyLimit)
-	sql, args := s.where(ending(sqlLimit, `, s.sess, `+sqlLive+` AS live`, sqlToldAll, told, s.opts.Outbox != ""), &q)
-	one := func(ctx context.Context) (int64, error) {
-		return s.deleteAll(ctx, &q, sql, told, func(ctx context.Context) []any {
-			return append(slices.Clip(args), rowLockTimeout(ctx), s.sid(own), now.UnixMilli(), slack.Milliseconds())
-		})
-	}
-	if s.shared == nil {
-		return one(ctx)
-	}
-	deleted, err := s.shared.limits.Do(ctx, one)
-	return deleted, explainTimeout(ctx, err)
-}
-
 // revoking completes a statement of DeleteFound, which also ends what is over
 // Config.MaxPerUser where a store around this one hides that it can do so itself.
 func (s *PostgresStore) revoking(ctx context.Context, sql, gone string) (_ string, told bool) {
@@ -378,4 +295,42 @@ func (s *PostgresStore) tellRows(ctx context.Context, rows [][]byte, all int64) 
 		}
 	}
 	tellEnded(ctx, gone, int(max(0, all-int64(len(gone)))))
+}
+
+// deleteShards is DeleteFound. A row that a renewal has locked is waited for, and is
+// gone then; what was inserted in its place nobody has deleted. So it is repeated
+// until there is none: each look sees a session that is being renewed once, under one
+// of its IDs, for both are in one shard.
+func (s *PostgresStore) deleteShards(ctx context.Context, q *Query) (live int64, err error) {
+	_, told := whyOf(ctx, whyRevoked)
+	gone, toldAll := "", ""
+	if told {
+		gone, toldAll = ", sid, sess", sqlToldAll
+	}
+	remove, args := s.where(strings.NewReplacer("%[gone]s", gone, "%[told]s", toldAll).Replace(sqlDeleteShards), q)
+	look, _ := s.where(sqlAnyShards, q)
+	immutable := strings.NewReplacer(mark.SQL, mark.Immutable, join(mark.SQL), mark.Immutable)
+	remove = immutable.Replace(remove)
+	for try := 0; ; try++ {
+		type result struct {
+			live, all int64
+			told      [][]byte
+		}
+		d, err := pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (d result, err error) {
+			return d, c.QueryRow(ctx, remove, s.planned(args...)...).Scan(into(told, &d.all, &d.told, &d.live)...)
+		})
+		if live += d.live; err != nil {
+			return live, err
+		}
+		s.tellRows(ctx, d.told, d.all)
+		left, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (n int64, err error) {
+			return n, c.QueryRow(ctx, look, s.planned(args...)...).Scan(&n)
+		})
+		if err != nil || left == 0 {
+			return live, err
+		}
+		if err := backoff.Pause(ctx, try); err != nil {
+			return live, fmt.Errorf("%d sessions that are to end live on, renewed all the while or kept by a trigger: %w", left, err)
+		}
+	}
 }

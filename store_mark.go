@@ -60,6 +60,13 @@ func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool)
 	if v.told {
 		plain, sure = s.sql.deleteTold, s.sql.deleteToldConfirmed
 	}
+	if s.table.Distributed && v.told {
+		now, err := s.now(ctx)
+		if err != nil {
+			return fate{}, err
+		}
+		v.now = now
+	}
 	if doubtful {
 		return confirmed(ctx, s, func(ctx context.Context) (fate, error) {
 			return s.writeOne(ctx, pgrun.Repeatable, sure, s.deleteArgs(v)...)
@@ -68,16 +75,20 @@ func (s *PostgresStore) deleteHop(ctx context.Context, id string, doubtful bool)
 	one := func(ctx context.Context) (fate, error) {
 		return s.writeOne(ctx, pgrun.Repeatable, plain, s.deleteArgs(v)...)
 	}
-	if s.shared == nil {
+	if s.alone() {
 		return one(ctx)
 	}
 	return together(ctx, s, s.shared.deletes, v, one)
 }
 
-// deleteArgs are the parameters of a Delete: an outbox is told why.
+// deleteArgs are the parameters of a Delete: an outbox is told why, and a worker the
+// time.
 func (s *PostgresStore) deleteArgs(v deletion) []any {
-	if s.opts.Outbox == "" {
-		return []any{v.id}
+	switch {
+	case s.opts.Outbox != "":
+		return []any{v.id, v.why}
+	case s.table.Distributed && v.told:
+		return []any{v.id, v.now}
 	}
-	return []any{v.id, v.why}
+	return []any{v.id}
 }

@@ -55,7 +55,8 @@ type PostgresOptions struct {
 	BatchSlots, MaxBatch int
 
 	// DisableBatching gives each request statements of its own, for engines and
-	// poolers that send a statement where its one key lives.
+	// poolers that send a statement where its one key lives. On a table that Citus
+	// has distributed only loads share them anyway.
 	DisableBatching bool
 
 	// HashIDs keeps the SHA-256 of a session ID in sid instead of the ID, so
@@ -77,7 +78,8 @@ type PostgresOptions struct {
 	// renewed, destroyed, revoked or expired, in the very statement that does it: an
 	// audit log that misses nothing and holds nothing that was rolled back
 	// (docs/operations.md says how to read it; what Express or SQL deletes is not
-	// in it). It is made if it is missing. OutboxUser is the key that says whose
+	// in it). It is made if it is missing, and an error on a table that Citus has
+	// distributed. OutboxUser is the key that says whose
 	// session it is, as [Config.UserKey]; with [Config.Encrypt], where it must be
 	// the same, the row has the keyed hash of its value that the session is found by.
 	// Default none: no table, and no statement is another.
@@ -114,6 +116,7 @@ type PostgresStore struct {
 	rowWaits atomic.Int32 // calls whose row is locked
 
 	shared *sharing // nil: a statement for each request
+	shards shards
 	pruned pruneMark
 }
 
@@ -148,8 +151,16 @@ func NewPostgresStore(ctx context.Context, pool *pgxpool.Pool, opts PostgresOpti
 		}
 	}
 	s.sql.complete(s.table, newBoxes(s.table, opts.OutboxUser))
+	if s.table.Distributed {
+		s.sql.distribute(s.table)
+	}
 	s.inTx.complete(&s.sql, s.table)
 	s.plans.init(pool)
+	if s.runner.Remote = s.table.Distributed; s.table.Distributed {
+		if err := s.shards.read(ctx, s.table); err != nil {
+			return nil, err
+		}
+	}
 	if !opts.DisableBatching {
 		s.share()
 	}
@@ -210,29 +221,6 @@ func (o *PostgresOptions) table() *pgtable.Table {
 		Logger: o.Logger, Schema: o.Schema, Name: o.Table, SQL: schemaSQL,
 		SIDBytes: sid, FindPrefix: row.PrefixFind, Hash: handleOf, Outbox: o.Outbox, OutboxSQL: outboxSQL,
 	}
-}
-
-// SchemaSQL returns the SQL that makes the table of opts, its outbox, its indexes and those of
-// opts.IndexKeys, unless they are there: for migration tools, and for the owner of
-// a database whose programs may not make tables. [NewPostgresStore] runs the
-// same. A sess column of another type than JSON needs other indexes on keys,
-// those that NewPostgresStore makes.
-//
-// It ends with a CREATE INDEX CONCURRENTLY for each of opts.IndexKeys, which
-// PostgreSQL refuses inside a transaction.
-func SchemaSQL(opts PostgresOptions) string {
-	setDefault(&opts.Schema, "schema_system")
-	setDefault(&opts.Table, "session")
-	table := opts.table()
-	table.SessType = "json"
-	sql := table.DDL()
-	if opts.Outbox != "" {
-		sql += "\n" + table.OutboxDDL()
-	}
-	for _, key := range opts.IndexKeys {
-		sql += "\n" + table.IndexSQL(key) + ";\n"
-	}
-	return sql
 }
 
 // fitsExpress refuses a store that cannot share its rows with Express.
@@ -357,7 +345,7 @@ func (s *PostgresStore) Create(ctx context.Context, id string, r Record) error {
 		one := func(ctx context.Context) (fate, error) {
 			return s.writeOne(ctx, pgrun.Once, s.sql.create, c.id, c.data, c.ttl.Seconds())
 		}
-		if s.shared == nil {
+		if s.alone() {
 			return one(ctx)
 		}
 		return together(ctx, s, s.shared.creations, c, one)
@@ -385,12 +373,15 @@ func (s *PostgresStore) Update(ctx context.Context, id string, c Change) error {
 	defer leave()
 	f, err := s.settle(ctx, func(ctx context.Context) (fate, error) {
 		if c.NewID != "" {
+			if s.table.Distributed {
+				return s.renewInShards(ctx, &v, c.NewID)
+			}
 			return s.renew(ctx, &v, c.NewID)
 		}
 		one := func(ctx context.Context) (fate, error) {
 			return s.writeOne(ctx, pgrun.Once, s.sql.update, v.id, v.old, v.new, v.ttl)
 		}
-		if s.shared == nil {
+		if s.alone() {
 			return one(ctx)
 		}
 		return together(ctx, s, s.shared.saves, v, one)
@@ -412,10 +403,35 @@ func (s *PostgresStore) renew(ctx context.Context, v *save, newID string) (fate,
 	one := func(ctx context.Context) (fate, error) {
 		return s.writeOne(ctx, pgrun.Once, s.sql.renew, v.id, v.old, v.new, v.ttl, newID, mark.Of(newID), markLife.Seconds())
 	}
-	if s.shared == nil {
+	if s.alone() {
 		return one(ctx)
 	}
 	return together(ctx, s, s.shared.renewals, one, one)
+}
+
+// renewInShards is a renewal, in a transaction.
+func (s *PostgresStore) renewInShards(ctx context.Context, v *save, newID string) (fate, error) {
+	removed, err := pgrun.Run(ctx, s.runner, pgrun.Once, func(ctx context.Context, c *pgx.Conn) (removed bool, err error) {
+		tx, err := c.Begin(ctx)
+		if err != nil {
+			return false, err
+		}
+		if removed, err = s.sql.shards.move(ctx, s.rows(tx), v.id, v.old, v.new, v.ttl, newID); err != nil || !removed {
+			return false, errors.Join(err, tx.Rollback(ctx))
+		}
+		return true, tx.Commit(ctx)
+	})
+	if err != nil || removed {
+		return fate{what: fateDone}, err
+	}
+	return s.writeOne(ctx, pgrun.Repeatable, s.sql.renew, v.id, v.old)
+}
+
+// rows asks for one row in a transaction.
+func (s *PostgresStore) rows(tx pgx.Tx) func(ctx context.Context, sql string, args []any, into ...any) error {
+	return func(ctx context.Context, sql string, args []any, into ...any) error {
+		return tx.QueryRow(ctx, sql, s.plans.args(args[0], args[1:]...)...).Scan(into...)
+	}
 }
 
 // Touch implements [Store].
@@ -427,7 +443,7 @@ func (s *PostgresStore) Touch(ctx context.Context, id string, ttl time.Duration)
 			return s.writeOne(ctx, pgrun.Repeatable, s.sql.touch, v.id, v.ttl.Seconds())
 		}
 		switch {
-		case s.shared == nil:
+		case s.alone():
 			return one(ctx)
 		case hurried:
 			return together(ctx, s, s.shared.hurried, v, one)

@@ -18,7 +18,7 @@ const (
 	sqlPrune = `WITH dead AS MATERIALIZED (
 			SELECT sid, expire FROM %[1]s
 			WHERE expire OPERATOR(pg_catalog.<) pg_catalog.now() AND expire OPERATOR(pg_catalog.>=) ` + sqlPruneFrom + `
-			ORDER BY expire LIMIT 50 FOR UPDATE SKIP LOCKED),
+			ORDER BY expire LIMIT 50` + sqlPruneLock + `),
 		` + sqlPruneGone
 
 	// The IDs of those that expired at one instant, a millisecond, which batches
@@ -34,6 +34,13 @@ const (
 			SELECT t.sid, t.expire FROM pg_catalog.unnest((SELECT $1::pg_catalog.text[])) v(sid),
 			LATERAL (SELECT s.sid, s.expire FROM %[1]s s WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) v.sid
 				AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now() LIMIT 1 FOR UPDATE SKIP LOCKED) t),
+		` + sqlPruneGone
+
+	// The same two where others' locks can neither be seen nor passed over, since rows
+	// are taken from several shards.
+	sqlPruneLock      = ` FOR UPDATE SKIP LOCKED`
+	sqlPruneIDsShards = `WITH dead AS MATERIALIZED (
+			SELECT s.sid, s.expire FROM %[1]s s WHERE s.sid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]) AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now()),
 		` + sqlPruneGone
 
 	sqlPruneEpoch = `('epoch'::%[3]s OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1::double precision))`
@@ -125,6 +132,10 @@ func (r *pruning) run(ctx context.Context) error {
 // goes on behind it. So of what cannot be deleted no batch finds the same again,
 // and of what is deleted and still in the index it reads but a small part again.
 func (r *pruning) instant(ctx context.Context) error {
+	deleteIDs := sqlPruneIDs
+	if r.s.table.Distributed {
+		deleteIDs = sqlPruneIDsShards
+	}
 	for {
 		ids, err := r.look(ctx)
 		before := r.deleted
@@ -133,7 +144,7 @@ func (r *pruning) instant(ctx context.Context) error {
 				return nil // the next run goes on here
 			}
 			began := time.Now()
-			if _, err = r.batch(ctx, sqlPruneIDs, ids[n:min(n+pruneBatch, len(ids))]); r.refused >= pruneRefused {
+			if _, err = r.batch(ctx, deleteIDs, ids[n:min(n+pruneBatch, len(ids))]); r.refused >= pruneRefused {
 				break
 			}
 			r.rest(ctx, began)
@@ -174,7 +185,7 @@ type pruned struct {
 // batch deletes one batch; a context that ends does not cut it.
 func (r *pruning) batch(ctx context.Context, sql string, arg any) (pruned, error) {
 	_, told := whyOf(ctx, whyExpired)
-	sql = r.s.pruneText(ending(sql, sqlGoneOfS, sqlToldDead, told, r.s.opts.Outbox != ""))
+	sql = r.s.pruneText(ending(sql, sqlGoneDead, sqlToldDead, told, r.s.opts.Outbox != ""))
 	b, err := pruneOne(ctx, r.s, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (p pruned, err error) {
 		return p, c.QueryRow(ctx, sql, r.s.planned(arg)...).Scan(intoPruned(told, &p)...)
 	})
@@ -225,6 +236,9 @@ func (r *pruning) look(ctx context.Context) ([]string, error) {
 
 // pruneText completes a statement of pruning.
 func (s *PostgresStore) pruneText(sql string) string {
+	if s.table.Distributed {
+		sql = strings.Replace(sql, sqlPruneLock, "", 1)
+	}
 	return strings.NewReplacer("%[1]s", s.table.Quoted(), "%[3]s", s.table.ExpireType, "%[pruned]s", s.sql.boxes.pruned).Replace(strings.Join(strings.Fields(sql), " "))
 }
 

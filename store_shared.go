@@ -68,6 +68,7 @@ type touch struct {
 type deletion struct {
 	id, why string
 	told    bool // what was deleted is asked for
+	now     time.Time
 }
 
 // share sets s up to share statements.
@@ -89,6 +90,9 @@ func (s *PostgresStore) share() {
 		s.shared.way = &way{changed: s.farther}
 	}
 }
+
+// alone reports whether writes share no statement.
+func (s *PostgresStore) alone() bool { return s.shared == nil || s.table.Distributed }
 
 // slots returns how many shared statements of a kind may be under way, to begin with.
 func (s *PostgresStore) slots() (reads, writes batch.Slots) {
@@ -185,20 +189,32 @@ func (s *PostgresStore) loadMany(ctx context.Context, ids []string) []batch.Answ
 		}
 		defer rows.Close()
 		var n int // these once for all rows: what is scanned into is allocated
+		var sid string
 		var at pgtype.TID
 		var data []byte
 		var left float64
 		into := []any{&n, &at, &data, &left}
+		if s.table.Distributed {
+			into[0] = &sid
+		}
 		for rows.Next() {
 			if err := rows.Scan(into...); err != nil {
 				return nil, err
 			}
 			s.plans.found(at)
-			if data == nil {
-				answers[n-1].Err = errAlone
+			var a batch.Answer[Record]
+			if a.Err = errAlone; data != nil {
+				a.Value, a.Err = loadedRow(data, left)
+			}
+			if !s.table.Distributed {
+				answers[n-1] = a
 				continue
 			}
-			answers[n-1].Value, answers[n-1].Err = loadedRow(data, left)
+			for i, id := range ids { // several may ask for it
+				if id == sid {
+					answers[i] = a
+				}
+			}
 		}
 		if err := rows.Err(); err != nil {
 			return nil, err

@@ -84,9 +84,8 @@ const (
 	sqlWhy = `COALESCE((SELECT CASE WHEN s.xmax OPERATOR(pg_catalog.=) '0'::pg_catalog.xid THEN 5 ELSE 3 END
 		FROM %[1]s s WHERE ` + sqlThis
 
-	sqlExpire = `expire = CASE WHEN l.ttl OPERATOR(pg_catalog.>) 0::pg_catalog.float8 THEN GREATEST(s.expire, ` + sqlIn + `)
-		WHEN l.ttl OPERATOR(pg_catalog.<) 0::pg_catalog.float8 THEN ` + sqlIn + ` ELSE s.expire END`
-	sqlIn = `(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => pg_catalog.abs(l.ttl)))::%[3]s`
+	sqlExpire = `expire = GREATEST(CASE WHEN l.ttl OPERATOR(pg_catalog.<) 0::pg_catalog.float8 THEN '-infinity'::%[3]s ELSE s.expire END, ` + sqlIn + `)`
+	sqlIn     = `(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => pg_catalog.abs(l.ttl)))::%[3]s`
 
 	sqlSame = `CASE WHEN s.sess::pg_catalog.text OPERATOR(pg_catalog.=) v.old THEN 1 ELSE 2 END AS fate FROM %[1]s s
 		WHERE ` + sqlThis + ` AND ` + sqlLive + ` LIMIT 1`
@@ -185,7 +184,8 @@ type statements struct {
 
 	deleteTold, deleteToldConfirmed statement // that say what they have deleted
 
-	boxes boxes
+	boxes  boxes
+	shards distributed // of a table that Citus has distributed
 }
 
 // statement is a write.
@@ -223,7 +223,8 @@ func (s *statements) complete(t *pgtable.Table, b boxes) {
 	text := func(sql, work, ids string) string {
 		sql = strings.Join(strings.Fields(sql), " ") // before the name goes in: it may have spaces
 		return strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[4]s", work, "%[5]s", ids,
-			"%[created]s", b.created, "%[renewed]s", b.renewed, "%[destroyed]s", b.destroyed, "%[why]s", b.why).Replace(sql)
+			"%[created]s", b.created, "%[renewed]s", b.renewed, "%[destroyed]s", b.destroyed, "%[why]s", b.why,
+		).Replace(sql)
 	}
 	write := func(sql, alias string, columns ...string) form {
 		return form{

@@ -69,13 +69,19 @@ var _ Store = (*txStore)(nil)
 func (s *PostgresStore) begin(ctx context.Context, id string) (*pgrun.Transaction, *txStore, error) {
 	x := &txStore{s: s, id: id, locked: id != ""}
 	tx, err := s.runner.Begin(ctx, func(ctx context.Context, tx pgx.Tx) (o pgrun.Origin, err error) {
-		if id == "" {
+		if id == "" && s.table.Distributed {
+			return o, nil // what the coordinator says of itself says nothing of the workers
+		} else if id == "" {
 			return o, tx.QueryRow(ctx, sqlOrigin, pgx.QueryExecModeExec).Scan(&o.XID, &o.Server, &o.Checkpoint)
 		}
 		var data []byte
 		var left *float64
 		var was string
-		err = s.pgxRows(tx)(ctx, s.inTx.lock, []any{s.sid(id), pgrun.LockTimeout(ctx)}, &data, &left, &was, &o.XID, &o.Server, &o.Checkpoint)
+		if s.table.Distributed {
+			data, left, err = s.lockInShard(ctx, s.pgxRows(tx), s.sid(id))
+		} else {
+			err = s.pgxRows(tx)(ctx, s.inTx.lock, []any{s.sid(id), pgrun.LockTimeout(ctx)}, &data, &left, &was, &o.XID, &o.Server, &o.Checkpoint)
+		}
 		switch {
 		case err != nil:
 			return o, err
@@ -126,11 +132,11 @@ func (x *txStore) fail(err error) error {
 }
 
 // ask runs a write, again while its row is somebody else's.
-func (x *txStore) ask(ctx context.Context, text string, args ...any) (fate, error) {
-	return x.askTold(ctx, text, false, args...)
+func (x *txStore) ask(ctx context.Context, forms []string, args ...any) (fate, error) {
+	return x.askTold(ctx, forms, false, args...)
 }
 
-func (x *txStore) askTold(ctx context.Context, text string, told bool, args ...any) (fate, error) {
+func (x *txStore) askTold(ctx context.Context, forms []string, told bool, args ...any) (fate, error) {
 	args = append([]any{""}, args...) // in the place of lock_timeout
 	for try := 0; ; try++ {
 		var r scannedFate
@@ -138,7 +144,12 @@ func (x *txStore) askTold(ctx context.Context, text string, told bool, args ...a
 		if !told {
 			into = into[:3]
 		}
-		err := x.row(ctx, text, args, into...)
+		var err error
+		for _, text := range forms {
+			if err = x.row(ctx, text, args, into...); !errors.Is(err, pgx.ErrNoRows) {
+				break
+			}
+		}
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 			return fate{}, x.fail(explainRefusal(x.s.runner.Describe(err)))
 		}
@@ -208,6 +219,8 @@ func (x *txStore) Update(ctx context.Context, id string, c Change) (err error) {
 	var f fate
 	if c.NewID == "" {
 		f, err = x.ask(ctx, x.s.inTx.update, sid, string(c.Old), string(c.New), ttl)
+	} else if x.s.table.Distributed {
+		f, err = x.renewInShards(ctx, &save{id: sid, old: string(c.Old), new: string(c.New), ttl: ttl}, newID)
 	} else {
 		f, err = x.ask(ctx, x.s.inTx.renew, sid, string(c.Old), string(c.New), ttl, newID, mark.Of(newID), markLife.Seconds())
 	}
@@ -245,11 +258,18 @@ func (x *txStore) Delete(ctx context.Context, id string) error {
 	for again := true; ; {
 		v := deletion{id: sid}
 		v.why, v.told = whyOf(ctx, whyDestroyed)
-		text := x.s.inTx.delete
+		forms := x.s.inTx.delete
 		if v.told {
-			text = x.s.inTx.deleteTold
+			forms = x.s.inTx.deleteTold
 		}
-		f, err := x.askTold(ctx, text, v.told, x.s.deleteArgs(v)...)
+		if v.told && x.s.table.Distributed {
+			now, err := x.now(ctx)
+			if err != nil {
+				return err
+			}
+			v.now = now
+		}
+		f, err := x.askTold(ctx, forms, v.told, x.s.deleteArgs(v)...)
 		if err != nil {
 			return err
 		}

@@ -31,7 +31,11 @@ const (
 // They count from their own beginning, not from the transaction's, for that may
 // have been long ago. And lock_timeout stays what it was: it is the caller's.
 type inTx struct {
-	lock, see, holds, now, create, update, renew, touch, delete, deleteTold string
+	lock, see, holds, now string
+
+	create, update, renew, touch, delete, deleteTold []string // the forms of each, asked one after the other
+
+	shards distributed // of a renewal there
 }
 
 func (x *inTx) complete(s *statements, t *pgtable.Table) {
@@ -43,6 +47,16 @@ func (x *inTx) complete(s *statements, t *pgtable.Table) {
 		return inside(strings.NewReplacer("%[1]s", t.Quoted(), "%[3]s", t.ExpireType).Replace(sql))
 	}
 	x.lock, x.see, x.holds, x.now = text(sqlLock), text(sqlSee), text(sqlHolds), text(sqlNow)
-	x.create, x.update, x.renew = inside(s.create.full.one), inside(s.update.full.one), inside(s.renew.full.one)
-	x.touch, x.delete, x.deleteTold = inside(s.touch.full.one), inside(s.delete.full.one), inside(s.deleteTold.full.one)
+	forms := func(w statement) (texts []string) {
+		if t.Distributed && w.done.one != "" {
+			texts = []string{inside(w.done.one)}
+		}
+		return append(texts, inside(w.full.one))
+	}
+	x.create, x.update, x.renew = forms(s.create), forms(s.update), forms(s.renew)
+	x.touch, x.delete, x.deleteTold = forms(s.touch), forms(s.delete), forms(s.deleteTold)
+	if t.Distributed {
+		x.lock, x.see, x.holds = inside(s.shards.lock), inside(s.shards.see), ""
+		x.shards = distributed{remove: inside(s.shards.remove), insert: inside(s.shards.insert)}
+	}
 }

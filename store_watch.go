@@ -39,6 +39,7 @@ type Peeked struct {
 const (
 	peekExpired = -1
 	peekRenewed = -2
+	peekNone    = -3
 )
 
 // Peek implements [Watcher], by one statement. It tells an expired record from one
@@ -51,7 +52,10 @@ func (s *PostgresStore) Peek(ctx context.Context, ids []string) ([]Peeked, error
 	for i, id := range ids {
 		sids[i] = s.sid(id)
 	}
-	if s.shared != nil {
+	switch {
+	case s.table.Distributed:
+		return s.peekShards(ctx, sids)
+	case s.shared != nil:
 		return s.peek(ctx, s.sql.peek.many, sids, len(sids))
 	}
 	// Each where its key lives: elsewhere it would look like one that is gone.
@@ -79,7 +83,12 @@ func (s *PostgresStore) peek(ctx context.Context, sql string, sids any, n int) (
 	case len(left) != n:
 		return nil, fmt.Errorf("the database answers for %d sessions, and was asked for %d", len(left), n)
 	}
-	peeked := make([]Peeked, n)
+	return peeked(left), nil
+}
+
+// peeked reads what sqlPeek has of each.
+func peeked(left []float64) []Peeked {
+	peeked := make([]Peeked, len(left))
 	for i, seconds := range left {
 		switch {
 		case seconds >= 0:
@@ -92,5 +101,34 @@ func (s *PostgresStore) peek(ctx context.Context, sql string, sids any, n int) (
 			peeked[i].Err = ErrNotFound
 		}
 	}
-	return peeked, nil
+	return peeked
+}
+
+// peekShards is peek of many.
+func (s *PostgresStore) peekShards(ctx context.Context, sids []string) ([]Peeked, error) {
+	left, err := pgrun.Run(ctx, s.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (map[string]float64, error) {
+		rows, err := c.Query(ctx, s.sql.shards.peek, pgrun.Sized(c, s.plans.args(sids))...)
+		if err != nil {
+			return nil, err
+		}
+		left := make(map[string]float64, len(sids))
+		var sid string
+		var seconds float64
+		_, err = pgx.ForEachRow(rows, []any{&sid, &seconds}, func() error {
+			left[sid] = seconds
+			return nil
+		})
+		return left, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	seconds := make([]float64, len(sids))
+	for i, sid := range sids {
+		var ok bool
+		if seconds[i], ok = left[sid]; !ok {
+			seconds[i] = peekNone
+		}
+	}
+	return peeked(seconds), nil
 }

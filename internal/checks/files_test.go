@@ -31,7 +31,7 @@ const (
 var mayImport = map[string][]string{
 	".": {
 		"internal/backoff", "internal/batch", "internal/bearer", "internal/cookie", "internal/devicebound", "internal/gate", "internal/jsonobj", "internal/mark", "internal/outage", "internal/pgrun",
-		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/secret", "internal/tablestats", "internal/turn", pgx, securecookie,
+		"internal/pgtable", "internal/reentry", "internal/row", "internal/seal", "internal/secret", "internal/shard", "internal/tablestats", "internal/turn", pgx, securecookie,
 	},
 	"sessionadmin": {".", "internal/gate", "internal/tablestats", pgx},
 	"sessiontest":  {"."},
@@ -53,12 +53,14 @@ var mayImport = map[string][]string{
 	"internal/mark":        {},
 	"internal/reentry":     {},
 	"internal/pgrun":       {"internal/backoff", "internal/outage", pgx},
-	"internal/pgtable":     {"internal/backoff", "internal/pgrun", "internal/row", pgx},
+	"internal/pgtable":     {"internal/backoff", "internal/pgrun", "internal/row", "internal/shard", pgx},
+	"internal/shard":       {},
 
 	// For tests and for this module's own upkeep.
 	"internal/pgtest":      {pgx},
 	"internal/exampletest": {"internal/pgtest", pgx},
 	"internal/hostile":     {"internal/pgtest", pgx},
+	"internal/citustest":   {"internal/pgtest", pgx},
 	"internal/checks":      {},
 	"internal/explore":     {},
 }

@@ -28,6 +28,11 @@ const (
 const SQL = `(CASE WHEN pg_catalog.pg_column_size(sess) OPERATOR(pg_catalog.<) 1000
 	THEN pg_catalog."left"(sess::pg_catalog.text, 3) OPERATOR(pg_catalog.=) '"0e' ELSE false END)`
 
+// Immutable is SQL for the conditions of statements in which no function may stand
+// whose answer can change, as that of a value's size in the table can. It reads
+// large data too.
+const Immutable = `(pg_catalog."left"(sess::pg_catalog.text, 3) OPERATOR(pg_catalog.=) '"0e')`
+
 // Of returns the mark of a record that has gone to target.
 func Of(target string) string {
 	b := make([]byte, 0, len(prefix)+digits*len(target)+1)

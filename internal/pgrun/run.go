@@ -56,6 +56,11 @@ type Runner struct {
 	// a try. It is set before the first Run of a request.
 	Watch *outage.Watch
 
+	// Remote says that the server has others do the work. Where it has lost one of
+	// them, a write may have been done all the same. It is set before the first Run
+	// of a write.
+	Remote bool
+
 	pool     *pgxpool.Pool
 	maxConns int
 	timeout  time.Duration
@@ -165,7 +170,7 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 		}
 		verdict := judge(err, t.dead)
 		// Also after a shutdown that is said: it may come between the commit and its answer.
-		doubt = doubt || !repeat.reads && (verdict == broken && t.sent || t.unconfirmed())
+		doubt = doubt || !repeat.reads && (verdict == broken && t.sent || t.unconfirmed() || r.lostRemote(err))
 		if doubt && !repeat.again {
 			return t.value, fmt.Errorf("%w: %w", r.errs.Uncertain, err)
 		}
@@ -205,6 +210,13 @@ func Run[T any](ctx context.Context, r *Runner, repeat Repetition, f func(contex
 			return t.value, r.Describe(err)
 		}
 	}
+}
+
+// lostRemote reports whether the server has lost one that it has had do the work: Citus
+// says so, as any error of its own, with an answer that a plain server gives of itself alone.
+func (r *Runner) lostRemote(err error) bool {
+	state := SQLState(err)
+	return r.Remote && (strings.HasPrefix(state, "08") || state == "XX000")
 }
 
 // tried is what became of one try.

@@ -264,7 +264,7 @@ func (t *Transaction) Commit(ctx context.Context, witness func(context.Context, 
 		return nil
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return ErrNotCommitted
-	case !s.dead && SQLState(err) != "" && !errors.As(err, new(unconfirmed)):
+	case !s.dead && SQLState(err) != "" && !errors.As(err, new(unconfirmed)) && !r.lostRemote(err):
 		return fmt.Errorf("%w: %w", ErrNotCommitted, err)
 	}
 	return t.resolve(ctx, witness, err)

@@ -60,6 +60,9 @@ func (t *Table) check(info *tableInfo) error {
 		fault("%s is partitioned by %s, and so cannot have a unique sid. %s", t.Quoted(), info.partKey, another)
 		return errors.Join(errs...)
 	}
+	if t.checkDistribution(info, fault); len(errs) > 0 {
+		return errors.Join(errs...)
+	}
 	t.checkPrivileges(info, fault)
 	t.checkColumn(info, fault, "sid", fmt.Sprintf("varchar or text of %d characters or more", t.SIDBytes), "varchar")
 	t.checkColumn(info, fault, "sess", "json or jsonb", "json")

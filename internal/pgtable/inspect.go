@@ -32,7 +32,8 @@ var (
 		pg_catalog.current_setting('default_transaction_read_only') = 'on',
 		pg_catalog.pg_is_in_recovery(),
 		pg_catalog.current_setting('client_encoding'), pg_catalog.current_setting('server_encoding'),
-		pg_catalog.current_setting('row_security') = 'on'`)
+		pg_catalog.current_setting('row_security') = 'on',
+		pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL`)
 
 	sqlTable = qualify(`SELECT c.oid::int8, c.relkind::text, c.relpersistence::text,
 			pg_catalog.has_schema_privilege(n.oid, 'USAGE'), pg_catalog.has_table_privilege(c.oid, 'DELETE'),
@@ -132,6 +133,7 @@ type serverInfo struct {
 	readOnly, standby              bool
 	clientEncoding, serverEncoding string
 	rowSecurity                    bool
+	citus                          bool // its catalogs are there
 }
 
 // tableInfo is what the catalogs say of it.
@@ -150,13 +152,14 @@ type tableInfo struct {
 	deferrable                  string
 	rows, duplicates            bool // only known where something is wrong
 	guards                      []guard
+	distribution                distribution
 }
 
 // ask asks for what has nothing to do with the table.
 func (s *serverInfo) ask(ctx context.Context, c *pgx.Conn) error {
 	err := c.QueryRow(ctx, sqlServer).Scan(&s.version, &s.versionNum, &s.timeZone, &s.user, &s.database, &s.summerTime, &s.pid, &s.prepared,
 		&s.readOnly, &s.standby, &s.clientEncoding, &s.serverEncoding,
-		&s.rowSecurity)
+		&s.rowSecurity, &s.citus)
 	s.pooled = int64(c.PgConn().PID()) != s.pid
 	return err
 }
@@ -190,6 +193,9 @@ func (t *Table) inspect(ctx context.Context, c *pgx.Conn, info *tableInfo) error
 		return err
 	}
 	if err := c.QueryRow(ctx, sqlIndexes, info.oid).Scan(&info.uniqueSid, &info.indexed, &info.primary, &info.deferrable); err != nil {
+		return err
+	}
+	if err := info.askDistribution(ctx, c); err != nil {
 		return err
 	}
 	return t.askGuards(ctx, c, info)

@@ -41,6 +41,7 @@ type Table struct {
 
 	// Found by Setup.
 	SessType, ExpireType string // json or jsonb; timestamp with or without time zone
+	Distributed          bool   // by Citus, over workers
 	ForeignZone          error  // why programs in other languages cannot share the rows; nil if they can
 	info                 tableInfo
 	patience             time.Duration // indexPatience, if it is 0
@@ -102,6 +103,7 @@ func (t *Table) setUp(ctx context.Context) error {
 		"table", t.Schema+"."+t.Name, "version", info.version, "timeZone", info.timeZone, "tookMs", answered.Milliseconds())
 	t.info = *info
 	t.SessType, t.ExpireType = info.columns["sess"].typ, timestampTypes[info.columns["expire"].typ]
+	t.Distributed = info.distribution.method != ""
 	t.warn(ctx, conn.Conn(), info)
 	t.warnPooler(conn.Conn(), info)
 	t.checkZone(ctx, conn.Conn())

@@ -105,6 +105,21 @@ const (
 			pg_catalog.current_setting('track_counts') OPERATOR(pg_catalog.<>) 'on'
 		FROM pg_catalog.pg_stat_all_tables JOIN parts ON relid OPERATOR(pg_catalog.=) oid`
 
+	// Of a table that Citus has distributed the coordinator has but the name. A
+	// shard's statistics come as text. Of what Citus does not say apart, what is
+	// out of line is what is no rows and no index.
+	sqlDistributed   = `SELECT pg_catalog.to_regclass('pg_catalog.pg_dist_partition') IS NOT NULL`
+	sqlIsDistributed = `SELECT EXISTS (SELECT FROM pg_catalog.pg_dist_partition p WHERE p.logicalrelid::pg_catalog.oid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.regclass::pg_catalog.oid)`
+	sqlShardSizes    = `SELECT pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass),
+			pg_catalog.citus_total_relation_size($1::pg_catalog.text::pg_catalog.regclass) OPERATOR(pg_catalog.-) pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass),
+			pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass) OPERATOR(pg_catalog.-) pg_catalog.citus_relation_size($1::pg_catalog.text::pg_catalog.regclass)`
+	sqlShardStatistics = `SELECT COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 1)::bigint), 0)::bigint,
+			COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 2)::bigint), 0)::bigint, COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 3)::bigint), 0)::bigint,
+			pg_catalog.max(NULLIF(pg_catalog.split_part(result, ' ', 4), '')::double precision), pg_catalog.max(NULLIF(pg_catalog.split_part(result, ' ', 5), '')::double precision), false
+		FROM pg_catalog.run_command_on_shards($1::pg_catalog.text::pg_catalog.regclass, $command$SELECT pg_catalog.concat(n_dead_tup, ' ', n_tup_upd, ' ', n_tup_hot_upd, ' ',
+			extract(epoch FROM last_vacuum)::double precision, ' ', extract(epoch FROM last_autovacuum)::double precision)
+			FROM pg_catalog.pg_stat_all_tables WHERE relid OPERATOR(pg_catalog.=) '%s'::pg_catalog.regclass::pg_catalog.oid$command$) WHERE success`
+
 	// A range each, of nothing but expire, so that its index can answer: a
 	// third of the time of one pass that sorts the rows into buckets. Then the
 	// marks among them, in one statement, so that they are among them.
@@ -140,14 +155,30 @@ func Read(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Stats,
 }
 
 func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
-	if err := tx.QueryRow(ctx, sqlSizes, name).Scan(&s.TableBytes, &s.IndexBytes, &s.ToastBytes); err != nil {
+	sizes, statistics := sqlSizes, sqlStatistics
+	distributed, err := isDistributed(ctx, tx, name)
+	if err != nil {
+		return err
+	}
+	if distributed {
+		sizes, statistics = sqlShardSizes, sqlShardStatistics
+	}
+	if err := tx.QueryRow(ctx, sizes, name).Scan(&s.TableBytes, &s.IndexBytes, &s.ToastBytes); err != nil {
 		return err
 	}
 	s.TableBytes -= s.ToastBytes // pg_table_size includes it
 	var vacuum, autovacuum *float64
-	err := tx.QueryRow(ctx, sqlStatistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum, &s.Uncounted)
+	err = tx.QueryRow(ctx, statistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum, &s.Uncounted)
 	s.LastVacuum, s.LastAutovacuum = fromEpoch(vacuum), fromEpoch(autovacuum)
 	return err
+}
+
+// isDistributed reports whether Citus has distributed the table.
+func isDistributed(ctx context.Context, tx pgx.Tx, name string) (is bool, err error) {
+	if err := tx.QueryRow(ctx, sqlDistributed).Scan(&is); err != nil || !is {
+		return false, err
+	}
+	return is, tx.QueryRow(ctx, sqlIsDistributed, name).Scan(&is)
 }
 
 func (s *Stats) expiries(ctx context.Context, tx pgx.Tx, name string) error {
@@ -263,7 +294,14 @@ func ReadAges(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Ag
 	name := pgx.Identifier{schema, table}.Sanitize()
 	err := read(ctx, pool, name, func(tx pgx.Tx) error {
 		var bytes int64
-		err := tx.QueryRow(ctx, sqlParts+" SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(oid)), 0)::bigint FROM parts", name).Scan(&bytes)
+		size := sqlParts + " SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(oid)), 0)::bigint FROM parts"
+		distributed, err := isDistributed(ctx, tx, name)
+		if distributed {
+			size = "SELECT pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass)"
+		}
+		if err == nil {
+			err = tx.QueryRow(ctx, size, name).Scan(&bytes)
+		}
 		if err != nil {
 			return err
 		}

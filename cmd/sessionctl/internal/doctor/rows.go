@@ -60,7 +60,7 @@ func (e *exam) statistics(ctx context.Context) (err error) {
 // expired looks for rows that should have been pruned long ago.
 func (e *exam) expired(ctx context.Context) error {
 	var late int64
-	sql := fmt.Sprintf("SELECT pg_catalog.count(*) FROM (SELECT FROM %s WHERE expire OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%s') LIMIT 1000001) s", e.table, overdue)
+	sql := fmt.Sprintf("SELECT pg_catalog.count(*) FROM (SELECT 1 FROM %s WHERE expire OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.-) interval '%s') LIMIT 1000001) s", e.table, overdue)
 	if err := e.scan(ctx, sql, nil, &late); err != nil {
 		return err
 	}
