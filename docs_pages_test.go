@@ -245,12 +245,15 @@ func docLogCalls(t *testing.T) (calls []docLogCall) {
 				return true
 			}
 			fun, ok := call.Fun.(*ast.SelectorExpr)
-			if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error", "LogAttrs", "log"}, fun.Sel.Name) {
+			if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error", "LogAttrs", "log", "logUnlocked", "logLateLocked"}, fun.Sel.Name) {
 				return true
 			}
 			c := docLogCall{at: fset.Position(call.Pos()).String()}
 			if fun.Sel.Name == "log" { // Session.log
 				c.attributes = []string{"error", "method"}
+			}
+			if fun.Sel.Name == "logLateLocked" {
+				c.attributes = []string{"call", "notLogged"}
 			}
 			for _, arg := range call.Args {
 				if s, ok := docString(arg); ok && strings.HasPrefix(s, "session: ") {

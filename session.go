@@ -231,17 +231,15 @@ func (s *Session) warnUnverifiedLocked() {
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	k, r := s.m.keys.signing.Load(), s.x.r
-	warn := func(msg string) {
-		s.m.cfg.Logger.LogAttrs(s.x.below(), slog.LevelWarn, msg, k.attrs()...)
-	}
+	log, ctx := s.m.cfg.Logger, s.x.below()
 	if !k.warnedCookie.Load() && k.codec.Formed(r.Header["Cookie"], s.m.cfg.Cookie.Name) && k.warnedCookie.CompareAndSwap(false, true) {
-		warn("session: a session cookie does not verify, and its user looks logged out: another program has another secret (compare the fingerprints), the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies")
+		log.LogAttrs(ctx, slog.LevelWarn, "session: a session cookie does not verify, and its user looks logged out: another program has another secret (compare the fingerprints), the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies", k.attrs()...)
 	}
 	if k.bearer == nil || k.warnedToken.Load() {
 		return
 	}
 	if token, ours, _ := k.bearer.Find(r.Header["Authorization"]); ours && k.bearer.Formed(token) && k.warnedToken.CompareAndSwap(false, true) {
-		warn("session: a session token does not verify, and its client looks logged out: another program has another secret (compare the fingerprints) or Config.TokenPrefix, the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies")
+		log.LogAttrs(ctx, slog.LevelWarn, "session: a session token does not verify, and its client looks logged out: another program has another secret (compare the fingerprints) or Config.TokenPrefix, the secret was changed and the old one is not among the old secrets, or somebody tries one out; said once, Stats counts them in BadCookies", k.attrs()...)
 	}
 }
 
