@@ -58,7 +58,7 @@ func benchmark(b *testing.B, distributed bool, kind string) {
 	// Large enough for statements to be prepared.
 	citustest.Exec(b, pool, "INSERT INTO session_test.session SELECT 'fill-' || n, json_build_object('cookie', repeat('x', 200)), now() + interval '1 day' FROM generate_series(1, 20000) n")
 	m, err := session.New(newStore(b, pool, session.PostgresOptions{Schema: schema}), session.Config{
-		Secret: strings.Repeat("citus test ", 4), DisablePrune: true, StoreTimeout: patience, Logger: slog.New(slog.DiscardHandler),
+		Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", DisablePrune: true, StoreTimeout: patience, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -3,7 +3,6 @@ package citus
 import (
 	"context"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -25,7 +24,7 @@ func TestManager(t *testing.T) {
 	var mu sync.Mutex
 	told := map[string]int{}
 	m, err := session.New(store, session.Config{
-		Secret: strings.Repeat("citus test ", 4), DisablePrune: true, StoreTimeout: patience, UserKey: "user", MaxPerUser: 2,
+		Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", DisablePrune: true, StoreTimeout: patience, UserKey: "user", MaxPerUser: 2,
 		OnEvent: func(e session.Event) {
 			mu.Lock()
 			defer mu.Unlock()

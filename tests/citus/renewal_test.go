@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,7 +22,7 @@ const (
 
 func newManager(t *testing.T, store session.Store) *session.Manager {
 	t.Helper()
-	m, err := session.New(store, session.Config{Secret: strings.Repeat("citus test ", 4), DisablePrune: true, StoreTimeout: patience})
+	m, err := session.New(store, session.Config{Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", DisablePrune: true, StoreTimeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -307,7 +307,7 @@ func TestAtlasLeavesTheSessionsAlone(t *testing.T) {
 
 // The one pool of the document.
 func TestOpen(t *testing.T) {
-	t.Setenv("SESSION_SECRET", strings.Repeat("databases test ", 3))
+	t.Setenv("SESSION_SECRET", "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa")
 	pool := pgtest.Pool(t)
 	sessions, db, err := Open(t.Context(), pool)
 	if err != nil {

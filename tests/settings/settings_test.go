@@ -107,7 +107,7 @@ type settings = func(session.Config) (session.Config, session.PostgresOptions)
 // open is Open, with the secret in the environment and a log that nobody reads.
 func open(t *testing.T, pool *pgxpool.Pool, f settings) *session.Manager {
 	t.Helper()
-	t.Setenv("SESSION_SECRET", strings.Repeat("settings test ", 3))
+	t.Setenv("SESSION_SECRET", "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa")
 	m, err := Open(t.Context(), pool, quiet(f))
 	if err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func inMemory(t *testing.T, f settings) *session.Manager {
 }
 
 func inMemoryConfig(f settings) (session.Config, session.PostgresOptions) {
-	return quiet(f)(session.Config{Secret: strings.Repeat("settings test ", 3), DisablePrune: true})
+	return quiet(f)(session.Config{Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", DisablePrune: true})
 }
 
 func TestShop(t *testing.T) {
@@ -352,8 +352,8 @@ func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
 func TestTenants(t *testing.T) {
 	pool := pgtest.Pool(t)
 	all := []tenant{
-		{host: "ada.example", table: "ada", secret: strings.Repeat("the secret of ada", 2)},
-		{host: "bob.example", table: "bob", secret: strings.Repeat("the secret of bob", 2)},
+		{host: "ada.example", table: "ada", secret: "Ada7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa"},
+		{host: "bob.example", table: "bob", secret: "Bob3Vx8nU1yC5oS9tM2dA7zI4qE6hK1gb"},
 	}
 	h, err := tenants(t.Context(), pool, all, http.HandlerFunc(site))
 	if err != nil {

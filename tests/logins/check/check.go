@@ -25,7 +25,7 @@ func Open(t *testing.T, userKey string) (*session.Manager, *pgxpool.Pool) {
 		t.Fatal(err)
 	}
 	sessions, err := session.New(store, session.Config{
-		Secret: strings.Repeat("logins test ", 3), UserKey: userKey, DisablePrune: true, Logger: logger,
+		Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", UserKey: userKey, DisablePrune: true, Logger: logger,
 	})
 	if err != nil {
 		t.Fatal(err)

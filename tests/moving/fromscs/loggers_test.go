@@ -33,7 +33,7 @@ func TestLoggers(t *testing.T) {
 			logger := slog.New(open(&b)).With("instance", 7)
 			logger.Debug("hidden", "n", 1)
 			if _, err := session.New(session.NewMemoryStore(), session.Config{
-				Secret: strings.Repeat("loggers ", 5), Logger: logger, DisablePrune: true,
+				Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", Logger: logger, DisablePrune: true,
 			}); err != nil {
 				t.Fatal(err)
 			}

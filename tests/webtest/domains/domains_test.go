@@ -85,7 +85,7 @@ func (b *browser) want(host, path, want string) {
 
 func application(t *testing.T, cfg session.Config) http.Handler {
 	t.Helper()
-	cfg.Secret, cfg.Logger = strings.Repeat("a-secret-for-tests-", 2), slog.New(slog.DiscardHandler)
+	cfg.Secret, cfg.Logger = "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", slog.New(slog.DiscardHandler)
 	m, err := session.New(session.NewMemoryStore(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -113,7 +113,7 @@ func (s *site) forget() {
 func (s *site) deploy(c session.CookieConfig, around ...func(http.Handler) http.Handler) {
 	s.t.Helper()
 	m, err := session.New(s.store, session.Config{
-		Secret: strings.Repeat("a-secret-for-tests-", 2), Cookie: c, UserKey: string(user), Logger: slog.New(slog.DiscardHandler),
+		Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", Cookie: c, UserKey: string(user), Logger: slog.New(slog.DiscardHandler),
 		TouchInterval: time.Nanosecond, // each visit sends the cookie, as one a minute does
 	})
 	must(s.t, err)
