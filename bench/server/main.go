@@ -10,11 +10,14 @@
 //	/new          looks for a user, finds none, writes nothing; "anon"
 //	/touch        reads, and moves the expiry whether that is due or not; "ok"
 //	/end          makes a session of its own and ends it, past the middleware; "ok"
+//	/logout       ends the session; "ok"
 //
 // It makes its table before it listens and ends on SIGTERM.
 //
 // To measure with, BENCH_SLOTS and BENCH_MAX_BATCH set the numbers of
-// session.PostgresOptions, and BENCH_SHARING=off its DisableBatching.
+// session.PostgresOptions, and BENCH_SHARING=off its DisableBatching;
+// BENCH_TOUCH_INTERVAL is that of session.Config, and BENCH_PRUNE=off its
+// DisablePrune. BENCH_DATABASES is in several.go.
 package main
 
 import (
@@ -25,6 +28,8 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -49,6 +54,9 @@ func handler(ctx context.Context) (http.Handler, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	if urls := strings.Fields(os.Getenv("BENCH_DATABASES")); len(urls) > 0 {
+		return several(ctx, urls, opts)
+	}
 	pool, err := app.Pool(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -62,10 +70,15 @@ func handler(ctx context.Context) (http.Handler, func(), error) {
 		_ = sessions.Close()
 		pool.Close()
 	}
+	return sessions.Handler(routes(store)), end, nil
+}
+
+func routes(store session.Store) *http.ServeMux {
 	mux := app.Routes{Login: login, Read: read, Write: write, New: anon}.Mux()
 	mux.HandleFunc("/touch", touching(store))
 	mux.HandleFunc("/end", ending(store))
-	return sessions.Handler(mux), end, nil
+	mux.HandleFunc("/logout", logout)
+	return mux
 }
 
 // open is session.Open with options.
@@ -74,6 +87,12 @@ func open(ctx context.Context, pool *pgxpool.Pool, opts session.PostgresOptions)
 	if err != nil {
 		return nil, nil, err
 	}
+	if v := os.Getenv("BENCH_TOUCH_INTERVAL"); v != "" {
+		if cfg.TouchInterval, err = time.ParseDuration(v); err != nil {
+			return nil, nil, fmt.Errorf("BENCH_TOUCH_INTERVAL: %w", err)
+		}
+	}
+	cfg.DisablePrune = os.Getenv("BENCH_PRUNE") == "off"
 	store, err := session.NewPostgresStore(ctx, pool, opts)
 	if err != nil {
 		return nil, nil, err
@@ -128,6 +147,11 @@ func write(w http.ResponseWriter, r *http.Request) {
 	}
 	n, _ := counter.Get(s)
 	app.Text(w, http.StatusOK, strconv.Itoa(n))
+}
+
+func logout(w http.ResponseWriter, r *http.Request) {
+	session.From(r.Context()).Destroy()
+	app.Text(w, http.StatusOK, "ok")
 }
 
 func anon(w http.ResponseWriter, r *http.Request) {

@@ -81,9 +81,18 @@ func (r Routes) Mux() *http.ServeMux {
 // Pool returns a pool on DATABASE_URL of at most PGPOOL_MAX connections (default:
 // pgx's own).
 func Pool(ctx context.Context) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(os.Getenv("DATABASE_URL"))
+	cfg, err := PoolConfig(os.Getenv("DATABASE_URL"))
 	if err != nil {
 		return nil, fmt.Errorf("DATABASE_URL: %w", err)
+	}
+	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// PoolConfig is the configuration of such a pool on another database.
+func PoolConfig(url string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
 	}
 	n, err := PoolMax()
 	if err != nil {
@@ -92,7 +101,7 @@ func Pool(ctx context.Context) (*pgxpool.Pool, error) {
 	if n > 0 {
 		cfg.MaxConns = int32(n)
 	}
-	return pgxpool.NewWithConfig(ctx, cfg)
+	return cfg, nil
 }
 
 // PoolMax returns PGPOOL_MAX, 0 if it is not set.
@@ -106,6 +115,13 @@ func PoolMax() (int, error) {
 		return 0, fmt.Errorf("PGPOOL_MAX=%q: must be a whole number of connections", v)
 	}
 	return n, nil
+}
+
+// Used is what a server's work with one of several databases has come to so far: bytes
+// to and from it, and the library's counts.
+type Used struct {
+	Sent, Received                           int64
+	Loads, Creates, Saves, Touches, Destroys uint64
 }
 
 // Main makes a server's handler and serves it on PORT until SIGTERM or SIGINT;

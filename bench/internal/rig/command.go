@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -27,6 +28,7 @@ type Program struct {
 	Name   string
 	Files  string // what it writes into a directory, for the usage of -out
 	Tables string // "table is" or "tables are", for that of -docs
+	Docs   string // the page of the documentation with them; empty: performance.md
 }
 
 // Main runs the program. measure adds flags of its own to the command before it
@@ -47,10 +49,11 @@ func (p Program) Command(ctx context.Context, args []string) (*Command, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Command{FlagSet: flag.NewFlagSet(p.Name, flag.ExitOnError), Module: module, Short: IsShort(args), args: args}
+	page := cmp.Or(p.Docs, "performance.md")
+	c := &Command{FlagSet: flag.NewFlagSet(p.Name, flag.ExitOnError), Module: module, Short: IsShort(args), args: args, page: page}
 	c.Bool("short", false, "the shortest measurements: shows that everything works, judges nothing")
 	c.StringVar(&c.flags.Out, "out", "", "directory of "+p.Files+" (default bench/results; a temporary one with -short)")
-	c.StringVar(&c.flags.Docs, "docs", "", "document whose "+p.Tables+" replaced (default docs/performance.md; none with -short); \"none\" for none")
+	c.StringVar(&c.flags.Docs, "docs", "", "document whose "+p.Tables+" replaced (default docs/"+page+"; none with -short); \"none\" for none")
 	return c, nil
 }
 
@@ -63,7 +66,8 @@ type Command struct {
 	Short  bool
 
 	args   []string
-	flags  Place // as they were given
+	page   string // see Program.Docs
+	flags  Place  // as they were given
 	checks []func() error
 }
 
@@ -146,7 +150,7 @@ func (c *Command) Parse() (err error) {
 			return err
 		}
 	}
-	c.Place, err = places(c.Module, c.flags, c.Short)
+	c.Place, err = places(c.Module, c.page, c.flags, c.Short)
 	return err
 }
 
@@ -159,7 +163,7 @@ func (c *Command) Given(name string) (given bool) {
 // Aside keeps figures that are not those of the documents apart from them: unless
 // -out and -docs say otherwise they go to a temporary directory alone.
 func (c *Command) Aside() (err error) {
-	c.Place, err = places(c.Module, c.flags, true)
+	c.Place, err = places(c.Module, c.page, c.flags, true)
 	return err
 }
 

@@ -18,11 +18,12 @@ type Script interface {
 	Done(conn, tag int, a Answer) error
 }
 
-// Answer is what a server said. Body is only valid during the call.
+// Answer is what a server said. Body and Cookie are only valid during the call.
 type Answer struct {
 	Status    int
 	Body      []byte
 	SetCookie bool
+	Cookie    []byte // of the last Set-Cookie: NAME=VALUE, as a Cookie header has it
 	Latency   time.Duration
 	Late      bool // came after Load.Duration
 }
@@ -92,7 +93,7 @@ func parse(b []byte) (a Answer, size int, err error) {
 		case hasPrefixFold(rest, contentLength):
 			length = number(rest[len(contentLength):])
 		case hasPrefixFold(rest, setCookie):
-			a.SetCookie = true
+			a.SetCookie, a.Cookie = true, pair(rest[len(setCookie):])
 		}
 	}
 	if length < 0 {
@@ -104,6 +105,14 @@ func parse(b []byte) (a Answer, size int, err error) {
 	}
 	a.Body = b[body : body+length]
 	return a, body + length, nil
+}
+
+// pair returns the name and value that a Set-Cookie header's value begins with.
+func pair(b []byte) []byte {
+	if end := bytes.IndexAny(b, ";\r"); end >= 0 {
+		b = b[:end]
+	}
+	return bytes.TrimSpace(b)
 }
 
 // hasPrefixFold compares with a lower-case prefix of letters and signs that have

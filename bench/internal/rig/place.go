@@ -13,13 +13,13 @@ type Place struct {
 
 // places fills the gaps: the repository's own places, or temporary ones with short,
 // whose figures mean nothing.
-func places(module string, given Place, short bool) (p Place, err error) {
+func places(module, page string, given Place, short bool) (p Place, err error) {
 	p = given
 	switch {
 	case p.Docs == "none", p.Docs == "" && short:
 		p.Docs = ""
 	case p.Docs == "":
-		p.Docs = filepath.Join(filepath.Dir(module), "docs", "performance.md")
+		p.Docs = filepath.Join(filepath.Dir(module), "docs", page)
 	}
 	switch {
 	case p.Out == "" && short:

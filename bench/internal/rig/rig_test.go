@@ -74,7 +74,7 @@ func (s *script) Next(int) (int, []byte) {
 }
 
 func (s *script) Done(_, tag int, a rig.Answer) error {
-	s.answers = append(s.answers, fmt.Sprintf("%d %d %s %t", tag, a.Status, a.Body, a.SetCookie))
+	s.answers = append(s.answers, strings.TrimSpace(fmt.Sprintf("%d %d %s %t %s", tag, a.Status, a.Body, a.SetCookie, a.Cookie)))
 	if s.done != nil {
 		return s.done(a)
 	}
@@ -87,7 +87,8 @@ func TestLoadParsesAnswers(t *testing.T) {
 	}{
 		{name: "plain", answer: "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", want: "7 200 ok false"},
 		{name: "empty body", answer: "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n", want: "7 204  false"},
-		{name: "cookie, any case", answer: "HTTP/1.1 401 Unauthorized\r\nSET-cookie: a=b\r\nCONTENT-LENGTH:3\r\n\r\nabc", want: "7 401 abc true"},
+		{name: "cookie, any case", answer: "HTTP/1.1 401 Unauthorized\r\nSET-cookie: a=b\r\nCONTENT-LENGTH:3\r\n\r\nabc", want: "7 401 abc true a=b"},
+		{name: "cookie with attributes", answer: "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nSet-Cookie: a=b=; Path=/; HttpOnly\r\n\r\n", want: "7 200  true a=b="},
 		{name: "cookie in another header", answer: "HTTP/1.1 200 OK\r\nX-Set-Cookie: a\r\nVary: set-cookie:\r\nContent-Length: 1\r\n\r\nx", want: "7 200 x false"},
 		{name: "large", answer: "HTTP/1.1 200 OK\r\nContent-Length: 9000\r\n\r\n" + strings.Repeat("x", 9000), want: "7 200 " + strings.Repeat("x", 9000) + " false"},
 		{name: "no length", answer: "HTTP/1.1 200 OK\r\n\r\n", err: "without Content-Length"},
