@@ -109,7 +109,8 @@ func (k Key[T]) Update(s *Session, f func(T) T) {
 
 // Take returns the value and deletes it: for messages that are shown once. One
 // that is absent is no change. What is not a T is absent, as to [Key.Get], and
-// left alone.
+// left alone. Two requests of one session that overlap may both get it: what must be used once, such as
+// a nonce or a challenge, is claimed by [Key.UpdateNow].
 func (k Key[T]) Take(s *Session) (value T, ok bool) {
 	for start := time.Now(); ; {
 		s.lockLoaded(use{"Take", string(k)})
