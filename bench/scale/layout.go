@@ -94,7 +94,7 @@ type visits struct {
 	n     []int    // requests so far, of each connection
 	open  []string // of each connection: the cookie of a login that waits for its logout
 	each  int      // requests that each connection makes; 0: no end
-	done  int
+	done  uint64
 }
 
 func (l Layout) visits(route string, towns []*town, each int) (*visits, error) {
@@ -160,8 +160,8 @@ func (v *visits) Done(conn, tag int, a rig.Answer) error {
 }
 
 // pairs returns how many logins there were, and how many of them were ended.
-func (v *visits) pairs() (logins, logouts int) {
-	waiting := 0
+func (v *visits) pairs() (logins, logouts uint64) {
+	waiting := uint64(0)
 	for _, cookie := range v.open {
 		if cookie != "" {
 			waiting++

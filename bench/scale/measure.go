@@ -411,17 +411,16 @@ func (u usage) addsUp(l Layout, v *visits) error {
 			sum.Destroys += d.Destroys
 		}
 	}
-	sent := uint64(v.done)
-	want := app.Used{Loads: sent}
+	want := app.Used{Loads: v.done}
 	switch v.route {
 	case rig.Write:
-		want.Saves = sent
+		want.Saves = v.done
 	case pair:
 		logins, logouts := v.pairs()
-		want = app.Used{Loads: sum.Loads, Creates: uint64(logins), Destroys: uint64(logouts)}
+		want = app.Used{Loads: sum.Loads, Creates: logins, Destroys: logouts}
 	}
 	if sum != want {
-		return fmt.Errorf("%d requests: the programs counted %+v, want %+v", sent, sum, want)
+		return fmt.Errorf("%d requests: the programs counted %+v, want %+v", v.done, sum, want)
 	}
 	return nil
 }
