@@ -3,5 +3,5 @@
 // workers or more; without it the same statements run on plain PostgreSQL,
 // and the output says so. From the directory tests/citus:
 //
-//	SESSION_TEST_CITUS_URL='postgres://…' go test -v
+//	SESSION_TEST_CITUS_URL="$COORDINATOR" go test -v
 package citus

@@ -112,20 +112,20 @@ type process struct {
 
 // output is a buffer to wait on.
 type output struct {
-	sync.Mutex
-	bytes.Buffer
+	mu   sync.Mutex
+	said bytes.Buffer // not embedded: its ReadFrom would take no lock
 }
 
 func (o *output) Write(b []byte) (int, error) {
-	o.Lock()
-	defer o.Unlock()
-	return o.Buffer.Write(b)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.said.Write(b)
 }
 
 func (o *output) text() string {
-	o.Lock()
-	defer o.Unlock()
-	return o.String()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.said.String()
 }
 
 // run starts the program of a service with what compose gives it, and the file
