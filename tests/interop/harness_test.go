@@ -34,7 +34,7 @@ import (
 )
 
 const (
-	secret   = "an example secret, shared by both programs"
+	secret   = "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A"
 	schema   = "schema_system"
 	table    = "schema_system.session"
 	cookieID = "connect.sid"
