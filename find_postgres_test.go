@@ -263,6 +263,26 @@ func TestFindingInSQLASCII(t *testing.T) {
 	}
 }
 
+// A handle is of the ID's UTF-8, as the program has it, whatever the database's bytes.
+func TestHandleInLatin1(t *testing.T) {
+	admin := pgtest.Pool(t)
+	name := "latin1_" + strings.ToLower(rand.Text())
+	execSQL(t, admin, "CREATE DATABASE "+name+" ENCODING LATIN1 LOCALE 'C' TEMPLATE template0")
+	t.Cleanup(func() { execSQL(t, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	pool := openPool(t, admin.Config().ConnString(), func(cfg *pgxpool.Config) {
+		cfg.ConnConfig.Database, cfg.ConnConfig.RuntimeParams["client_encoding"] = name, "UTF8"
+	})
+	m := patientManager(t, newStore(t, pool))
+	execSQL(t, pool, `INSERT INTO schema_system.session VALUES (E'\u00e9\\\\x', '{"cookie":{},"userId":1}', now() + interval '1 hour')`)
+	handles := handlesOf(t, m, userIDKey.Is(1))
+	if len(handles) != 1 {
+		t.Fatalf("got %d sessions, want 1", len(handles))
+	}
+	if n, err := m.Revoke(t.Context(), session.Everyone().Handle(handles[0])); n != 1 || err != nil {
+		t.Errorf("Revoke by handle: got %d, %v, want 1", n, err)
+	}
+}
+
 // Settings under which CREATE INDEX CONCURRENTLY would wait for our own
 // transaction, or cannot work at all: the store works without the index then.
 func TestIndexKeysUnderOddSettings(t *testing.T) {

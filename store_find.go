@@ -23,7 +23,11 @@ import (
 // lock timeout for %[8]s. Names and operators are qualified: whoever may create
 // in a schema of the search path must not get to see what is compared.
 const (
-	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
+	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, 'UTF8')), 'hex'), 32)`
+
+	// convert_to is not immutable, so that a shard's rows cannot be told by it. Of
+	// what is no ASCII this takes the bytes of the database, which for Citus are UTF8.
+	sqlShardHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
 
 	sqlFoundLive = `expire OPERATOR(pg_catalog.>=) pg_catalog.now()`
 
@@ -80,7 +84,7 @@ var errNotDeleted = errors.New("rows were not deleted, and their sessions live o
 // client that speaks UTF8.
 var asBytes = strings.NewReplacer("SELECT sid::pg_catalog.text, sess::pg_catalog.text,",
 	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),",
-	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM")
+	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
 
 // DeleteFound implements [Finder].
 func (s *PostgresStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
@@ -262,7 +266,11 @@ func (s *PostgresStore) where(sql string, q *Query) (string, []any) {
 		condition(strings.ReplaceAll(s.table.Value(q.Key), "%", "%%")+" OPERATOR(pg_catalog.=) ANY ($%d::pg_catalog.text[])", slices.Clone(q.Values)) // a late statement may outlive the call
 	}
 	if q.Handle != "" {
-		condition(sqlHandle+" OPERATOR(pg_catalog.=) $%d::pg_catalog.text", q.Handle)
+		handle := sqlHandle
+		if s.table.Distributed {
+			handle = sqlShardHandle
+		}
+		condition(handle+" OPERATOR(pg_catalog.=) $%d::pg_catalog.text", q.Handle)
 	}
 	if q.Except != "" {
 		condition("sid::pg_catalog.text OPERATOR(pg_catalog.<>) $%d::pg_catalog.text", s.sid(q.Except))
