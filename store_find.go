@@ -25,8 +25,8 @@ import (
 const (
 	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, 'UTF8')), 'hex'), 32)`
 
-	// convert_to is not immutable, so that a shard's rows cannot be told by it. Of
-	// what is no ASCII this takes the bytes of the database, which for Citus are UTF8.
+	// convert_to is not immutable, and Citus sends no shard what is not. This takes
+	// an ID's bytes as the database has them: UTF8, or ASCII as all of our own IDs.
 	sqlShardHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
 
 	sqlFoundLive = `expire OPERATOR(pg_catalog.>=) pg_catalog.now()`
