@@ -23,7 +23,7 @@ import (
 // lock timeout for %[8]s. Names and operators are qualified: whoever may create
 // in a schema of the search path must not get to see what is compared.
 const (
-	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, 'UTF8')), 'hex'), 32)`
+	sqlHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to('` + labelHandle + `' OPERATOR(pg_catalog.||) sid::pg_catalog.text, ` + sqlAsItIs + `)), 'hex'), 32)`
 
 	// convert_to is not immutable, and Citus sends no shard what is not. This takes
 	// an ID's bytes as the database has them: UTF8, or ASCII as all of our own IDs.
@@ -84,7 +84,7 @@ var errNotDeleted = errors.New("rows were not deleted, and their sessions live o
 // client that speaks UTF8.
 var asBytes = strings.NewReplacer("SELECT sid::pg_catalog.text, sess::pg_catalog.text,",
 	"SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII'), pg_catalog.convert_to(sess::pg_catalog.text, 'SQL_ASCII'),",
-	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM", "sid::pg_catalog.text, 'UTF8')", "sid::pg_catalog.text, 'SQL_ASCII')")
+	"SELECT sid::pg_catalog.text FROM", "SELECT pg_catalog.convert_to(sid::pg_catalog.text, 'SQL_ASCII') FROM")
 
 // DeleteFound implements [Finder].
 func (s *PostgresStore) DeleteFound(ctx context.Context, q Query) (int64, error) {
