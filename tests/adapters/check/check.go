@@ -3,6 +3,7 @@
 package check
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,7 +11,9 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -87,6 +90,27 @@ type Site struct {
 	m      *session.Manager
 	url    string
 	client *http.Client
+	log    buffer
+}
+
+// buffer is a log that is read while others write it.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *buffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+// String returns what was logged.
+func (l *buffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // New serves what app returns. The handler is given the manager, and is served
@@ -98,7 +122,7 @@ func New(t *testing.T, app func(*session.Manager) http.Handler) *Site {
 	s.m, err = session.New(s.Store, session.Config{
 		Secret:       "for tests only: 7Kq2mVx9Lr4TzPw8Hn3Jc6Yb5Gd1Fs0A",
 		DisablePrune: true,
-		Logger:       slog.New(slog.DiscardHandler),
+		Logger:       slog.New(slog.NewTextHandler(&s.log, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -208,6 +232,22 @@ func Login(t *testing.T, app func(*session.Manager) http.Handler) {
 		t.Error("logout: got a cookie, want it expired")
 	}
 	s.want(t, "GET", "/account", renewed, 401, "")
+}
+
+// Route asks for a page that uses its session, while the store is down: the
+// library's log says on which route, and nothing of the path.
+func Route(t *testing.T, app func(*session.Manager) http.Handler, method, path, route string) {
+	t.Helper()
+	s := New(t, app)
+	s.Store.Down.Store(true)
+	s.WantRefused(t, method, path, "")
+	got := s.log.String()
+	if want := "route=" + strconv.Quote(route); !strings.Contains(got, want) && !strings.Contains(got, "route="+route) {
+		t.Errorf("%s: logged: got %q, want %s in it", path, got, want)
+	}
+	if path != route && strings.Contains(got, path) {
+		t.Errorf("%s: logged: got %q, want nothing of the path", path, got)
+	}
 }
 
 // Answer is one way in which a handler may answer after it has changed its

@@ -119,3 +119,16 @@ func TestLoggerIsOutside(t *testing.T) {
 }
 
 func TestLate(t *testing.T) { check.Late(t, app, "/late") }
+
+// The log of an outage says on which route.
+func TestRoute(t *testing.T) {
+	check.Route(t, func(sessions *session.Manager) http.Handler {
+		r := chi.NewRouter()
+		r.Use(sessions.Handler)
+		r.Post("/reset/{token}", func(w http.ResponseWriter, r *http.Request) {
+			check.Change(w, session.From(r.Context()))
+			_, _ = io.WriteString(w, "page")
+		})
+		return r
+	}, "POST", "/reset/5ecret", "/reset/{token}")
+}

@@ -15,10 +15,19 @@ const userID = session.Key[int64]("userId")
 // instead of e.Start.
 func Routes(sessions *session.Manager) http.Handler {
 	e := echo.New()
+	e.Use(route)
 	e.POST("/login", login)
 	e.GET("/account", account)
 	e.POST("/logout", logout)
 	return sessions.Handler(e)
+}
+
+// route tells the library's log the route, which Echo 5 does by itself.
+func route(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		c.Request().Pattern = c.Path()
+		return next(c)
+	}
 }
 
 func login(c echo.Context) error {

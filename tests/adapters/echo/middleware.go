@@ -15,6 +15,7 @@ func Sessions(sessions *session.Manager) echo.MiddlewareFunc {
 			outside := c.Response()
 			defer c.SetResponse(outside) // for what lies outside: it has what the browser got
 			sessions.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				r.Pattern = c.Path() // the library's log names the route
 				c.SetRequest(r)
 				c.SetResponse(echo.NewResponse(w, c.Echo()))
 				if err := next(c); err != nil {

@@ -92,3 +92,18 @@ func TestAnswers(t *testing.T) {
 		})
 	}
 }
+
+// The log of an outage says on which route.
+func TestRoute(t *testing.T) {
+	page := func(c *echo.Context) error {
+		check.Change(c.Response(), session.From(c.Request().Context()))
+		return c.String(http.StatusOK, "page")
+	}
+	check.Route(t, func(sessions *session.Manager) http.Handler {
+		e := echo.New()
+		e.Use(web.Sessions(sessions))
+		e.POST("/reset/:token", page)
+		return e
+	}, "POST", "/reset/5ecret", "/reset/:token")
+	check.Route(t, web.Routes, "POST", "/login", "/login")
+}

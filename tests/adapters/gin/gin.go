@@ -15,6 +15,7 @@ const userID = session.Key[int64]("userId")
 // instead of r.Run.
 func Routes(sessions *session.Manager) http.Handler {
 	r := gin.Default()
+	r.Use(func(c *gin.Context) { c.Request.Pattern = c.FullPath() }) // the library's log names the route
 	r.POST("/login", login)
 	r.GET("/account", account)
 	r.POST("/logout", logout)

@@ -244,3 +244,8 @@ func TestStreamEnds(t *testing.T) {
 }
 
 func TestHijack(t *testing.T) { check.Upgrade(t, app, "/upgrade") }
+
+// The log of an outage says on which route.
+func TestRoute(t *testing.T) {
+	check.Route(t, web.Routes, "POST", "/login", "/login")
+}
