@@ -29,6 +29,7 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 		}
 		if id, ok := before.Values["userID"].(int64); ok {
 			userID.Set(s, id)
+			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
 			if s.Save(r.Context()) != nil {
 				next.ServeHTTP(w, r) // and the response is the error handler's
 				return

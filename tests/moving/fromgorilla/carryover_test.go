@@ -66,6 +66,9 @@ func newProgram(sessions *session.Manager, old sessions.Store) http.Handler {
 			s.Destroy()
 			return
 		}
+		if r.URL.Path == "/cart" {
+			session.Key[int]("cart").Set(s, 1)
+		}
 		id, _ := userID.Get(s)
 		fmt.Fprint(w, id)
 	})))
@@ -131,6 +134,26 @@ func TestVisitor(t *testing.T) {
 	newProgram(sessiontest.NewManager(t), sessions.NewCookieStore(key)).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	if got := len(w.Result().Cookies()); got != 0 || w.Body.String() != "0" {
 		t.Errorf("got %d cookies, user %s, want none and nobody", got, w.Body)
+	}
+}
+
+// Who has planted a session in a browser does not get its user's login.
+func TestCarryOverIntoAPlantedSession(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	victim := loggedIn(t, old)
+	h := newProgram(sessiontest.NewManager(t), old)
+	planted := browser{}
+	planted.get(t, h, "/cart")
+	if len(planted) != 1 {
+		t.Fatalf("cookies: got %d, want a visitor's", len(planted))
+	}
+	maps.Copy(victim, planted)
+	if got := victim.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if got := planted.get(t, h, "/"); got != "0" {
+		t.Errorf("the planted cookie: got user %s, want nobody", got)
 	}
 }
 

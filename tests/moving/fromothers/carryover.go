@@ -36,6 +36,7 @@ func carryOver(old before, name string, next http.Handler) http.Handler {
 		}
 		if id != 0 {
 			userID.Set(s, id)
+			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
 			if s.Save(r.Context()) == nil {
 				if err := old.end(r.Context(), c.Value); err != nil {
 					slog.Error("the old sessions", "error", err)

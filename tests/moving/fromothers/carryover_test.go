@@ -1,11 +1,15 @@
 package fromothers
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,11 +69,18 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 
 func newProgram(t *testing.T, old before) http.Handler {
 	t.Helper()
-	return sessiontest.NewManager(t).Handler(carryOver(old, "old", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return programOf(sessiontest.NewManager(t), old)
+}
+
+func programOf(sessions *session.Manager, old before) http.Handler {
+	return sessions.Handler(carryOver(old, "old", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		if r.URL.Path == "/logout" {
 			s.Destroy()
 			return
+		}
+		if r.URL.Path == "/cart" {
+			session.Key[int]("cart").Set(s, 1)
 		}
 		id, _ := userID.Get(s)
 		fmt.Fprint(w, id)
@@ -224,6 +235,68 @@ func TestLaravelCookies(t *testing.T) {
 		}
 		if got := l.id(string(bent)); got != "" && got != laravelID { // spare bits of base64
 			t.Errorf("changed at %d: got %q", i, got)
+		}
+	}
+}
+
+// Who has planted a session in a browser does not get its user's login.
+func TestCarryOverIntoAPlantedSession(t *testing.T) {
+	t.Parallel()
+	old, victim := openDjango(t)
+	h := newProgram(t, old)
+	planted := browser{}
+	planted.get(t, h, "/cart")
+	if len(planted) != 1 {
+		t.Fatalf("cookies: got %d, want a visitor's", len(planted))
+	}
+	maps.Copy(victim, planted)
+	if got := victim.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if got := planted.get(t, h, "/"); got != "0" {
+		t.Errorf("the planted cookie: got user %s, want nobody", got)
+	}
+}
+
+// gathered is an old program that answers when all have asked.
+type gathered struct{ all *sync.WaitGroup }
+
+func (g gathered) user(context.Context, string) (int64, error) {
+	g.all.Done()
+	g.all.Wait()
+	return 42, nil
+}
+
+func (gathered) end(context.Context, string) error { return nil }
+
+// A visitor's browser with a cart sends four requests at once: with Config.UserKey each
+// is answered for the user.
+func TestCarryOverAtOnce(t *testing.T) {
+	t.Parallel()
+	const requests = 4
+	for _, tt := range []struct{ key, want string }{{"userID", "42 42 42 42"}, {"", "409 409 409 42"}} {
+		m, err := session.New(session.NewMemoryStore(), session.Config{
+			Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", UserKey: tt.key, DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		h := programOf(m, gathered{&all})
+		visitor := browser{}
+		visitor.get(t, h, "/cart")
+		visitor["old"] = "cookie"
+		all.Add(requests)
+		var done sync.WaitGroup
+		got := make([]string, requests)
+		for i := range got {
+			b := maps.Clone(visitor)
+			done.Go(func() { got[i] = b.get(t, h, "/") })
+		}
+		done.Wait()
+		slices.Sort(got)
+		if got := strings.Join(got, " "); got != tt.want {
+			t.Errorf("UserKey %q: got %s, want %s", tt.key, got, tt.want)
 		}
 	}
 }

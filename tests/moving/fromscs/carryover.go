@@ -28,6 +28,7 @@ func carryOver(old *scs.SessionManager, next http.Handler) http.Handler {
 		}
 		if id := old.GetInt64(ctx, "userID"); id != 0 {
 			userID.Set(s, id)
+			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
 			if s.Save(ctx) == nil {
 				// Requests that are under way with the old cookie find it for a
 				// minute; after that nobody does, or it would undo a logout.

@@ -2,6 +2,7 @@ package fromscs
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -65,6 +66,9 @@ func newProgram(sessions *session.Manager, old *scs.SessionManager) http.Handler
 			s.Destroy()
 			return
 		}
+		if r.URL.Path == "/cart" {
+			session.Key[int]("cart").Set(s, 1)
+		}
 		id, _ := userID.Get(s)
 		fmt.Fprint(w, id)
 	})))
@@ -120,6 +124,25 @@ func (s *shortened) Find(token string) ([]byte, bool, error) {
 		return nil, false, fmt.Errorf("down")
 	}
 	return s.MemStore.Find(token)
+}
+
+// Who has planted a session in a browser does not get its user's login.
+func TestCarryOverIntoAPlantedSession(t *testing.T) {
+	t.Parallel()
+	old, victim := oldProgram(t, memstore.NewWithCleanupInterval(0))
+	h := newProgram(sessiontest.NewManager(t), old)
+	planted := browser{}
+	planted.get(t, h, "/cart")
+	if len(planted) != 1 {
+		t.Fatalf("cookies: got %d, want a visitor's", len(planted))
+	}
+	maps.Copy(victim, planted)
+	if got := victim.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if got := planted.get(t, h, "/"); got != "0" {
+		t.Errorf("the planted cookie: got user %s, want nobody", got)
+	}
 }
 
 // An outage of the old store is no logout: the browser keeps its cookie.
