@@ -4,6 +4,6 @@
 // cluster is checked; of an asynchronous one, which may lose what it has
 // acknowledged, it is printed.
 //
-//	go test ./patroni                  # synchronous, by HAProxy
-//	go test ./patroni -every -v        # and asynchronous, and without a proxy
+//	go test ./patroni                        # synchronous, by HAProxy
+//	go test ./patroni -every -v -timeout 40m # and asynchronous, and without a proxy
 package patroni

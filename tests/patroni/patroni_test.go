@@ -18,7 +18,7 @@ import (
 	"github.com/pgsession/session/tests/faults"
 )
 
-var every = flag.Bool("every", false, "also run an asynchronous cluster, clients that know all hosts, and a Patroni that is stopped alone: about 20 minutes")
+var every = flag.Bool("every", false, "also run an asynchronous cluster, clients that know all hosts, and a Patroni that is stopped alone: ten to twenty minutes, so give -timeout 40m")
 
 const (
 	programs = 2

@@ -12,8 +12,8 @@ import (
 const (
 	makeOne   = `make one with "openssl rand -base64 48"`
 	keepOld   = makeOne + `, and keep this one in SESSION_SECRET_OLD until its sessions have ended (docs/operations.md has the steps)`
-	forgetOld = makeOne + `, and do not keep this one in SESSION_SECRET_OLD: cookies that anybody can have signed would go on counting. Everybody has to log in again`
-	dropOld   = `drop it: cookies that anybody can have signed go on counting`
+	forgetOld = makeOne + `. Leave this one out, and everybody logs in again; or keep it in SESSION_SECRET_OLD until its sessions have ended, and for so long cookies count that anybody can have signed`
+	dropOld   = `drop it once its sessions have ended (docs/operations.md has the steps): until then cookies count that somebody may have forged`
 )
 
 func (e *exam) secret(context.Context) error {
