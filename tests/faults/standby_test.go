@@ -92,7 +92,11 @@ func (a *alone) standby(name string) {
 	})
 }
 
-// idle checks that the pool is as whole as it was.
+// strays are connections that a busy machine may cost: a read that is late there loses
+// its own. Writes that lost theirs would be dozens.
+const strays = 2
+
+// whole checks that the pool is as whole as it was.
 func (a *alone) whole(opened int64) {
 	a.t.Helper()
 	var held []*pgxpool.Conn
@@ -109,8 +113,8 @@ func (a *alone) whole(opened int64) {
 			a.t.Error(err)
 		}
 	}
-	if got := a.Pool.Stat().NewConnsCount(); got != opened {
-		a.t.Errorf("connections opened: got %d, want %d as before", got, opened)
+	if got := a.Pool.Stat().NewConnsCount(); got < opened || got > opened+strays {
+		a.t.Errorf("connections opened: got %d, want %d as before, or %d more", got, opened, strays)
 	}
 }
 
