@@ -41,7 +41,8 @@ const (
 		ON CONFLICT (sid) DO NOTHING RETURNING 1::pg_catalog.int8, CASE WHEN $1::pg_catalog.text IS NULL THEN 3 ELSE 1 END, NULL::pg_catalog.text`
 	sqlShardTaken = sqlShardWhy + ` AND l.new IS NOT NULL AND l.ttl IS NOT NULL`
 
-	sqlShardUpdate  = `UPDATE %[1]s s SET sess = l.new::%[2]s, ` + sqlExpire + sqlShardOf + sqlLoaded + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED` + sqlShardDone
+	sqlShardExpire  = `expire = GREATEST(CASE WHEN l.ttl OPERATOR(pg_catalog.<) 0::pg_catalog.float8 THEN '-infinity'::%[3]s ELSE s.expire END, ` + sqlIn + `)`
+	sqlShardUpdate  = `UPDATE %[1]s s SET sess = l.new::%[2]s, ` + sqlShardExpire + sqlShardOf + sqlLoaded + ` LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED` + sqlShardDone
 	sqlShardUpdated = sqlShardWhy + ` AND ` + sqlLive + ` AND l.new IS NOT NULL AND l.ttl IS NOT NULL`
 
 	// A renewal is a transaction: the row is removed, and inserted again under its
@@ -89,9 +90,8 @@ type distributed struct{ remove, insert, peek, lock, see string }
 // distribute replaces those of s for which there is another form.
 func (s *statements) distribute(t *pgtable.Table) {
 	text := func(sql, told string, columns ...string) string {
-		sql = strings.Join(strings.Fields(sql), " ")
-		sql = strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[told]s", told).Replace(sql)
-		return scalars(sql, 2, columns...)
+		sql = scalars(strings.Join(strings.Fields(sql), " "), 2, columns...) // before the name goes in: it may look like a column
+		return strings.NewReplacer("%[1]s", t.Quoted(), "%[2]s", "pg_catalog."+t.SessType, "%[3]s", t.ExpireType, "%[told]s", told).Replace(sql)
 	}
 	why := func(sql, why, none string, columns ...string) form {
 		return form{one: text(strings.NewReplacer("%[why]s", why, "%[none]s", none).Replace(sql), "", columns...)}

@@ -304,7 +304,11 @@ func (s *PostgresStore) loadConfirmed(ctx context.Context, id string) (Record, e
 	// A write, for it must not be cancelled.
 	rec, err := confirmed(ctx, s, func(ctx context.Context) (Record, error) {
 		return pgrun.Run(ctx, s.runner, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (Record, error) {
-			return s.scanRecord(c.QueryRow(ctx, s.sql.loadConfirmed, s.plans.args(id)...))
+			rec, err := s.scanRecord(c.QueryRow(ctx, s.sql.loadConfirmed, s.plans.args(id)...))
+			if errors.Is(err, pgx.ErrNoRows) { // as a distributed table's has it
+				err = ErrNotFound
+			}
+			return rec, err
 		})
 	}, func(ctx context.Context) (Record, error) { return s.loadOne(ctx, id) })
 	if err == nil || errors.Is(err, ErrNotFound) {

@@ -84,8 +84,11 @@ const (
 	sqlWhy = `COALESCE((SELECT CASE WHEN s.xmax OPERATOR(pg_catalog.=) '0'::pg_catalog.xid THEN 5 ELSE 3 END
 		FROM %[1]s s WHERE ` + sqlThis
 
-	sqlExpire = `expire = GREATEST(CASE WHEN l.ttl OPERATOR(pg_catalog.<) 0::pg_catalog.float8 THEN '-infinity'::%[3]s ELSE s.expire END, ` + sqlIn + `)`
-	sqlIn     = `(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => pg_catalog.abs(l.ttl)))::%[3]s`
+	// What is left alone must not be compared: in the hour that comes twice an expiry
+	// without a time zone may look earlier than now.
+	sqlExpire = `expire = CASE WHEN l.ttl OPERATOR(pg_catalog.>) 0::pg_catalog.float8 THEN GREATEST(s.expire, ` + sqlIn + `)
+		WHEN l.ttl OPERATOR(pg_catalog.<) 0::pg_catalog.float8 THEN ` + sqlIn + ` ELSE s.expire END`
+	sqlIn = `(pg_catalog.now() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => pg_catalog.abs(l.ttl)))::%[3]s`
 
 	sqlSame = `CASE WHEN s.sess::pg_catalog.text OPERATOR(pg_catalog.=) v.old THEN 1 ELSE 2 END AS fate FROM %[1]s s
 		WHERE ` + sqlThis + ` AND ` + sqlLive + ` LIMIT 1`

@@ -1,10 +1,14 @@
 package session_test
 
 import (
+	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
@@ -36,6 +40,45 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 			})
 			if (err == nil) != tc.fits {
 				t.Errorf("New with the Express format: got %v, want an error %t", err, !tc.fits)
+			}
+		})
+	}
+}
+
+// A save that leaves the expiry alone does so also in the hour that comes twice, when
+// the expiry of a session with a quarter of an hour left looks as if it were past.
+func TestSaveInTheHourThatComesTwice(t *testing.T) {
+	// Summer time ends in five minutes: what is 15 minutes away is written as it was
+	// 45 minutes ago.
+	now := time.Now().UTC()
+	zone := fmt.Sprintf("<T>0<S>-1,J1/0,J%d/%d:%d", now.YearDay(), now.Hour()+1, now.Minute()+5)
+	if now.YearDay() > 59 && now.Year()%4 == 0 { // J counts no 29 February
+		zone = fmt.Sprintf("<T>0<S>-1,J1/0,J%d/%d:%d", now.YearDay()-1, now.Hour()+1, now.Minute()+5)
+	}
+	admin := pgtest.Pool(t)
+	execSQL(t, admin, "ALTER DATABASE "+pgx.Identifier{admin.Config().ConnConfig.Database}.Sanitize()+" SET timezone = '"+zone+"'")
+	pool := openPool(t, admin.Config().ConnString())
+	for name, opts := range map[string]session.PostgresOptions{"batches": {}, "alone": {DisableBatching: true}} {
+		t.Run(name, func(t *testing.T) {
+			store := newStore(t, pool, opts)
+			if got := queryOne[bool](t, pool, "SELECT (now() + interval '15 minutes')::timestamp < now()::timestamp"); !got {
+				t.Fatal("got no hour that comes twice")
+			}
+			id := rand.Text()
+			execSQL(t, pool, `INSERT INTO schema_system.session VALUES ($1, '{"n":0}', now() + interval '15 minutes')`, id)
+			before := queryOne[string](t, pool, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id)
+			if err := store.Update(t.Context(), id, session.Change{Old: []byte(`{"n":0}`), New: []byte(`{"n":1}`)}); err != nil {
+				t.Fatal(err)
+			}
+			if got := queryOne[string](t, pool, "SELECT expire::text FROM schema_system.session WHERE sid = $1", id); got != before {
+				t.Errorf("expire: got %s, want %s as before", got, before)
+			}
+			renewed := rand.Text()
+			if err := store.Update(t.Context(), id, session.Change{Old: []byte(`{"n":1}`), New: []byte(`{"n":2}`), NewID: renewed}); err != nil {
+				t.Fatal(err)
+			}
+			if got := queryOne[string](t, pool, "SELECT expire::text FROM schema_system.session WHERE sid = $1", renewed); got != before {
+				t.Errorf("expire after a renewal: got %s, want %s as before", got, before)
 			}
 		})
 	}
