@@ -111,6 +111,9 @@ func (s *PostgresStore) LargeForLong() { s.plans.since.Store(0) }
 // Grown makes the store believe in a large table.
 func (s *PostgresStore) Grown() { s.plans.large.Store(true) }
 
+// ForgetShards lets the next renewal ask where the shards are.
+func (s *PostgresStore) ForgetShards() { s.shards.readAt.Store(0) }
+
 // SetPool lets the statements of requests run on another pool.
 func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
 	s.runner = pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})

@@ -308,7 +308,7 @@ func (s *PostgresStore) tellRows(ctx context.Context, rows [][]byte, all int64) 
 // deleteShards is DeleteFound. A row that a renewal has locked is waited for, and is
 // gone then; what was inserted in its place nobody has deleted. So it is repeated
 // until there is none: each look sees a session that is being renewed once, under one
-// of its IDs, for both are in one shard.
+// of its IDs, for both are in one shard (but in the minute after that was split).
 func (s *PostgresStore) deleteShards(ctx context.Context, q *Query) (live int64, err error) {
 	_, told := whyOf(ctx, whyRevoked)
 	gone, toldAll := "", ""
@@ -318,7 +318,7 @@ func (s *PostgresStore) deleteShards(ctx context.Context, q *Query) (live int64,
 	remove, args := s.where(strings.NewReplacer("%[gone]s", gone, "%[told]s", toldAll).Replace(sqlDeleteShards), q)
 	look, _ := s.where(sqlAnyShards, q)
 	immutable := strings.NewReplacer(mark.SQL, mark.Immutable, join(mark.SQL), mark.Immutable)
-	remove = immutable.Replace(remove)
+	remove, look = immutable.Replace(remove), immutable.Replace(look) // or it would wait for what is never deleted
 	for try := 0; ; try++ {
 		type result struct {
 			live, all int64

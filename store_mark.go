@@ -27,7 +27,7 @@ func loadedRow(data []byte, left float64) (Record, error) {
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 	known := id // while it is the ID of what is in the table
 	id = s.sid(id)
-	doubtful := s.doubts.has(id)
+	doubtful, way := s.doubts.has(id), crossing{shards: &s.shards}
 	for {
 		began := time.Now()
 		f, err := s.settle(ctx, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, doubtful) })
@@ -41,10 +41,11 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 		next, ok := mark.Target([]byte(f.mark))
 		switch {
 		case ok:
-			id = next
-			known = ""
+			way.hop(id, next)
+			id, known = next, ""
 		case f.what == fateNone && !doubtful:
 			doubtful = true
+		case f.what == fateNone && way.again(ctx):
 		default: // done, or nothing there, or a mark that leads nowhere: not ours
 			return nil
 		}

@@ -18,6 +18,14 @@ func (s *PostgresStore) near(ctx context.Context, old string) func(id string) bo
 			s.opts.Logger.Warn("session: the shards could not be read, and are taken for what they were", "error", err)
 		}
 	}
+	return s.nearKnown(old)
+}
+
+// nearKnown is near by the shards as they were last read.
+func (s *PostgresStore) nearKnown(old string) func(id string) bool {
+	if !s.table.Distributed {
+		return nil
+	}
 	ranges := s.shards.ranges.Load()
 	of := ranges.Of(s.sid(old))
 	return func(id string) bool { return ranges.Of(s.sid(id)) == of }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/citustest"
 	"github.com/pgsession/session/internal/hostile"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessiontest"
@@ -32,21 +34,28 @@ func TestStoreAmongTwins(t *testing.T) {
 	t.Parallel()
 	db := hostile.New(t)
 	clean := openPool(t, db.Clean())
+	pretend := sync.OnceFunc(func() { citustest.Pretend(t, clean) })
 	for _, path := range hostile.Paths {
 		for i, tt := range []struct {
 			sess, expire string
 			opts         session.PostgresOptions
+			citus        bool
 		}{
-			{"json", "timestamp(6)", session.PostgresOptions{}},
-			{"jsonb", "timestamptz(6)", session.PostgresOptions{DisableBatching: true}},
-			{"json", "timestamptz(6)", session.PostgresOptions{HashIDs: true}},
-			{"jsonb", "timestamp(6)", session.PostgresOptions{}},
-			{"json", "timestamp(6)", session.PostgresOptions{HashIDs: true, DisableBatching: true}},
+			{"json", "timestamp(6)", session.PostgresOptions{}, false},
+			{"jsonb", "timestamptz(6)", session.PostgresOptions{DisableBatching: true}, false},
+			{"json", "timestamptz(6)", session.PostgresOptions{HashIDs: true}, false},
+			{"jsonb", "timestamp(6)", session.PostgresOptions{}, false},
+			{"json", "timestamp(6)", session.PostgresOptions{HashIDs: true, DisableBatching: true}, false},
+			{"json", "timestamptz(6)", session.PostgresOptions{}, true},
 		} {
-			t.Run(fmt.Sprintf("%s, %s, %s, off %t, hashed %t", path, tt.sess, tt.expire, tt.opts.DisableBatching, tt.opts.HashIDs), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s, %s, %s, off %t, hashed %t, Citus %t", path, tt.sess, tt.expire, tt.opts.DisableBatching, tt.opts.HashIDs, tt.citus), func(t *testing.T) {
 				tt.opts.Schema = fmt.Sprintf("s%d_%d", slices.Index(hostile.Paths, path), i)
 				execSQL(t, clean, fmt.Sprintf(`CREATE SCHEMA %s; CREATE TABLE %[1]s.session (sid varchar PRIMARY KEY, sess %s NOT NULL, expire %s NOT NULL); CREATE INDEX ON %[1]s.session (expire)`,
 					tt.opts.Schema, tt.sess, tt.expire))
+				if tt.citus {
+					pretend()
+					citustest.Distribute(t, clean, tt.opts.Schema, "sid")
+				}
 				// Made where no twin is found: this is about what it sends afterwards.
 				start := openPool(t, db.Clean(), maxConns(8))
 				store := newStore(t, start, tt.opts)

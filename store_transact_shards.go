@@ -54,3 +54,7 @@ func (x *txStore) renewInShards(ctx context.Context, v *save, newID string) (fat
 		}
 	}
 }
+
+// near is the store's, without a question: whoever is in a transaction may hold the
+// last connection.
+func (x *txStore) near(_ context.Context, old string) func(id string) bool { return x.s.nearKnown(old) }

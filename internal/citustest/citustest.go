@@ -33,12 +33,18 @@ const catalogs = `SET allow_system_table_mods = on;
 	CREATE TABLE pg_catalog.pg_dist_shard (logicalrelid regclass, shardid int8, shardminvalue text, shardmaxvalue text);
 	GRANT SELECT ON pg_catalog.pg_dist_partition, pg_catalog.pg_dist_shard TO PUBLIC;
 	CREATE FUNCTION pg_catalog.column_to_column_name(regclass, text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $2';
-	CREATE FUNCTION pg_catalog.citus_relation_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_relation_size($1)';
-	CREATE FUNCTION pg_catalog.citus_table_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_table_size($1)';
-	CREATE FUNCTION pg_catalog.citus_total_relation_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_total_relation_size($1)';
+	CREATE FUNCTION pg_catalog.citus_relation_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_catalog.pg_relation_size($1)';
+	CREATE FUNCTION pg_catalog.citus_table_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_catalog.pg_table_size($1)';
+	CREATE FUNCTION pg_catalog.citus_total_relation_size(regclass) RETURNS int8 LANGUAGE sql AS 'SELECT pg_catalog.pg_total_relation_size($1)';
 	CREATE FUNCTION pg_catalog.run_command_on_shards(name regclass, command text, OUT shardid int8, OUT success bool, OUT result text) RETURNS SETOF record LANGUAGE plpgsql AS
-		$$ BEGIN shardid := 100; success := true; EXECUTE replace(command, '%s', name::text) INTO result; RETURN NEXT; END $$;
+		$$ BEGIN shardid := 100; success := true; EXECUTE pg_catalog.replace(command, '%s', name::pg_catalog.text) INTO result; RETURN NEXT; END $$;
 	RESET allow_system_table_mods;`
+
+// Pretend makes a database look like a coordinator's.
+func Pretend(t testing.TB, pool *pgxpool.Pool) {
+	t.Helper()
+	Exec(t, pool, catalogs)
+}
 
 // Pool returns a pool on the database of the coordinator, or on a fresh one
 // that looks like it.
@@ -47,7 +53,7 @@ func Pool(t testing.TB, opts ...func(*pgxpool.Config)) *pgxpool.Pool {
 	url := os.Getenv(Env)
 	if url == "" {
 		pool := pgtest.Pool(t, opts...)
-		Exec(t, pool, catalogs)
+		Pretend(t, pool)
 		return pool
 	}
 	cfg, err := pgxpool.ParseConfig(url)

@@ -79,7 +79,9 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, next http.Handler, 
 func (g *Gate) Request() *http.Request { return g.writer.r }
 
 // Serving reports whether the calling goroutine serves a request, and so may read
-// what routers write into it: Serve has called what has called this.
+// what routers write into it: Serve has called what has called this. A middleware that
+// leaves the handler to another goroutine and goes on must have given it a copy of the
+// request, or the two race in net/http already.
 func Serving() bool {
 	pcs := make([]uintptr, 32)
 	for skip := 2; ; skip += len(pcs) {

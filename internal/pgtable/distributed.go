@@ -15,10 +15,11 @@ import (
 var sqlDistribution = qualify(`SELECT p.partmethod::text, COALESCE(pg_catalog.column_to_column_name(p.logicalrelid, p.partkey::text), '')
 	FROM pg_catalog.pg_dist_partition p WHERE p.logicalrelid = $1::int8::oid::regclass`)
 
-// sqlShards lists where the shards of $1 begin, and says whether the server's hash is
+// sqlShards lists where the shards of $1 begin, by the table's name, for Citus makes it
+// anew to change how many they are; and says whether the server's hash is
 // the one that is computed here.
 var sqlShards = qualify(`SELECT COALESCE((SELECT pg_catalog.array_agg(s.shardminvalue::text::int4) FROM pg_catalog.pg_dist_shard s
-		WHERE s.logicalrelid = $1::int8::oid::regclass AND s.shardminvalue IS NOT NULL), ARRAY[]::int4[]),
+		WHERE s.logicalrelid = pg_catalog.to_regclass($1::text) AND s.shardminvalue IS NOT NULL), ARRAY[]::int4[]),
 	pg_catalog.hashtext('session') = $2::int4`)
 
 // distribution says how Citus keeps a table. The zero value: it does not.
@@ -74,7 +75,7 @@ func (t *Table) Shards(ctx context.Context) (ranges shard.Ranges, ok bool, err e
 		same bool
 	}
 	a, err := pgrun.Run(ctx, t.Runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (a answer, err error) {
-		return a, c.QueryRow(ctx, sqlShards, t.info.oid, shard.Hash("session")).Scan(&a.from, &a.same)
+		return a, c.QueryRow(ctx, sqlShards, t.Quoted(), shard.Hash("session")).Scan(&a.from, &a.same)
 	})
 	return shard.NewRanges(a.from), a.same, err
 }

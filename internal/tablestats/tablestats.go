@@ -33,8 +33,8 @@ type Stats struct {
 	IndexBytes int64 // all indexes of the table
 	ToastBytes int64 // what is stored out of line, its index included
 
-	// Uncounted says that track_counts is off on this connection: then nobody knows
-	// what follows, and it is zero.
+	// Uncounted says that track_counts is off on this connection, or that a shard
+	// has not answered: then nobody knows what follows, and it is zero.
 	Uncounted bool
 
 	// What PostgreSQL's statistics say since they were last reset: estimates.
@@ -115,10 +115,11 @@ const (
 			pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass) OPERATOR(pg_catalog.-) pg_catalog.citus_relation_size($1::pg_catalog.text::pg_catalog.regclass)`
 	sqlShardStatistics = `SELECT COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 1)::bigint), 0)::bigint,
 			COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 2)::bigint), 0)::bigint, COALESCE(pg_catalog.sum(pg_catalog.split_part(result, ' ', 3)::bigint), 0)::bigint,
-			pg_catalog.max(NULLIF(pg_catalog.split_part(result, ' ', 4), '')::double precision), pg_catalog.max(NULLIF(pg_catalog.split_part(result, ' ', 5), '')::double precision), false
-		FROM pg_catalog.run_command_on_shards($1::pg_catalog.text::pg_catalog.regclass, $command$SELECT pg_catalog.concat(n_dead_tup, ' ', n_tup_upd, ' ', n_tup_hot_upd, ' ',
+			pg_catalog.max(CASE WHEN pg_catalog.split_part(result, ' ', 4) OPERATOR(pg_catalog.<>) '' THEN pg_catalog.split_part(result, ' ', 4)::double precision END), pg_catalog.max(CASE WHEN pg_catalog.split_part(result, ' ', 5) OPERATOR(pg_catalog.<>) '' THEN pg_catalog.split_part(result, ' ', 5)::double precision END),
+			NOT COALESCE(pg_catalog.bool_and(success), false)
+		FROM (SELECT success, CASE WHEN success THEN result END AS result FROM pg_catalog.run_command_on_shards($1::pg_catalog.text::pg_catalog.regclass, $command$SELECT pg_catalog.concat(n_dead_tup, ' ', n_tup_upd, ' ', n_tup_hot_upd, ' ',
 			extract(epoch FROM last_vacuum)::double precision, ' ', extract(epoch FROM last_autovacuum)::double precision)
-			FROM pg_catalog.pg_stat_all_tables WHERE relid OPERATOR(pg_catalog.=) '%s'::pg_catalog.regclass::pg_catalog.oid$command$) WHERE success`
+			FROM pg_catalog.pg_stat_all_tables WHERE relid OPERATOR(pg_catalog.=) '%s'::pg_catalog.regclass::pg_catalog.oid$command$)) AS shards`
 
 	// A range each, of nothing but expire, so that its index can answer: a
 	// third of the time of one pass that sorts the rows into buckets. Then the
@@ -170,6 +171,9 @@ func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
 	var vacuum, autovacuum *float64
 	err = tx.QueryRow(ctx, statistics, name).Scan(&s.DeadRows, &s.Updates, &s.HeapOnlyUpdates, &vacuum, &autovacuum, &s.Uncounted)
 	s.LastVacuum, s.LastAutovacuum = fromEpoch(vacuum), fromEpoch(autovacuum)
+	if s.Uncounted { // what there is is of some shards
+		s.DeadRows, s.Updates, s.HeapOnlyUpdates, s.LastVacuum, s.LastAutovacuum = 0, 0, 0, time.Time{}, time.Time{}
+	}
 	return err
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/pgsession/session/internal/citustest"
 	"github.com/pgsession/session/internal/hostile"
 	"github.com/pgsession/session/internal/mark"
 	"github.com/pgsession/session/internal/pgtest"
@@ -314,9 +315,14 @@ func TestOddRows(t *testing.T) {
 func TestHostileSchema(t *testing.T) {
 	db := hostile.New(t)
 	clean := db.Pool(t, "pg_catalog")
-	for _, tt := range tables {
-		t.Run(tt.name, func(t *testing.T) {
+	for i, tt := range append(tables[:len(tables):len(tables)], tables[1]) {
+		distributed := i == len(tables)
+		t.Run(fmt.Sprintf("%s, distributed %t", tt.name, distributed), func(t *testing.T) {
 			exec(t, clean, `DROP SCHEMA IF EXISTS "a ""schema""" CASCADE; CREATE SCHEMA "a ""schema"""; CREATE TABLE `+quoted+" "+tt.columns)
+			if distributed {
+				citustest.Pretend(t, clean)
+				exec(t, clean, `INSERT INTO pg_catalog.pg_dist_partition VALUES ('`+quoted+`', 'h', 'sid')`)
+			}
 			insert(t, clean, 3, "1 hour", "2 hours")
 			insert(t, clean, 2, "-1 hour", "2 hours")
 			for _, path := range hostile.Paths {

@@ -51,7 +51,7 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			pool := citustest.Pool(t, maxConns(16))
-			tt.opts.Schema = fmt.Sprintf("session_test_%d", i)
+			tt.opts.Schema = fmt.Sprintf("session_test_%d v.sid l.new l.ttl v.old", i) // a name is a name
 			citustest.Table(t, pool, tt.opts.Schema, tt.columns)
 			store := newStore(t, pool, tt.opts)
 			sessiontest.TestStore(t, func(*testing.T) session.Store {

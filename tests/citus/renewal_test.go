@@ -2,12 +2,14 @@ package citus
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
@@ -63,12 +65,38 @@ func visit(t *testing.T, m *session.Manager, c *http.Cookie, page func(*session.
 	return c
 }
 
+// renewals are the ways to renew a session, each a request's.
+var renewals = map[string]func(*testing.T, *pgxpool.Pool, *session.Session){
+	"Renew": func(_ *testing.T, _ *pgxpool.Pool, s *session.Session) { s.Renew() },
+	"Transact": func(t *testing.T, _ *pgxpool.Pool, s *session.Session) {
+		err := session.Transact(t.Context(), s, func(context.Context, pgx.Tx) error {
+			s.Renew()
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	},
+	"SaveTx": func(t *testing.T, pool *pgxpool.Pool, s *session.Session) {
+		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+			s.Renew()
+			return session.SaveTx(t.Context(), s, tx)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	},
+}
+
 // The new ID of a renewal is in the shard of the old one, whether the table holds IDs or hashes
 // of them, and so no transaction of two phases is needed.
 func TestRenewalsStayInTheirShard(t *testing.T) {
-	for _, hashed := range []bool{false, true} {
-		t.Run(map[bool]string{false: "IDs", true: "hashes"}[hashed], func(t *testing.T) {
-			pool, store := openTable(t, session.PostgresOptions{HashIDs: hashed})
+	for _, tt := range []struct {
+		hashed bool
+		by     string
+	}{{false, "Renew"}, {true, "Renew"}, {false, "Transact"}, {true, "SaveTx"}} {
+		t.Run(fmt.Sprintf("hashed %t, %s", tt.hashed, tt.by), func(t *testing.T) {
+			pool, store := openTable(t, session.PostgresOptions{HashIDs: tt.hashed})
 			m := newManager(t, store)
 			prepared := func() (n int) {
 				if citustest.Real() {
@@ -82,7 +110,7 @@ func TestRenewalsStayInTheirShard(t *testing.T) {
 				c := visit(t, m, nil, func(s *session.Session) { user.Set(s, "mia") })
 				before := prepared()
 				for range 12 {
-					c = visit(t, m, c, func(s *session.Session) { s.Renew() })
+					c = visit(t, m, c, func(s *session.Session) { renewals[tt.by](t, pool, s) })
 				}
 				if got := prepared() - before; got > 0 {
 					t.Errorf("transactions in two phases: got %d, want none", got)

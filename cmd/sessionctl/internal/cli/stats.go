@@ -19,7 +19,7 @@ type measured struct {
 	TableBytes      int64        `json:"tableBytes"`
 	IndexBytes      int64        `json:"indexBytes"`
 	ToastBytes      int64        `json:"toastBytes"`
-	Uncounted       bool         `json:"uncounted"` // track_counts is off: what follows, up to lastAutovacuum, is not known
+	Uncounted       bool         `json:"uncounted"` // track_counts is off, or a shard does not answer: what follows, up to lastAutovacuum, is not known
 	DeadRows        int64        `json:"deadRows"`
 	Updates         int64        `json:"updates"`
 	HeapOnlyUpdates int64        `json:"heapOnlyUpdates"`
@@ -99,7 +99,7 @@ func (a *app) measured(s *tablestats.Stats, ages *tablestats.Ages) measured {
 func (a *app) printStats(s *tablestats.Stats, ages *tablestats.Ages) error {
 	heapOnly, dead, vacuums := "-", number(s.DeadRows), instant(s.LastVacuum)+", "+instant(s.LastAutovacuum)
 	if s.Uncounted {
-		dead, vacuums = "not known: track_counts is off", "not known"
+		dead, vacuums = "not known: track_counts is off, or a shard does not answer", "not known"
 	} else if share, ok := s.HeapOnlyShare(); ok {
 		heapOnly = fmt.Sprintf("%.0f%% of %s updates", 100*share, number(s.Updates))
 	}
