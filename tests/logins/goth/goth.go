@@ -79,7 +79,7 @@ func begin(w http.ResponseWriter, r *http.Request) {
 
 func callback(w http.ResponseWriter, r *http.Request) {
 	user, err := gothic.CompleteUserAuth(w, r)
-	if err != nil {
+	if err != nil || user.UserID == "" { // all whom a provider leaves without one would share an account
 		http.Error(w, "This login was not begun in this browser, or the provider has refused it.", http.StatusForbidden)
 		return
 	}

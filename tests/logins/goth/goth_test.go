@@ -24,7 +24,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const cart = session.Key[string]("cart")
 
-// newProvider is an OpenID provider whose codes are the names of its users.
+// newProvider is an OpenID provider whose codes are the names of its users; of nobody its
+// token has no sub.
 func newProvider(t *testing.T) *httptest.Server {
 	t.Helper()
 	var server *httptest.Server
@@ -34,6 +35,7 @@ func newProvider(t *testing.T) *httptest.Server {
 			return
 		}
 		claims := fmt.Sprintf(`{"iss":%q,"aud":"client","sub":%q,"exp":%d}`, server.URL, r.PostFormValue("code"), time.Now().Add(time.Hour).Unix())
+		claims = strings.Replace(claims, `"sub":"nobody",`, "", 1)
 		token := "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2lnbmF0dXJl"
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"access_token":"the access token","token_type":"Bearer","id_token":%q}`, token)
@@ -120,6 +122,13 @@ func TestGoth(t *testing.T) {
 		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
 		b.Post("/login/openid-connect", nil, "Sec-Fetch-Site", "cross-site").Want(t, http.StatusForbidden, "")
 		b.Post("/login/another", nil).Want(t, http.StatusNotFound, "no such provider")
+	})
+
+	// Not every provider says who somebody is, and goth has no error for that.
+	t.Run("a user without an ID", func(t *testing.T) {
+		b := browser(t)
+		comeBack(b, begin(b, ""), "nobody").Want(t, http.StatusForbidden, refused)
+		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
 	})
 
 	// gothic notes one login of a provider at a time: that of the last tab, and only if it
