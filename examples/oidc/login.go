@@ -108,7 +108,7 @@ func (c *client) callback(w http.ResponseWriter, r *http.Request) {
 	if s.Save(ctx) != nil {
 		return
 	}
-	ended, err := c.accounts.ended(ctx, token.Subject, who.sid, token.IssuedAt)
+	ended, err := c.accounts.ended(ctx, token.Subject, who.sid, token.IssuedAt, l.At)
 	if err != nil || ended {
 		s.Destroy()
 	}

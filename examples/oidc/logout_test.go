@@ -237,3 +237,31 @@ func TestLogoutDuringTheLogin(t *testing.T) {
 		v.want("")
 	}
 }
+
+// The provider ends a login whose code it has given out already: what the code is
+// exchanged for is newer than the logout, by more than the seconds that both count in.
+func TestLogoutBeforeTheCodeIsExchanged(t *testing.T) {
+	t.Parallel()
+	for name, logout := range map[string]func(v *visitor){
+		"of the user": func(v *visitor) { v.Post(v.s.provider+"/everywhere", nil).Want(v.T, http.StatusOK, "Who are you?") },
+		"of the login": func(v *visitor) { // by another session of it
+			v.set("")
+			v.Post(v.s.app+"/login", nil).Want(v.T, http.StatusOK, "Hello, ada.")
+			v.Post(v.s.app+"/logout", nil).Want(v.T, http.StatusOK, "You are not logged in.")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, false)
+			tamper := s.withIDToken(t, func(claims map[string]any) { claims["iat"] = time.Now().Add(5 * time.Second).Unix() })
+			s.tamper.Store(&tamper)
+			v := newVisitor(s)
+			callback := v.answer(v.begin("/"), "ada")
+			cookie := v.cookie()
+			logout(v)
+			v.set(cookie)
+			v.Get(callback).Want(t, http.StatusForbidden, "You were logged out meanwhile.")
+			v.want("")
+			v.logIn("ada") // begun after the logout
+		})
+	}
+}
