@@ -14,6 +14,7 @@ import (
 	"github.com/gorilla/sessions"
 	"github.com/markbates/goth/gothic"
 	"github.com/markbates/goth/providers/openidConnect"
+	"github.com/markbates/goth/providers/steam"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
@@ -44,6 +45,17 @@ func newProvider(t *testing.T) *httptest.Server {
 	return server
 }
 
+// steamServer answers in Steam's place that whatever it is shown is its own.
+type steamServer struct{}
+
+func (steamServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	text := "ns:http://specs.openid.net/auth/2.0\nis_valid:true\n"
+	if r.URL.Host == "api.steampowered.com" {
+		text = `{"response":{"players":[{"steamid":"76561197960287930"}]}}`
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
+}
+
 // gothic's settings are the program's, so this is one test.
 func TestGoth(t *testing.T) {
 	server := newProvider(t)
@@ -60,7 +72,10 @@ func TestGoth(t *testing.T) {
 		fmt.Fprintf(w, "user %q, cart %q", id, item)
 	})
 	manager, pool := check.Open(t, string(userID))
-	app := App(manager, mux, provider)
+	withoutState, named := steam.New("key", "http://example.com/login/steam/callback"), steam.New("key", "http://example.com")
+	withoutState.HTTPClient = &http.Client{Transport: steamServer{}}
+	named.SetName("twitter")
+	app := App(manager, mux, provider, withoutState, named)
 	browser := func(t *testing.T) *check.Browser { return &check.Browser{T: t, App: app} }
 	const callback, refused = "/login/openid-connect/callback", "not begun in this browser"
 	begin := func(b *check.Browser, query string) (state string) {
@@ -129,6 +144,23 @@ func TestGoth(t *testing.T) {
 		b := browser(t)
 		comeBack(b, begin(b, ""), "nobody").Want(t, http.StatusForbidden, refused)
 		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
+	})
+
+	// Steam's login has no state, so gothic would take anybody's answer for it.
+	t.Run("providers without a state", func(t *testing.T) {
+		b := browser(t)
+		mallorys := "/login/steam/callback?" + url.Values{
+			"openid.mode": {"id_res"}, "openid.return_to": {withoutState.CallbackURL}, "openid.signed": {"claimed_id"},
+			"openid.claimed_id": {"https://steamcommunity.com/openid/id/76561197960287930"},
+		}.Encode()
+		b.Post("/login/steam", nil).Want(t, http.StatusForbidden, "could be forged")
+		b.Get(mallorys).Want(t, http.StatusForbidden, refused)
+		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
+
+		b.Post("/login/twitter?provider=steam", nil).Want(t, http.StatusForbidden, "could be forged")
+		if got := b.Post("/login/twitter", nil); got.Code != http.StatusSeeOther { // it is among oauth1
+			t.Errorf("a provider that is named: got %d, want 303", got.Code)
+		}
 	})
 
 	// gothic notes one login of a provider at a time: that of the last tab, and only if it
