@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -41,10 +42,10 @@ type client struct {
 	oauth       oauth2.Config
 	provider    *oidc.Provider
 	verifier    *oidc.IDTokenVerifier
-	endSession  string // the provider's logout page, "" for none
-	home        string // where that sends users back to
-	formPost    bool   // the provider sends users back by a form
-	typedLogout bool   // logout tokens say in their header what they are
+	endSession  *url.URL // the provider's logout page, nil for none
+	home        string   // where that sends users back to
+	formPost    bool     // the provider sends users back by a form
+	typedLogout bool     // logout tokens say in their header what they are
 	http        *http.Client
 	accounts    *accounts
 	sessions    *session.Manager

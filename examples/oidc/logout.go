@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -29,12 +28,17 @@ func (c *client) logout(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	token, ok := idToken.Get(s)
 	s.Destroy()
-	if !ok || c.endSession == "" {
+	if !ok || c.endSession == nil {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
-	query := url.Values{"id_token_hint": {token}, "client_id": {c.oauth.ClientID}, "post_logout_redirect_uri": {c.home}}
-	http.Redirect(w, r, c.endSession+"?"+query.Encode(), http.StatusSeeOther)
+	to := *c.endSession
+	query := to.Query() // it may have one of its own (section 2.1)
+	query.Set("id_token_hint", token)
+	query.Set("client_id", c.oauth.ClientID)
+	query.Set("post_logout_redirect_uri", c.home)
+	to.RawQuery = query.Encode()
+	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 }
 
 // providerLogout is for the provider itself, which says that a login, or every login of

@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +59,54 @@ func TestLogoutEndsEverySessionOfTheLogin(t *testing.T) {
 	v.set(lost)
 	v.want("")
 	other.want("ada")
+}
+
+// The provider's logout page may be at a site of its own, and have a query.
+func TestLogoutPageOfTheProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	v := newVisitor(s)
+	v.logIn("ada")
+	const discovery = "/.well-known/openid-configuration"
+	tamper := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == discovery {
+			rec := httptest.NewRecorder()
+			s.issuer.ServeHTTP(rec, r)
+			var answer map[string]any
+			if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil {
+				t.Error(err)
+			}
+			answer["end_session_endpoint"] = "https://logout.example/end?policy=one"
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(answer)
+		}
+		return r.URL.Path == discovery
+	}
+	s.tamper.Store(&tamper)
+	accounts, err := main.OpenAccounts(t.Context(), s.pool)
+	must(t, err)
+	app, err := main.NewApp(t.Context(), main.Agreed(s.app, s.provider, false), accounts, s.sessions)
+	must(t, err)
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.app+"/logout", nil)
+	r.AddCookie(&http.Cookie{Name: "session", Value: v.cookie()})
+	w := httptest.NewRecorder()
+	app.ServeHTTP(w, r)
+
+	to, err := url.Parse(w.Header().Get("Location"))
+	must(t, err)
+	if got := to.Scheme + "://" + to.Host + to.Path; got != "https://logout.example/end" {
+		t.Errorf("the browser is sent to %s, want the provider's logout page", got)
+	}
+	q := to.Query()
+	if q.Get("policy") != "one" || q.Get("id_token_hint") == "" || q.Get("client_id") != "bank" || q.Get("post_logout_redirect_uri") != s.app+"/" {
+		t.Error("the query is not the page's own and the logout's")
+	}
+	allowed, _, _ := strings.Cut(w.Header().Get("Content-Security-Policy"), "; base-uri")
+	for _, site := range []string{s.provider, "https://logout.example"} {
+		if !strings.Contains(allowed+" ", " "+site+" ") {
+			t.Errorf("form-action keeps browsers from %s", site)
+		}
+	}
 }
 
 func TestLogoutTokens(t *testing.T) {
