@@ -105,8 +105,9 @@ func (c *client) callback(w http.ResponseWriter, r *http.Request) {
 	idToken.Set(s, who.token)
 
 	// The provider may have ended this login a moment ago, when there was no session
-	// to be found yet. From here on there is one, so one of the two sees the other.
-	if s.Save(ctx) != nil {
+	// to be found yet. From here on there is one, so one of the two sees the other. A
+	// Save that ctx cuts short goes on behind, and nobody would ask after it.
+	if s.Save(context.WithoutCancel(ctx)) != nil {
 		return
 	}
 	ended, err := c.accounts.ended(ctx, token.Subject, who.sid, token.IssuedAt, l.At)

@@ -83,10 +83,7 @@ func TestLogoutPageOfTheProvider(t *testing.T) {
 		return r.URL.Path == discovery
 	}
 	s.tamper.Store(&tamper)
-	accounts, err := main.OpenAccounts(t.Context(), s.pool)
-	must(t, err)
-	app, err := main.NewApp(t.Context(), main.Agreed(s.app, s.provider, false), accounts, s.sessions)
-	must(t, err)
+	app := s.instance()
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.app+"/logout", nil)
 	r.AddCookie(&http.Cookie{Name: "session", Value: v.cookie()})
 	w := httptest.NewRecorder()
