@@ -46,13 +46,17 @@ func (c *client) logout(w http.ResponseWriter, r *http.Request) {
 func (c *client) providerLogout(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // section 2.8
 	r.Body = http.MaxBytesReader(w, r.Body, maxLogoutBytes)
-	token, err := c.logoutToken(r.Context(), r.PostFormValue("logout_token"))
+	raw := r.PostFormValue("logout_token")
+	// A provider that does not wait for the answer means the logout all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 30*time.Second)
+	defer cancel()
+	token, err := c.logoutToken(ctx, raw)
 	if err != nil {
 		slog.Warn("logout token refused", "error", err)
 		logoutFailed(w, "invalid_request")
 		return
 	}
-	n, err := c.end(r.Context(), token)
+	n, err := c.end(ctx, token)
 	if err != nil {
 		slog.Error("the provider's logout failed", "error", err) // it may send the same token again
 		logoutFailed(w, "temporarily_unavailable")

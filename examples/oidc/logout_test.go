@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
@@ -243,6 +244,30 @@ func TestLogoutThatFailedIsTriedAgain(t *testing.T) {
 	rename("away", "session")
 	v.want("ada")
 	s.tell(token).Want(t, http.StatusOK)
+	v.want("")
+}
+
+// The provider hangs up before it has the answer.
+func TestLogoutWhoseProviderHangsUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	app := s.instance()
+	v := newVisitor(s)
+	v.logIn("ada")
+	token := s.logoutToken(s.issuer, "logout+jwt", "ada", s.sid("ada"), func(map[string]any) {})
+	wait, unlock := s.lock("oidc_example.logouts")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, s.app+"/logout/provider", strings.NewReader("logout_token="+token))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		app.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	wait()
+	cancel()
+	unlock()
+	<-done
 	v.want("")
 }
 
