@@ -105,6 +105,7 @@ func newServer(sessions *session.Manager, draining *atomic.Bool) *http.Server {
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second, // a form that comes byte by byte ends, too
 		WriteTimeout:      30 * time.Second, // over twice StoreTimeout: the browser is to get that answer
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
