@@ -177,7 +177,7 @@ func (c *client) exchange(ctx context.Context, code string, l login) (*oidc.IDTo
 		return nil, whoever{}, errors.New("ID token: of nobody")
 	case len(claims.SID) > 200:
 		return nil, whoever{}, errors.New("ID token: a sid that no session could be found by") // see Key.Is
-	case claims.AZP != "" && claims.AZP != c.oauth.ClientID, claims.AZP == "" && len(token.Audience) > 1:
+	case len(token.Audience) > 1, claims.AZP != "" && claims.AZP != c.oauth.ClientID: // item 3: none but those that we trust
 		return nil, whoever{}, errors.New("ID token: for another application")
 	}
 	info, err := c.provider.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
