@@ -386,7 +386,7 @@ func wantFrontRules(t *testing.T, front string) {
 		res.Body.Close()
 		return res
 	}
-	for _, probe := range []string{"/livez", "/readyz"} {
+	for _, probe := range []string{"/livez", "/readyz", "/%72eadyz", "/livez?x=1"} {
 		if res := do("GET", probe); res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s through the balancer: got %d, want 404", probe, res.StatusCode)
 		}
