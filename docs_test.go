@@ -284,3 +284,27 @@ func TestDatabaseURLsHaveAConnectTimeout(t *testing.T) {
 		t.Errorf("got %d URLs, %v, want at least 4", seen, err)
 	}
 }
+
+var readTimeout = regexp.MustCompile(`\bReadTimeout: `)
+
+// The example programs wait for no client without an end: neither for a header nor for
+// a form. One with streams says why it does so for the latter.
+func TestExamplesEndSlowRequests(t *testing.T) {
+	seen := 0
+	err := filepath.WalkDir("examples", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		text := docRead(t, filepath.ToSlash(path))
+		for range strings.Count(text, "&http.Server{") {
+			seen++
+			if !strings.Contains(text, "ReadHeaderTimeout: ") || !readTimeout.MatchString(text) {
+				t.Errorf("%s: got no ReadTimeout, or no ReadHeaderTimeout", path)
+			}
+		}
+		return nil
+	})
+	if err != nil || seen < 10 {
+		t.Errorf("got %d servers, %v, want at least 10", seen, err)
+	}
+}

@@ -163,7 +163,7 @@ func (b *balancer) open(be *backend, host string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	be.host, be.open, be.unwell = host, true, false
-	be.transport = &http.Transport{MaxIdleConnsPerHost: 100, ResponseHeaderTimeout: answerTimeout, ExpectContinueTimeout: answerTimeout}
+	be.transport = &http.Transport{MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: answerTimeout, ExpectContinueTimeout: answerTimeout}
 }
 
 // close keeps requests away from a backend.

@@ -105,6 +105,8 @@ func newServer(sessions *session.Manager, draining *atomic.Bool) *http.Server {
 	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second, // a form that comes byte by byte ends, too
+		IdleTimeout:       2 * time.Minute,  // longer than a balancer keeps a connection, which would else send on a closed one
 		WriteTimeout:      30 * time.Second, // over twice StoreTimeout: the browser is to get that answer
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}

@@ -77,9 +77,10 @@ func (a *accounts) logoutDone(ctx context.Context, jti string) error {
 }
 
 // ended reports whether the provider has ended a login, or all of its user's, since
-// its ID token was issued. Both times are the provider's, in seconds.
-func (a *accounts) ended(ctx context.Context, subject, sid string, issued time.Time) (ended bool, err error) {
+// its ID token was issued (both times are the provider's, in seconds) or since it began
+// here: a code from before a logout may be exchanged after it, for a new ID token.
+func (a *accounts) ended(ctx context.Context, subject, sid string, issued, began time.Time) (ended bool, err error) {
 	err = a.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM oidc_example.logouts
-		WHERE issued >= $3 AND (sid <> '' AND sid = $2 OR sid = '' AND subject = $1))`, subject, sid, issued).Scan(&ended)
+		WHERE (issued >= $3 OR noted >= $4) AND (sid <> '' AND sid = $2 OR sid = '' AND subject = $1))`, subject, sid, issued, began).Scan(&ended)
 	return ended, err
 }

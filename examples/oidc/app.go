@@ -36,18 +36,22 @@ func newApp(ctx context.Context, cfg settings, accounts *accounts, sessions *ses
 	if err := provider.Claims(&more); err != nil {
 		return nil, fmt.Errorf("the provider: %w", err)
 	}
-	c.provider, c.endSession = provider, more.EndSession
+	c.provider = provider
+	if more.EndSession != "" {
+		if c.endSession, err = url.Parse(more.EndSession); err != nil {
+			return nil, fmt.Errorf("the provider: %w", err)
+		}
+	}
 	c.verifier = provider.Verifier(&oidc.Config{ClientID: cfg.clientID, SupportedSigningAlgs: []string{oidc.RS256, oidc.ES256, oidc.PS256}})
 	c.oauth = oauth2.Config{
 		ClientID: cfg.clientID, ClientSecret: cfg.secret, Endpoint: provider.Endpoint(),
 		RedirectURL: cfg.home + "/login/callback", Scopes: []string{oidc.ScopeOpenID, "profile"},
 	}
-	return c.routes(provider.Endpoint().AuthURL), nil
+	return c.routes(), nil
 }
 
-// routes are the application's pages. Its forms lead to the provider, so the policy
-// names that one's site.
-func (c *client) routes(provider string) http.Handler {
+// routes are the application's pages.
+func (c *client) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", c.page)
 	mux.HandleFunc("GET /account", c.page)
@@ -63,19 +67,30 @@ func (c *client) routes(provider string) http.Handler {
 	} else {
 		mux.HandleFunc("GET /login/callback", c.callback)
 	}
-	site := ""
-	if u, err := url.Parse(provider); err == nil {
-		site = u.Scheme + "://" + u.Host
-	}
-	return secureHeaders(site, protection.Handler(c.sessions.Handler(mux)))
+	return secureHeaders(c.sites(), protection.Handler(c.sessions.Handler(mux)))
 }
 
-func secureHeaders(provider string, next http.Handler) http.Handler {
+// sites are those of the provider that this application's forms lead to: its login's and
+// its logout's, which may be two.
+func (c *client) sites() (sites string) {
+	pages := []*url.URL{c.endSession}
+	if u, err := url.Parse(c.oauth.Endpoint.AuthURL); err == nil {
+		pages = append(pages, u)
+	}
+	for _, u := range pages {
+		if u != nil && u.Host != "" {
+			sites += " " + u.Scheme + "://" + u.Host
+		}
+	}
+	return sites
+}
+
+func secureHeaders(sites string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Cache-Control", "no-store")
 		// Browsers hold a redirect that follows a form to form-action as well.
-		h.Set("Content-Security-Policy", "default-src 'none'; form-action 'self' "+provider+"; base-uri 'none'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'none'; form-action 'self'"+sites+"; base-uri 'none'; frame-ancestors 'none'")
 		h.Set("Referrer-Policy", "same-origin") // the callback's address has a code
 		h.Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -41,10 +42,10 @@ type client struct {
 	oauth       oauth2.Config
 	provider    *oidc.Provider
 	verifier    *oidc.IDTokenVerifier
-	endSession  string // the provider's logout page, "" for none
-	home        string // where that sends users back to
-	formPost    bool   // the provider sends users back by a form
-	typedLogout bool   // logout tokens say in their header what they are
+	endSession  *url.URL // the provider's logout page, nil for none
+	home        string   // where that sends users back to
+	formPost    bool     // the provider sends users back by a form
+	typedLogout bool     // logout tokens say in their header what they are
 	http        *http.Client
 	accounts    *accounts
 	sessions    *session.Manager
@@ -104,11 +105,12 @@ func (c *client) callback(w http.ResponseWriter, r *http.Request) {
 	idToken.Set(s, who.token)
 
 	// The provider may have ended this login a moment ago, when there was no session
-	// to be found yet. From here on there is one, so one of the two sees the other.
-	if s.Save(ctx) != nil {
+	// to be found yet. From here on there is one, so one of the two sees the other. A
+	// Save that ctx cuts short goes on behind, and nobody would ask after it.
+	if s.Save(context.WithoutCancel(ctx)) != nil {
 		return
 	}
-	ended, err := c.accounts.ended(ctx, token.Subject, who.sid, token.IssuedAt)
+	ended, err := c.accounts.ended(ctx, token.Subject, who.sid, token.IssuedAt, l.At)
 	if err != nil || ended {
 		s.Destroy()
 	}
@@ -175,7 +177,7 @@ func (c *client) exchange(ctx context.Context, code string, l login) (*oidc.IDTo
 		return nil, whoever{}, errors.New("ID token: of nobody")
 	case len(claims.SID) > 200:
 		return nil, whoever{}, errors.New("ID token: a sid that no session could be found by") // see Key.Is
-	case claims.AZP != "" && claims.AZP != c.oauth.ClientID, claims.AZP == "" && len(token.Audience) > 1:
+	case len(token.Audience) > 1, claims.AZP != "" && claims.AZP != c.oauth.ClientID: // item 3: none but those that we trust
 		return nil, whoever{}, errors.New("ID token: for another application")
 	}
 	info, err := c.provider.UserInfo(ctx, oauth2.StaticTokenSource(tokens))

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"io"
@@ -146,6 +147,48 @@ func TestTabs(t *testing.T) {
 	late.Get(late.answer(requests[1], "ada")).Want(t, http.StatusOK, "Hello, ada.")
 }
 
+// The request ends while its session is being saved: nobody knows then whether the
+// provider has ended the login, so there is none.
+func TestRequestEndsDuringTheSave(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	app := s.instance()
+	asked, answer := make(chan struct{}), make(chan struct{})
+	tamper := func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/userinfo" { // what follows it is the save
+			close(asked)
+			<-answer
+		}
+		return false
+	}
+	s.tamper.Store(&tamper)
+	v := newVisitor(s)
+	callback := v.answer(v.begin("/"), "ada")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, http.MethodGet, callback, nil)
+	r.AddCookie(&http.Cookie{Name: "session", Value: v.cookie()})
+	w, done := httptest.NewRecorder(), make(chan struct{})
+	go func() {
+		defer close(done)
+		app.ServeHTTP(w, r)
+	}()
+	<-asked
+	wait, unlock := s.lock("schema_system.session")
+	close(answer)
+	wait()
+	cancel()
+	unlock()
+	<-done
+	if w.Code != http.StatusServiceUnavailable {
+		t.Errorf("got %d, want 503", w.Code)
+	}
+	var n int
+	must(t, s.pool.QueryRow(t.Context(), `SELECT count(*) FROM schema_system.session WHERE sess->>'userId' IS NOT NULL`).Scan(&n))
+	if n != 0 {
+		t.Errorf("sessions of users: got %d, want none", n)
+	}
+}
+
 // However many come back with one state, one of them exchanges the code.
 func TestStateIsGoodOnce(t *testing.T) {
 	t.Parallel()
@@ -210,7 +253,8 @@ func TestAnswersOfTheProvider(t *testing.T) {
 		{"no nonce", func(c map[string]any) { delete(c, "nonce") }, http.StatusForbidden},
 		{"another application", func(c map[string]any) { c["aud"] = []string{"shop"} }, http.StatusForbidden},
 		{"several applications", func(c map[string]any) { c["aud"] = []string{"bank", "shop"}; delete(c, "azp") }, http.StatusForbidden},
-		{"asked for by another", func(c map[string]any) { c["aud"] = []string{"bank", "shop"}; c["azp"] = "shop" }, http.StatusForbidden},
+		{"asked for by us, and for another application", func(c map[string]any) { c["aud"] = []string{"bank", "shop"}; c["azp"] = "bank" }, http.StatusForbidden},
+		{"asked for by another", func(c map[string]any) { c["azp"] = "shop" }, http.StatusForbidden},
 		{"another provider", func(c map[string]any) { c["iss"] = "http://127.0.0.1" }, http.StatusForbidden},
 		{"another user than userinfo's", func(c map[string]any) { c["sub"] = "subject-2" }, http.StatusForbidden},
 		{"nobody", func(c map[string]any) { c["sub"] = "" }, http.StatusForbidden},

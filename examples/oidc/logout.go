@@ -7,7 +7,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -29,12 +28,17 @@ func (c *client) logout(w http.ResponseWriter, r *http.Request) {
 	s := session.From(r.Context())
 	token, ok := idToken.Get(s)
 	s.Destroy()
-	if !ok || c.endSession == "" {
+	if !ok || c.endSession == nil {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
-	query := url.Values{"id_token_hint": {token}, "client_id": {c.oauth.ClientID}, "post_logout_redirect_uri": {c.home}}
-	http.Redirect(w, r, c.endSession+"?"+query.Encode(), http.StatusSeeOther)
+	to := *c.endSession
+	query := to.Query() // it may have one of its own (section 2.1)
+	query.Set("id_token_hint", token)
+	query.Set("client_id", c.oauth.ClientID)
+	query.Set("post_logout_redirect_uri", c.home)
+	to.RawQuery = query.Encode()
+	http.Redirect(w, r, to.String(), http.StatusSeeOther)
 }
 
 // providerLogout is for the provider itself, which says that a login, or every login of
@@ -42,13 +46,17 @@ func (c *client) logout(w http.ResponseWriter, r *http.Request) {
 func (c *client) providerLogout(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store") // section 2.8
 	r.Body = http.MaxBytesReader(w, r.Body, maxLogoutBytes)
-	token, err := c.logoutToken(r.Context(), r.PostFormValue("logout_token"))
+	raw := r.PostFormValue("logout_token")
+	// A provider that does not wait for the answer means the logout all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 30*time.Second)
+	defer cancel()
+	token, err := c.logoutToken(ctx, raw)
 	if err != nil {
 		slog.Warn("logout token refused", "error", err)
 		logoutFailed(w, "invalid_request")
 		return
 	}
-	n, err := c.end(r.Context(), token)
+	n, err := c.end(ctx, token)
 	if err != nil {
 		slog.Error("the provider's logout failed", "error", err) // it may send the same token again
 		logoutFailed(w, "temporarily_unavailable")

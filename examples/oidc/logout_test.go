@@ -1,9 +1,12 @@
 package main_test
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -57,6 +60,51 @@ func TestLogoutEndsEverySessionOfTheLogin(t *testing.T) {
 	v.set(lost)
 	v.want("")
 	other.want("ada")
+}
+
+// The provider's logout page may be at a site of its own, and have a query.
+func TestLogoutPageOfTheProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	v := newVisitor(s)
+	v.logIn("ada")
+	const discovery = "/.well-known/openid-configuration"
+	tamper := func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == discovery {
+			rec := httptest.NewRecorder()
+			s.issuer.ServeHTTP(rec, r)
+			var answer map[string]any
+			if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil {
+				t.Error(err)
+			}
+			answer["end_session_endpoint"] = "https://logout.example/end?policy=one"
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(answer)
+		}
+		return r.URL.Path == discovery
+	}
+	s.tamper.Store(&tamper)
+	app := s.instance()
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, s.app+"/logout", nil)
+	r.AddCookie(&http.Cookie{Name: "session", Value: v.cookie()})
+	w := httptest.NewRecorder()
+	app.ServeHTTP(w, r)
+
+	to, err := url.Parse(w.Header().Get("Location"))
+	must(t, err)
+	if got := to.Scheme + "://" + to.Host + to.Path; got != "https://logout.example/end" {
+		t.Errorf("the browser is sent to %s, want the provider's logout page", got)
+	}
+	q := to.Query()
+	if q.Get("policy") != "one" || q.Get("id_token_hint") == "" || q.Get("client_id") != "bank" || q.Get("post_logout_redirect_uri") != s.app+"/" {
+		t.Error("the query is not the page's own and the logout's")
+	}
+	allowed, _, _ := strings.Cut(w.Header().Get("Content-Security-Policy"), "; base-uri")
+	for _, site := range []string{s.provider, "https://logout.example"} {
+		if !strings.Contains(allowed+" ", " "+site+" ") {
+			t.Errorf("form-action keeps browsers from %s", site)
+		}
+	}
 }
 
 func TestLogoutTokens(t *testing.T) {
@@ -199,6 +247,30 @@ func TestLogoutThatFailedIsTriedAgain(t *testing.T) {
 	v.want("")
 }
 
+// The provider hangs up before it has the answer.
+func TestLogoutWhoseProviderHangsUp(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, false)
+	app := s.instance()
+	v := newVisitor(s)
+	v.logIn("ada")
+	token := s.logoutToken(s.issuer, "logout+jwt", "ada", s.sid("ada"), func(map[string]any) {})
+	wait, unlock := s.lock("oidc_example.logouts")
+	ctx, cancel := context.WithCancel(t.Context())
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, s.app+"/logout/provider", strings.NewReader("logout_token="+token))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		app.ServeHTTP(httptest.NewRecorder(), r)
+	}()
+	wait()
+	cancel()
+	unlock()
+	<-done
+	v.want("")
+}
+
 // The provider ends a login that has not come back yet, when there is no session to be
 // found: the callback waits for the user's name meanwhile.
 func TestLogoutDuringTheLogin(t *testing.T) {
@@ -235,5 +307,33 @@ func TestLogoutDuringTheLogin(t *testing.T) {
 		close(answer)
 		exampletest.Read(t, <-came).Want(t, http.StatusForbidden, "You were logged out meanwhile.")
 		v.want("")
+	}
+}
+
+// The provider ends a login whose code it has given out already: what the code is
+// exchanged for is newer than the logout, by more than the seconds that both count in.
+func TestLogoutBeforeTheCodeIsExchanged(t *testing.T) {
+	t.Parallel()
+	for name, logout := range map[string]func(v *visitor){
+		"of the user": func(v *visitor) { v.Post(v.s.provider+"/everywhere", nil).Want(v.T, http.StatusOK, "Who are you?") },
+		"of the login": func(v *visitor) { // by another session of it
+			v.set("")
+			v.Post(v.s.app+"/login", nil).Want(v.T, http.StatusOK, "Hello, ada.")
+			v.Post(v.s.app+"/logout", nil).Want(v.T, http.StatusOK, "You are not logged in.")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t, false)
+			tamper := s.withIDToken(t, func(claims map[string]any) { claims["iat"] = time.Now().Add(5 * time.Second).Unix() })
+			s.tamper.Store(&tamper)
+			v := newVisitor(s)
+			callback := v.answer(v.begin("/"), "ada")
+			cookie := v.cookie()
+			logout(v)
+			v.set(cookie)
+			v.Get(callback).Want(t, http.StatusForbidden, "You were logged out meanwhile.")
+			v.want("")
+			v.logIn("ada") // begun after the logout
+		})
 	}
 }

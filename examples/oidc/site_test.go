@@ -81,6 +81,35 @@ func newSite(t *testing.T, formPost bool) *site {
 	return s
 }
 
+// instance is the application once more, on the same database: for what is not done over
+// a network.
+func (s *site) instance() http.Handler {
+	s.t.Helper()
+	accounts, err := main.OpenAccounts(s.t.Context(), s.pool)
+	must(s.t, err)
+	app, err := main.NewApp(s.t.Context(), main.Agreed(s.app, s.provider, false), accounts, s.sessions)
+	must(s.t, err)
+	return app
+}
+
+// lock keeps everybody from writing to a table until unlock. wait returns when somebody
+// wants to.
+func (s *site) lock(table string) (wait, unlock func()) {
+	s.t.Helper()
+	tx, err := s.pool.Begin(s.t.Context())
+	must(s.t, err)
+	_, err = tx.Exec(s.t.Context(), "LOCK TABLE "+table+" IN SHARE MODE")
+	must(s.t, err)
+	wait = func() {
+		s.t.Helper()
+		for waits := false; !waits; {
+			must(s.t, s.pool.QueryRow(s.t.Context(), `SELECT EXISTS (SELECT FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'), pg_sleep(0.01)::text`).Scan(&waits, nil))
+		}
+	}
+	return wait, func() { s.t.Helper(); must(s.t, tx.Rollback(s.t.Context())) }
+}
+
 // real is a real browser.
 type real struct {
 	s   *site

@@ -47,7 +47,7 @@ func begin(s *session.Session, c ceremony) {
 		kept := map[string]ceremony{}
 		oldest := slices.SortedFunc(maps.Values(all), func(a, b ceremony) int { return a.Data.Expires.Compare(b.Data.Expires) })
 		for _, other := range oldest[max(0, len(oldest)-maxPending+1):] {
-			if other.Data.Expires.After(now) {
+			if end := other.Data.Expires; end.IsZero() || end.After(now) { // none without Enforce
 				kept[other.Data.Challenge] = other
 			}
 		}

@@ -4,11 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/webauthn"
+	webauthnlib "github.com/go-webauthn/webauthn/webauthn"
 	"github.com/jackc/pgx/v5"
+	"github.com/pgsession/session"
+	main "github.com/pgsession/session/examples/passkey"
+	"github.com/pgsession/session/internal/exampletest"
 )
 
 // loggedOutWithPasskey is a device whose authenticator has ada's passkey without a
@@ -61,6 +67,27 @@ func forged(t *testing.T, assertion string) string {
 	b, err := json.Marshal(a)
 	must(t, err)
 	return string(b)
+}
+
+// go-webauthn gives ceremonies no end unless it is to enforce one: they stay side by side,
+// and not more than so many.
+func TestCeremoniesWithoutAnEnd(t *testing.T) {
+	t.Parallel()
+	sessions, err := session.New(session.NewMemoryStore(), session.Config{Secret: exampletest.Secret, DisablePrune: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, sessions.Close()) })
+	h := sessions.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		for i := range 10 {
+			challenge := strconv.Itoa(i)
+			main.Begin(s, main.Ceremony{Data: webauthnlib.SessionData{Challenge: challenge}})
+			kept, _ := main.Pending.Get(s)
+			if want := min(i+1, 8); len(kept) != want || kept[challenge].Data.Challenge != challenge {
+				t.Errorf("begun: got %d, want %d and the last among them", len(kept), want)
+			}
+		}
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
 }
 
 func challengeOf(t *testing.T, options string) string {

@@ -106,6 +106,7 @@ func serve(ctx context.Context, ln net.Listener, app http.Handler) error {
 		// Browsers say where a form was sent from; those of other sites are refused.
 		Handler:           http.NewCrossOriginProtection().Handler(app),
 		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
 	failed := make(chan error, 1)

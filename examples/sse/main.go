@@ -93,7 +93,7 @@ func serve(ctx context.Context, ln net.Listener, sessions *session.Manager, a *a
 	server := &http.Server{
 		// Browsers say where a form was sent from; those of other sites are refused.
 		Handler:           http.NewCrossOriginProtection().Handler(http.MaxBytesHandler(sessions.Handler(a), maxFormBytes)),
-		ReadHeaderTimeout: 10 * time.Second,
+		ReadHeaderTimeout: 10 * time.Second, // no ReadTimeout: the streams would end with it
 		ErrorLog:          slog.NewLogLogger(slog.Default().Handler(), slog.LevelWarn),
 	}
 	server.RegisterOnShutdown(a.endStreams)

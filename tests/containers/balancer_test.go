@@ -214,8 +214,8 @@ func (p *process) waitLog(t *testing.T, text string) {
 }
 
 // balancer runs haproxy.cfg by Debian's HAProxy and returns its URL. The listener
-// is handed over, so nobody can take its port.
-func (m *machine) balancer(addresses map[string]string) string {
+// is handed over, so nobody can take its port; more has texts and what replaces them.
+func (m *machine) balancer(addresses map[string]string, more ...string) string {
 	m.t.Helper()
 	path, err := exec.LookPath("haproxy")
 	if err != nil {
@@ -229,7 +229,7 @@ func (m *machine) balancer(addresses map[string]string) string {
 	f, err := ln.(*net.TCPListener).File()
 	must(m.t, err)
 	defer f.Close()
-	replaced := []string{"bind :8080", "bind fd@3"}
+	replaced := append([]string{"bind :8080", "bind fd@3"}, more...)
 	for service, address := range addresses {
 		replaced = append(replaced, service+":8080", address)
 	}
@@ -386,7 +386,7 @@ func wantFrontRules(t *testing.T, front string) {
 		res.Body.Close()
 		return res
 	}
-	for _, probe := range []string{"/livez", "/readyz"} {
+	for _, probe := range []string{"/livez", "/readyz", "/%72eadyz", "/livez?x=1"} {
 		if res := do("GET", probe); res.StatusCode != http.StatusNotFound {
 			t.Errorf("%s through the balancer: got %d, want 404", probe, res.StatusCode)
 		}

@@ -203,6 +203,20 @@ func readmeSecrets(t *testing.T) map[string][]string {
 	return secrets
 }
 
+// A Job that has run does not do so again, and takes no other image: the README's
+// commands, which go before each deployment, delete it first.
+func TestTheJobRunsBeforeEachDeployment(t *testing.T) {
+	t.Parallel()
+	name := regexp.MustCompile(`kind: Job\nmetadata:\n  name: (\S+)\n`).FindStringSubmatch(read(t, folder+"/kubernetes/schema.yaml"))
+	if name == nil {
+		t.Fatal("schema.yaml has no Job with a name")
+	}
+	before, _, ok := strings.Cut(read(t, folder+"/README.md"), "kubectl apply -f examples/containers/kubernetes/schema.yaml\n")
+	if !ok || !strings.Contains(before, "kubectl delete job "+name[1]+" --ignore-not-found") {
+		t.Errorf("the README applies the Job without deleting the last one: want kubectl delete job %s --ignore-not-found", name[1])
+	}
+}
+
 // The manifests are ones that Kubernetes takes, they fit each other and the
 // program, and each rule finds its fault.
 func TestKubernetes(t *testing.T) {

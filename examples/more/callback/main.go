@@ -63,7 +63,7 @@ func run(ctx context.Context) error {
 		ln net.Listener
 		h  http.Handler
 	}{{provider, newProvider(shopURL)}, {shop, newShop(sessions, "http://"+provider.Addr().String())}} {
-		server := &http.Server{Handler: s.h, ReadHeaderTimeout: 10 * time.Second}
+		server := &http.Server{Handler: s.h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second}
 		defer server.Close()
 		go func() { failed <- server.Serve(s.ln) }()
 	}

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 
 	"github.com/gorilla/sessions"
 	"github.com/markbates/goth"
@@ -12,6 +14,10 @@ import (
 )
 
 const userID = session.Key[string]("userId") // Config.UserKey
+
+// oauth1 are those of the providers that speak OAuth 1: they have no state, but their
+// answer fits only the token that gothic has noted.
+var oauth1 = []string{"twitter", "twitterv2"}
 
 // gothicStore keeps in the session what gothic notes of a login that has begun.
 type gothicStore struct{}
@@ -53,7 +59,7 @@ func (g gothicStore) Save(r *http.Request, _ http.ResponseWriter, noted *session
 }
 
 // App is the application: mux with the logins by these providers, and around it what
-// refuses other sites' forms, but for the callback, which has a state. gothic's settings
+// refuses other sites' forms, but for the callback, which has a state (see begin). gothic's settings
 // are the program's, so call it once.
 func App(sessions *session.Manager, mux *http.ServeMux, providers ...goth.Provider) http.Handler {
 	goth.UseProviders(providers...)
@@ -74,12 +80,19 @@ func begin(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "There is no such provider.", http.StatusNotFound)
 		return
 	}
+	u, err := url.Parse(to)
+	name, _ := gothic.GetProviderName(r)
+	if (err != nil || u.Query().Get("state") == "") && !slices.Contains(oauth1, name) {
+		_ = gothic.Logout(w, r) // or the callback would take any answer for that of the login that gothic has noted
+		http.Error(w, "This provider's answers could be forged.", http.StatusForbidden)
+		return
+	}
 	http.Redirect(w, r, to, http.StatusSeeOther) // gothic's own handler sends a 307, by which a form is posted on to the provider
 }
 
 func callback(w http.ResponseWriter, r *http.Request) {
 	user, err := gothic.CompleteUserAuth(w, r)
-	if err != nil {
+	if err != nil || user.UserID == "" { // all whom a provider leaves without one would share an account
 		http.Error(w, "This login was not begun in this browser, or the provider has refused it.", http.StatusForbidden)
 		return
 	}

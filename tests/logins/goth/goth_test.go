@@ -14,6 +14,7 @@ import (
 	"github.com/gorilla/sessions"
 	"github.com/markbates/goth/gothic"
 	"github.com/markbates/goth/providers/openidConnect"
+	"github.com/markbates/goth/providers/steam"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
@@ -24,7 +25,8 @@ func TestMain(m *testing.M) { pgtest.Main(m) }
 
 const cart = session.Key[string]("cart")
 
-// newProvider is an OpenID provider whose codes are the names of its users.
+// newProvider is an OpenID provider whose codes are the names of its users; of nobody its
+// token has no sub.
 func newProvider(t *testing.T) *httptest.Server {
 	t.Helper()
 	var server *httptest.Server
@@ -34,12 +36,24 @@ func newProvider(t *testing.T) *httptest.Server {
 			return
 		}
 		claims := fmt.Sprintf(`{"iss":%q,"aud":"client","sub":%q,"exp":%d}`, server.URL, r.PostFormValue("code"), time.Now().Add(time.Hour).Unix())
+		claims = strings.Replace(claims, `"sub":"nobody",`, "", 1)
 		token := "e30." + base64.RawURLEncoding.EncodeToString([]byte(claims)) + ".c2lnbmF0dXJl"
 		w.Header().Set("Content-Type", "application/json")
 		fmt.Fprintf(w, `{"access_token":"the access token","token_type":"Bearer","id_token":%q}`, token)
 	}))
 	t.Cleanup(server.Close)
 	return server
+}
+
+// steamServer answers in Steam's place that whatever it is shown is its own.
+type steamServer struct{}
+
+func (steamServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	text := "ns:http://specs.openid.net/auth/2.0\nis_valid:true\n"
+	if r.URL.Host == "api.steampowered.com" {
+		text = `{"response":{"players":[{"steamid":"76561197960287930"}]}}`
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text)), Request: r}, nil
 }
 
 // gothic's settings are the program's, so this is one test.
@@ -58,7 +72,10 @@ func TestGoth(t *testing.T) {
 		fmt.Fprintf(w, "user %q, cart %q", id, item)
 	})
 	manager, pool := check.Open(t, string(userID))
-	app := App(manager, mux, provider)
+	withoutState, named := steam.New("key", "http://example.com/login/steam/callback"), steam.New("key", "http://example.com")
+	withoutState.HTTPClient = &http.Client{Transport: steamServer{}}
+	named.SetName("twitter")
+	app := App(manager, mux, provider, withoutState, named)
 	browser := func(t *testing.T) *check.Browser { return &check.Browser{T: t, App: app} }
 	const callback, refused = "/login/openid-connect/callback", "not begun in this browser"
 	begin := func(b *check.Browser, query string) (state string) {
@@ -120,6 +137,30 @@ func TestGoth(t *testing.T) {
 		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
 		b.Post("/login/openid-connect", nil, "Sec-Fetch-Site", "cross-site").Want(t, http.StatusForbidden, "")
 		b.Post("/login/another", nil).Want(t, http.StatusNotFound, "no such provider")
+	})
+
+	// Not every provider says who somebody is, and goth has no error for that.
+	t.Run("a user without an ID", func(t *testing.T) {
+		b := browser(t)
+		comeBack(b, begin(b, ""), "nobody").Want(t, http.StatusForbidden, refused)
+		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
+	})
+
+	// Steam's login has no state, so gothic would take anybody's answer for it.
+	t.Run("providers without a state", func(t *testing.T) {
+		b := browser(t)
+		mallorys := "/login/steam/callback?" + url.Values{
+			"openid.mode": {"id_res"}, "openid.return_to": {withoutState.CallbackURL}, "openid.signed": {"claimed_id"},
+			"openid.claimed_id": {"https://steamcommunity.com/openid/id/76561197960287930"},
+		}.Encode()
+		b.Post("/login/steam", nil).Want(t, http.StatusForbidden, "could be forged")
+		b.Get(mallorys).Want(t, http.StatusForbidden, refused)
+		b.Get("/account").Want(t, http.StatusOK, `user "", cart ""`)
+
+		b.Post("/login/twitter?provider=steam", nil).Want(t, http.StatusForbidden, "could be forged")
+		if got := b.Post("/login/twitter", nil); got.Code != http.StatusSeeOther { // it is among oauth1
+			t.Errorf("a provider that is named: got %d, want 303", got.Code)
+		}
 	})
 
 	// gothic notes one login of a provider at a time: that of the last tab, and only if it

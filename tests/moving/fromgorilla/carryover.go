@@ -1,8 +1,10 @@
 package fromgorilla
 
 import (
+	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/gorilla/securecookie"
 	"github.com/gorilla/sessions"
@@ -30,7 +32,10 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 		if id, ok := before.Values["userID"].(int64); ok {
 			userID.Set(s, id)
 			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
-			if s.Save(r.Context()) != nil {
+			// Also for a request that ends meanwhile: its old cookie would undo a logout.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
+			defer cancel()
+			if s.Save(ctx) != nil {
 				next.ServeHTTP(w, r) // and the response is the error handler's
 				return
 			}

@@ -2,6 +2,7 @@ package fromgorilla
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -154,6 +155,27 @@ func TestCarryOverIntoAPlantedSession(t *testing.T) {
 	}
 	if got := planted.get(t, h, "/"); got != "0" {
 		t.Errorf("the planted cookie: got user %s, want nobody", got)
+	}
+}
+
+// A request that ends while it is carried over is so all the same, and its browser's old
+// cookie is gone.
+func TestCarryOverOfARequestThatEnds(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	b := loggedIn(t, old)
+	h := newProgram(sessiontest.NewManager(t), old)
+	over := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		cancel()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+	b.get(t, over, "/")
+	if b["app"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
 	}
 }
 

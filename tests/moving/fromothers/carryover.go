@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/pgsession/session"
 )
@@ -37,8 +38,11 @@ func carryOver(old before, name string, next http.Handler) http.Handler {
 		if id != 0 {
 			userID.Set(s, id)
 			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
-			if s.Save(r.Context()) == nil {
-				if err := old.end(r.Context(), c.Value); err != nil {
+			// Also for a request that ends meanwhile: its old cookie would undo a logout.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
+			defer cancel()
+			if s.Save(ctx) == nil {
+				if err := old.end(ctx, c.Value); err != nil {
 					slog.Error("the old sessions", "error", err)
 				}
 			}

@@ -301,6 +301,39 @@ func TestCarryOverAtOnce(t *testing.T) {
 	}
 }
 
+// leaving is an old program whose user's request ends when it is asked.
+type leaving struct {
+	leave context.CancelFunc
+	ended *bool
+}
+
+func (l leaving) user(context.Context, string) (int64, error) {
+	l.leave()
+	return 42, nil
+}
+
+func (l leaving) end(ctx context.Context, _ string) error {
+	*l.ended = ctx.Err() == nil
+	return ctx.Err()
+}
+
+// A request that ends while it is carried over is so all the same, and its old session
+// ends.
+func TestCarryOverOfARequestThatEnds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := false
+	h := programOf(sessiontest.NewManager(t), leaving{cancel, &ended})
+	b := browser{"old": "cookie"}
+	b.get(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.ServeHTTP(w, r.WithContext(ctx)) }), "/")
+	if !ended {
+		t.Error("the old session goes on")
+	}
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+}
+
 // An outage of the old table is no logout: the browser keeps its cookie.
 func TestCarryOverOutage(t *testing.T) {
 	t.Parallel()

@@ -1,6 +1,7 @@
 package fromscs
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -29,6 +30,9 @@ func carryOver(old *scs.SessionManager, next http.Handler) http.Handler {
 		if id := old.GetInt64(ctx, "userID"); id != 0 {
 			userID.Set(s, id)
 			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
+			// Also for a request that ends meanwhile: its old cookie would undo a logout.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
 			if s.Save(ctx) == nil {
 				// Requests that are under way with the old cookie find it for a
 				// minute; after that nobody does, or it would undo a logout.

@@ -1,6 +1,7 @@
 package fromscs
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -142,6 +143,27 @@ func TestCarryOverIntoAPlantedSession(t *testing.T) {
 	}
 	if got := planted.get(t, h, "/"); got != "0" {
 		t.Errorf("the planted cookie: got user %s, want nobody", got)
+	}
+}
+
+// A request that ends while it is carried over is so all the same, and its old session
+// ends.
+func TestCarryOverOfARequestThatEnds(t *testing.T) {
+	t.Parallel()
+	store := &shortened{MemStore: memstore.NewWithCleanupInterval(0)}
+	old, b := oldProgram(t, store)
+	h := newProgram(sessiontest.NewManager(t), old)
+	over := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithCancel(r.Context())
+		cancel()
+		h.ServeHTTP(w, r.WithContext(ctx))
+	})
+	b.get(t, over, "/")
+	if left := time.Until(store.expiry); left > time.Minute {
+		t.Errorf("the old session: got %v left, want a minute at most", left)
+	}
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
 	}
 }
 

@@ -1,0 +1,7 @@
+package main
+
+const Pending = pending
+
+type Ceremony = ceremony
+
+var Begin = begin
