@@ -22,7 +22,7 @@ type shards struct {
 	readAt atomic.Int64 // in nanoseconds since 1970
 }
 
-var errNoShards = errors.New("Citus has no shards of the table any more")
+var errNoShards = errors.New("there are no shards of the table any more")
 
 // crossing follows a Delete along marks. One that leads into another shard may be there
 // before the record is: two phases take milliseconds, but where a worker dies
