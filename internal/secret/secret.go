@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // MinBytes is how long a secret should be.
@@ -42,9 +43,13 @@ var (
 		"keyboardcat", "secret", "password", "shhhhh", "shhhhhhhh", "test", "development", "sessionsecret", "supersecret", "topsecret",
 		"mysecret", "cat", "catdog", "s3cr3t", "ssshhhhh", "notsecret", "letmein", "admin", "qwerty", "secretkey", "mysecretkey",
 		"thisisasecret", "thisismysecret", "donttellanyone", "somesecret", "anysecret", "asecret", "jwtsecret", "cookiesecret",
+		"averylogphrasebiggerthanthirtytwochars",
+		"09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
 	}
 	placeholders = []string{
 		"keyboardcat", "changeme", "changethis", "replaceme", "replacethis", "yoursecret", "yourverysecret", "yoursession", "insertsecret", "putyour", "todoset",
+		"256bitslong", "32byteslong", "32byteslength", "32characterslong", "atleast32", "atleast256", "minimumlengthof32", "thirty2character", "thirtytwocharacter",
+		"qwertyuiop", "asdfghjkl", "zxcvbnm",
 		"correcthorsebattery", "supersecretkey", "verysecret", "examplesecret", "secrethere", "your256bitsecret", "your512bitsecret", "verylongsecret",
 	}
 )
@@ -52,13 +57,15 @@ var (
 // Judge says how easily a secret may be guessed, and why, as the rest of a sentence
 // that begins with its name.
 func Judge(s string) (v Verdict, why string) {
-	plain := strings.Map(func(r rune) rune {
-		if unicode.IsLetter(r) || unicode.IsDigit(r) {
-			return unicode.ToLower(r)
+	plain, breaks := plainText(s)
+	known := func(p string) bool {
+		at := strings.Index(plain, p)
+		if at < 0 {
+			return false
 		}
-		return -1
-	}, s)
-	known := func(p string) bool { return strings.Contains(plain, p) }
+		rest, _ := guessBits(plain[:at] + plain[at+len(p):])
+		return rest < MinBits || breaks[at] && breaks[at+len(p)] // not from within the words of a long phrase
+	}
 	bits, surprising := guessBits(s)
 	p := period(s)
 	piece, _ := guessBits(s[:p])
@@ -77,6 +84,24 @@ func Judge(s string) (v Verdict, why string) {
 	return Good, ""
 }
 
+// plainText returns the letters and digits of s in lower case, and before which of its
+// bytes, or at its end, no word goes on.
+func plainText(s string) (plain string, breaks []bool) {
+	var b strings.Builder
+	ends := true
+	for _, r := range s {
+		letter := unicode.IsLetter(r)
+		if letter || unicode.IsDigit(r) {
+			n := b.Len()
+			b.WriteRune(unicode.ToLower(r))
+			breaks = append(breaks, ends || !letter)
+			breaks = append(breaks, make([]bool, b.Len()-n-1)...)
+		}
+		ends = !letter
+	}
+	return b.String(), append(breaks, true)
+}
+
 // period returns the length of the shortest piece that s repeats, len(s) if it
 // repeats none.
 func period(s string) int {
@@ -92,28 +117,28 @@ func period(s string) int {
 // kind: in long texts it is about one bit.
 const wordBits = 2
 
-// hexBits is what hexadecimal digits look worth that are drawn at random, by the
-// frequencies among a few dozen of them; each is worth four bits then.
-const hexBits = 3.3
+// hexBits is what hexadecimal digits look worth, at least, that are drawn at random,
+// by the frequencies among a few dozen of them; each is worth four bits then.
+const hexBits = 3.0
+
+// written are pairs of letters that a third of English consists of, and a sixteenth
+// of what is drawn at random.
+const written = "th he in er an re on at en nd ti es or te of ed is it al ar st to nt ng se ha as ou io le ve co me de hi ri ro ic ne ea ra ce"
 
 // guessBits estimates the randomness of a secret from its letters' frequencies,
 // without those that a run like aaaa or 1234 foretells; surprising is how many are
 // left. A text in words gets less: their letters are not chosen one by one.
 func guessBits(s string) (bits float64, surprising int) {
-	counts := map[rune]int{}
-	var runes []rune
-	digits, words := 0, 0
-	for i, r := range []rune(s) {
-		runes = append(runes, r)
-		counts[r]++
-		if unicode.IsDigit(r) {
-			digits++
-		}
-		if i > 0 && !unicode.IsLetter(r) && !unicode.IsDigit(r) && unicode.IsLetter(runes[i-1]) {
-			words++
+	runes := []rune(s)
+	if !utf8.ValidString(s) { // bytes
+		runes = runes[:0]
+		for i := range len(s) {
+			runes = append(runes, rune(s[i]))
 		}
 	}
+	counts := map[rune]int{}
 	for i, r := range runes {
+		counts[r]++
 		if i < 2 || r-runes[i-1] != runes[i-1]-runes[i-2] || (r-runes[i-1])*(r-runes[i-1]) > 1 {
 			surprising++
 		}
@@ -124,12 +149,38 @@ func guessBits(s string) (bits float64, surprising int) {
 		entropy -= p * math.Log2(p)
 	}
 	switch {
-	case digits*20 < len(runes) && words >= 2 && mostlyLower(runes):
+	case utf8.ValidString(s) && inWords(runes):
 		entropy = min(entropy, wordBits)
-	case entropy > hexBits && entropy < 4 && strings.Trim(s, "0123456789abcdef") == "":
+	case entropy > hexBits && entropy < 4 && (strings.Trim(s, "0123456789abcdef") == "" || strings.Trim(s, "0123456789ABCDEF") == ""):
 		entropy = 4
 	}
 	return entropy * float64(surprising), surprising
+}
+
+// inWords reports whether a text consists of words: with spaces or the like between
+// them, or by the pairs of letters that English has.
+func inWords(runes []rune) bool {
+	letters, digits, words, pairs, common := 0, 0, 0, 0, 0
+	for i, r := range runes {
+		if unicode.IsDigit(r) {
+			digits++
+		}
+		if unicode.IsLetter(r) {
+			letters++
+		}
+		switch {
+		case i == 0 || !unicode.IsLetter(runes[i-1]):
+		case unicode.IsLetter(r):
+			pairs++
+			if strings.Contains(written, strings.ToLower(string(runes[i-1:i+1]))) {
+				common++
+			}
+		case !unicode.IsDigit(r):
+			words++
+		}
+	}
+	return digits*20 < len(runes) && words >= 2 && mostlyLower(runes) ||
+		letters*4 > 3*len(runes) && pairs >= 28 && common*10 > 3*pairs
 }
 
 func mostlyLower(runes []rune) bool {

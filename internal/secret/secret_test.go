@@ -30,7 +30,20 @@ func TestJudge(t *testing.T) {
 		{"short", "x7Kp2mQ9vL4w", secret.Short, "12 bytes"},
 		{"a kind word", "a kitten on the keys", secret.Short, "20 bytes"},
 		{"a sentence", "the quick brown fox jumps over the lazy dog", secret.Doubtful, "bits"},
+		{"jwt.io's of today", "a-string-secret-at-least-256-bits-long", secret.Public, "tutorials"},
+		{"a cookie library's", "averylogphrasebiggerthanthirtytwochars", secret.Public, "tutorials"},
+		{"a framework's tutorial, as random as it is", "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7", secret.Public, "tutorials"},
+		{"of many samples", "the-key-has-to-be-32-bytes-long!", secret.Public, "tutorials"},
+		{"one that says its length", "a secret with minimum length of 32 characters", secret.Public, "tutorials"},
+		{"another", "complex_password_at_least_32_characters_long", secret.Public, "tutorials"},
+		{"in words", "secret-thirty-2-character-string", secret.Public, "tutorials"},
+		{"rows of a keyboard", "qwertyuiopasdfghjklzxcvbnm1234567890", secret.Public, "tutorials"},
+		{"words in capitals", "MyCompanyProductionSessionSecretKey", secret.Doubtful, "bits"},
+		{"words without spaces", "thisisthesecretofourproductionserver", secret.Doubtful, "bits"},
+		{"and with a year", "ThisIsTheSessionKeyOfTheShop2024Prod", secret.Doubtful, "bits"},
 		{"a good one twice", strings.Repeat("pJ0c1zY8m3uTq5Xw7vN2bR4sK6dF9hGa", 2), secret.Good, ""},
+		{"words drawn by dice, between which stands changeme", "orbit change medal tunnel saddle fiscal vivid quantum pigeon dwarf ribbon oxygen", secret.Good, ""},
+		{"and todoset", "pesto dose tapping wolf glacier mango cactus banjo helmet violin turtle anchor pepper", secret.Good, ""},
 		{"a UUID", "3f2b8c1e-9d47-4a6f-8e05-7b1c2d94f6a3", secret.Good, ""},
 	} {
 		got, why := secret.Judge(tt.secret)
@@ -47,6 +60,7 @@ func TestJudge(t *testing.T) {
 
 // What programs make that are asked for 128 bits is never refused, nor warned of.
 func TestJudgeRandom(t *testing.T) {
+	doubted := 0
 	for range 2000 {
 		b := make([]byte, 48)
 		_, _ = rand.Read(b)
@@ -55,11 +69,32 @@ func TestJudgeRandom(t *testing.T) {
 				t.Errorf("a random one of %d bytes: got %d, %q, want Good", len(s), v, why)
 			}
 		}
+		if v, why := secret.Judge(string(b[:32])); v != secret.Good {
+			t.Errorf("32 random bytes: got %d, %q, want Good", v, why)
+		}
 		// Of the shortest it may be said that it does not look it, once in thousands.
-		if v, _ := secret.Judge(hex.EncodeToString(b[:16])); v != secret.Good && v != secret.Doubtful {
-			t.Errorf("16 bytes in hex: got %d, want no refusal", v)
+		for _, s := range []string{hex.EncodeToString(b[:16]), strings.ToUpper(hex.EncodeToString(b[:16])), lower(b)} {
+			switch v, _ := secret.Judge(s); v {
+			case secret.Good:
+			case secret.Doubtful:
+				doubted++
+			default:
+				t.Errorf("a random one of %d bytes: got %d, want no refusal", len(s), v)
+			}
 		}
 	}
+	if doubted > 12 {
+		t.Errorf("doubted: got %d of 6000, want a few", doubted)
+	}
+}
+
+// lower returns letters drawn by these bytes, nearly at random.
+func lower(b []byte) string {
+	var s strings.Builder
+	for _, c := range b[:40] {
+		s.WriteByte('a' + c%26)
+	}
+	return s.String()
 }
 
 func TestFingerprint(t *testing.T) {
