@@ -195,7 +195,8 @@ func (Config) LogValue() slog.Value { return slog.StringValue("session.Config") 
 //     SESSION_SECRET_FILE: the path of a file that holds the secret, as containers
 //     are given them. The end of its line is no part of it.
 //   - SESSION_SECRET_OLD: Config.OldSecrets, separated by spaces; or
-//     SESSION_SECRET_OLD_FILE, the path of a file of them, also one a line.
+//     SESSION_SECRET_OLD_FILE, the path of a file of them, one a line, for those
+//     that have a space in them, too.
 //   - SESSION_TIMEOUT: Config.IdleTimeout. A whole number is milliseconds, as
 //     in Express; anything else is a Go duration such as 30m.
 //   - SESSION_ENCRYPT: Config.Encrypt, true or false.
@@ -216,11 +217,9 @@ func ConfigFromEnv() (Config, error) {
 		errs = append(errs, fmt.Errorf("session: SESSION_SECRET_FILE=%q: has several lines: a secret is one, and earlier ones belong into SESSION_SECRET_OLD_FILE", os.Getenv("SESSION_SECRET_FILE")))
 	}
 	cfg.Secret = secret
-	old, err := secretFromEnv("SESSION_SECRET_OLD")
-	if err != nil {
+	if cfg.OldSecrets, err = oldSecretsFromEnv(); err != nil {
 		errs = append(errs, err)
 	}
-	cfg.OldSecrets = strings.Fields(old)
 	if v := os.Getenv("SESSION_TIMEOUT"); v != "" {
 		d, err := parseTimeout(v)
 		if err != nil {

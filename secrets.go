@@ -126,7 +126,7 @@ func (cfg *Config) checkSecrets(strict bool, fault func(string, ...any)) {
 // publicSecret says how to get away from one, for an application that has users. With
 // an old secret their cookies live on, which is why that is no fault.
 const publicSecret = `Config.Secret (SESSION_SECRET) %s. Make one with "openssl rand -base64 48" and give it to every program that shares the sessions, Express too. ` +
-	`Leave this one out, and everybody logs in once more; or keep it among the old ones (SESSION_SECRET_OLD, in Express the second of its secrets) ` +
+	`Leave this one out, and everybody logs in once more; or keep it among the old ones (SESSION_SECRET_OLD, or one a line in the file that SESSION_SECRET_OLD_FILE names if it has a space; in Express the second of its secrets) ` +
 	`until its sessions have ended: that is a warning, for so long cookies count that anybody can have signed`
 
 // warnSecrets warns of what may be guessed, in the words of "sessionctl doctor".
@@ -141,12 +141,12 @@ func (cfg *Config) warnSecrets() {
 		case secret.Public:
 			cfg.Logger.Warn("session: a secret is none: cookies count that anybody can have signed; replace it", "secret", which, "why", why, "fingerprint", secret.Fingerprint(s))
 		case secret.Doubtful:
-			cfg.Logger.Warn("session: a secret does not look random, and may be guessed from a cookie; replace it, keeping the old one in SESSION_SECRET_OLD for a while", "secret", which, "why", why, "fingerprint", secret.Fingerprint(s))
+			cfg.Logger.Warn("session: a secret does not look random, and may be guessed from a cookie; replace it, keeping the old one in SESSION_SECRET_OLD (SESSION_SECRET_OLD_FILE if it has a space) for a while", "secret", which, "why", why, "fingerprint", secret.Fingerprint(s))
 		case secret.Short: // in Express's format
 			short = true
 		}
 	}
 	if short {
-		cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD for a while")
+		cfg.Logger.Warn("session: a secret has under 32 bytes and may be guessed from a cookie; replace it in Express and here, keeping the old one in SESSION_SECRET_OLD (SESSION_SECRET_OLD_FILE if it has a space) for a while")
 	}
 }

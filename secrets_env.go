@@ -6,7 +6,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/pgsession/session/internal/secret"
 )
 
 // maxSecretFileBytes bounds a file of secrets: one that is longer is another file.
@@ -27,6 +30,30 @@ func secretFromEnv(name string) (string, error) {
 		return "", fmt.Errorf("session: %s_FILE=%q: %w", name, path, err)
 	}
 	return value, nil
+}
+
+// oldSecretsFromEnv returns those of SESSION_SECRET_OLD, or of its file: each is a line
+// there. Where a line is several that are long enough each, it is not guessed what
+// was meant.
+func oldSecretsFromEnv() ([]string, error) {
+	text, err := secretFromEnv("SESSION_SECRET_OLD")
+	path := os.Getenv("SESSION_SECRET_OLD_FILE")
+	if err != nil || path == "" {
+		return strings.Fields(text), err
+	}
+	var old []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		words := strings.Fields(line)
+		switch short := func(s string) bool { return len(s) < secret.MinBytes }; {
+		case len(words) == 0:
+		case len(words) > 1 && !slices.ContainsFunc(words, short):
+			return nil, fmt.Errorf("session: SESSION_SECRET_OLD_FILE=%q: has a line of several secrets: write each on a line of its own", path)
+		default:
+			old = append(old, line)
+		}
+	}
+	return old, nil
 }
 
 // readSecretFile returns what a file holds, without the ends of lines at its end.

@@ -36,8 +36,10 @@ func TestConfigFromEnvFiles(t *testing.T) {
 		{name: "the end of the line", secretFile: file("line", testSecret+"\n"), wantSecret: testSecret},
 		{name: "the end of a line of Windows", secretFile: file("crlf", testSecret+"\r\n"), wantSecret: testSecret},
 		{name: "spaces are the secret's", secretFile: file("spaces", " "+testSecret+" \n"), wantSecret: " " + testSecret + " "},
-		{name: "several old ones", secretFile: file("plain", testSecret), oldFile: file("old", "one two\nthree\n"), wantSecret: testSecret, wantOld: "one two three"},
-		{name: "old ones of the variable", secretFile: file("plain", testSecret), old: "one two", wantSecret: testSecret, wantOld: "one two"},
+		{name: "several old ones", secretFile: file("plain", testSecret), oldFile: file("old", "one\n\r\nthree\r\n"), wantSecret: testSecret, wantOld: "one,three"},
+		{name: "an old one with a space", secretFile: file("plain", testSecret), oldFile: file("cat", "keyboard cat\n"+testSecret+"\n"), wantSecret: testSecret, wantOld: "keyboard cat," + testSecret},
+		{name: "several old ones in a line", secretFile: file("plain", testSecret), oldFile: file("oneline", strings.Repeat("x", 32)+" "+strings.Repeat("y", 32)), errs: []string{`oneline": has a line of several secrets`}},
+		{name: "old ones of the variable", secretFile: file("plain", testSecret), old: "one two", wantSecret: testSecret, wantOld: "one,two"},
 		{name: "an empty variable beside", secret: "", secretFile: file("plain", testSecret), wantSecret: testSecret},
 		{name: "a variable of several lines stays", secret: testSecret + "\nmore\n", wantSecret: testSecret + "\nmore\n"},
 		{name: "both", secret: hidden, secretFile: file("hidden", hidden), errs: []string{"SESSION_SECRET and SESSION_SECRET_FILE are both set"}},
@@ -78,7 +80,7 @@ func TestConfigFromEnvFiles(t *testing.T) {
 					t.Error("the error shows a secret")
 				}
 			}
-			if err == nil && (cfg.Secret != tt.wantSecret || strings.Join(cfg.OldSecrets, " ") != tt.wantOld) {
+			if err == nil && (cfg.Secret != tt.wantSecret || strings.Join(cfg.OldSecrets, ",") != tt.wantOld) {
 				t.Error("got other secrets than the files hold")
 			}
 		})

@@ -11,8 +11,8 @@ import (
 
 const (
 	makeOne   = `make one with "openssl rand -base64 48"`
-	keepOld   = makeOne + `, and keep this one in SESSION_SECRET_OLD until its sessions have ended (docs/operations.md has the steps)`
-	forgetOld = makeOne + `. Leave this one out, and everybody logs in again; or keep it in SESSION_SECRET_OLD until its sessions have ended, and for so long cookies count that anybody can have signed`
+	keepOld   = makeOne + `, and keep this one in SESSION_SECRET_OLD (SESSION_SECRET_OLD_FILE if it has a space) until its sessions have ended (docs/operations.md has the steps)`
+	forgetOld = makeOne + `. Leave this one out, and everybody logs in again; or keep it in SESSION_SECRET_OLD (SESSION_SECRET_OLD_FILE if it has a space) until its sessions have ended, and for so long cookies count that anybody can have signed`
 	dropOld   = `drop it once its sessions have ended (docs/operations.md has the steps): until then cookies count that somebody may have forged`
 )
 
