@@ -42,7 +42,8 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 		switch {
 		case ok:
 			way.hop(id, next)
-			id, known = next, ""
+			id = next
+			known = ""
 		case f.what == fateNone && !doubtful:
 			doubtful = true
 		case f.what == fateNone && way.again(ctx):
