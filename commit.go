@@ -34,6 +34,11 @@ func (s *Session) commitSaving(at moment) error {
 	if err := s.settleHanded(); err != nil {
 		return err
 	}
+	if at.early { // it may have waited while the handler ended
+		if err := s.saveTooLate(); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	late := s.response >= headerSent
 	if at.final {
@@ -112,7 +117,7 @@ func (s *Session) failedLocked(p *snapshot, err error) error {
 	case dropped:
 		return s.err
 	default:
-		s.forgetLocked()
+		s.endedLocked()
 	}
 	s.failLocked(err)
 	return err // not s.err: a failed logout is worse than ErrHeaderSent
@@ -129,6 +134,33 @@ func (s *Session) snapshotLocked(late bool) *snapshot {
 		late: late, noCookie: true, skipTouch: s.skipTouch, token: s.token,
 		device: s.device.confirm, attributes: attributes,
 	}
+}
+
+// saveTooLate is the error of a Save that comes after the handler and finds what that
+// has not saved, as after a panic.
+func (s *Session) saveTooLate() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lost := len(s.doomed) > 0 || !s.detached && (s.next.creates() || s.rec != nil && s.next != nil)
+	if s.response != finished || !lost || s.err != nil {
+		return nil
+	}
+	err := error(&opError{"Save", ErrFinished})
+	s.failLocked(err)
+	s.logLateLocked("session: saved after its handler has returned, nothing was saved", use{call: "Save"})
+	return err
+}
+
+// madeForNobody is the error of a Hijack after a Save that has made an ID: nobody
+// would send its cookie.
+func (s *Session) madeForNobody() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.made && s.cookie.send {
+		s.tooLateLocked("a saved session at a Hijack")
+		return s.err
+	}
+	return nil
 }
 
 // confirm is called between the final commit and the header. Where that is to

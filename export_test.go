@@ -130,3 +130,8 @@ func WatcherRests(m *Manager) bool {
 	defer m.watcher.mu.Unlock()
 	return m.watcher.stop == nil
 }
+
+// DeleteTooOld deletes a record as a load does that finds it over its absolute timeout.
+func (m *Manager) DeleteTooOld(ctx context.Context, id string) error {
+	return m.engine.store.Delete(m.engine.hears(ctx, whyAbsolute), id)
+}

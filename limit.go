@@ -24,6 +24,7 @@ func (e *engine) limitUser(ctx context.Context, before *view, out *outcome) {
 	if !ok || len(text) > maxFindBytes || before != nil && !out.fresh && string(user) == string(before.Get(e.limits.userKey)) {
 		return
 	}
+	out.alive = false // a later login may have ended it, or this look has
 	if err := e.removeOldest(ctx, text, out.rec.id); err != nil {
 		e.log.LogAttrs(ctx, slog.LevelError, "session: the user's sessions over Config.MaxPerUser could not be destroyed, the next login tries again", slog.Any("error", err))
 	}

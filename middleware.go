@@ -367,7 +367,11 @@ func (x *exchange) Commit(w http.ResponseWriter, hijacked bool) error {
 	if err := s.commit(moment{final: true, public: isPublic(w.Header())}); err != nil {
 		return err
 	}
-	if !hijacked {
+	if hijacked {
+		if err := s.madeForNobody(); err != nil {
+			return err
+		}
+	} else {
 		s.confirm()
 	}
 	s.addHeaders(w)
@@ -381,6 +385,10 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		s.closeIO()
 		answerSpeculative(x.below(), w, x.m.cfg.Logger)
 		return
+	}
+	if errors.Is(err, errBoth) {
+		s.closeIO()
+		s.addMadeCookie(w)
 	}
 	if s.m.device.answerUnproven(w, x.r, err) || answerBoth(w, err) {
 		s.closeIO()
@@ -424,6 +432,9 @@ func (x *exchange) Panicked(w http.ResponseWriter) {
 	s := x.session
 	x.mu.Unlock()
 	if s != nil {
+		if s.lockSaving() == nil { // a commit that is under way may make an ID
+			s.unlockSaving()
+		}
 		s.addMadeCookie(w)
 	}
 }

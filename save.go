@@ -23,21 +23,6 @@ func (s *Session) Save(ctx context.Context) error {
 	})
 }
 
-// saveTooLate is the error of a Save that comes after the handler and finds what that
-// has not saved, as after a panic.
-func (s *Session) saveTooLate() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	lost := len(s.doomed) > 0 || !s.detached && (s.next.creates() || s.rec != nil && s.next != nil)
-	if s.response != finished || !lost || s.err != nil {
-		return nil
-	}
-	err := error(&opError{"Save", ErrFinished})
-	s.failLocked(err)
-	s.logLateLocked("session: saved after its handler has returned, nothing was saved", use{call: "Save"})
-	return err
-}
-
 // await calls f, which saves, and returns when it or ctx has ended. f goes on then.
 func (s *Session) await(ctx context.Context, op string, f func() error) error {
 	if err := s.declineSave(); err != nil {
@@ -129,7 +114,7 @@ func (s *Session) Reload(ctx context.Context) error {
 		return nil
 	case errors.Is(err, ErrNotFound):
 		s.endedByReload = s.err == nil && s.next == nil
-		s.forgetLocked()
+		s.endedLocked()
 		ended := ErrDestroyed
 		if errors.Is(err, ErrRenewed) {
 			ended = ErrRenewed

@@ -451,6 +451,15 @@ func (s *Session) forgetLocked() {
 	s.cookie = cookieState{expire: s.cookie.expire}
 }
 
+// endedLocked leaves s without a record, which another request has ended or renewed. A
+// Destroy that is still to come deletes what has become of it.
+func (s *Session) endedLocked() {
+	if s.rec != nil {
+		s.presented = append(slices.Clone(s.presented), cookie.Signed{ID: s.rec.id})
+	}
+	s.forgetLocked()
+}
+
 // Err returns the first error of loading, changing or saving, nil if there was
 // none. It sticks, as in [bufio.Writer]. Nobody has to look at it: a response
 // whose session has an error is the error handler's, or cut off if it has begun.

@@ -39,7 +39,9 @@ func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 			tellEnded(ctx, []ended{gone}, 0)
 		}
 		next, ok := mark.Target([]byte(f.mark))
-		switch {
+		switch why, _ := whyOf(ctx, whyDestroyed); {
+		case ok && why == whyAbsolute: // what came of it has a beginning of its own
+			return nil
 		case ok:
 			way.hop(id, next)
 			id = next

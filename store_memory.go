@@ -144,6 +144,10 @@ func (s *MemoryStore) Delete(ctx context.Context, id string) error {
 
 	s.mu.Lock()
 	r, ok := s.records[id]
+	if why, _ := whyOf(ctx, whyDestroyed); why == whyAbsolute && r.renewedTo != "" {
+		s.mu.Unlock()
+		return nil // what came of it has a beginning of its own
+	}
 	for r.renewedTo != "" { // no circle: a mark keeps its ID from being taken
 		id = r.renewedTo
 		r, ok = s.records[id]

@@ -141,7 +141,7 @@ func (t *transacting) load(ctx context.Context, before *view) error {
 	case s.rec != before: // destroyed by another goroutine of this request
 		return &opError{"Transact", ErrDestroyed}
 	case ended != nil:
-		s.forgetLocked()
+		s.endedLocked()
 		s.failLocked(&opError{"Transact", ended})
 		return s.err
 	case err != nil:
@@ -216,7 +216,7 @@ func (t *transacting) save(ctx context.Context) error {
 	}
 	s.putBackLocked(&t.before, s.next)
 	if errors.Is(err, ErrDestroyed) {
-		s.forgetLocked()
+		s.endedLocked()
 	}
 	s.failLocked(err)
 	return err

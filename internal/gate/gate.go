@@ -57,6 +57,11 @@ func (g *Gate) Serve(w http.ResponseWriter, r *http.Request, next http.Handler, 
 	defer func() {
 		switch {
 		case returned:
+			defer func() { // where the commit panics
+				if g.writer.failed == nil && !g.writer.committed {
+					hooks.Panicked(w)
+				}
+			}()
 			g.writer.end()
 		case g.writer.failed == nil && !g.writer.committed:
 			hooks.Panicked(w)

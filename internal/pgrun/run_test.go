@@ -421,3 +421,69 @@ func TestAShutdownAfterTheCommitIsUncertain(t *testing.T) {
 		}
 	}
 }
+
+// acquires is a tracer that panics while a connection is acquired.
+type acquires struct{ panics atomic.Bool }
+
+func (*acquires) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (*acquires) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (a *acquires) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+	if a.panics.Load() {
+		panic("of a tracer")
+	}
+	return ctx
+}
+
+func (*acquires) TraceAcquireEnd(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireEndData) {}
+
+// Where a connection is acquired no place is lost by a panic: neither of the writes nor
+// of the transactions.
+func TestAPanicAtAcquireKeepsNoPlace(t *testing.T) {
+	cfg, err := pgxpool.ParseConfig(pgtest.URL(t))
+	if err != nil {
+		t.Fatal("the URL cannot be parsed")
+	}
+	tracer := &acquires{}
+	cfg.MaxConns, cfg.ConnConfig.Tracer = 4, tracer
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	r := pgrun.New(pool, patience, pgrun.Errors{Uncertain: errUncertain, Invalid: errInvalid})
+	write := func() (err error) {
+		_, err = pgrun.Run(t.Context(), r, pgrun.Repeatable, func(ctx context.Context, c *pgx.Conn) (int, error) {
+			_, err := c.Exec(ctx, "SELECT 1")
+			return 0, err
+		})
+		return err
+	}
+	begin := func() error {
+		tx, err := r.Begin(t.Context(), func(context.Context, pgx.Tx) (o pgrun.Origin, err error) { return o, nil })
+		if err == nil {
+			tx.End()
+		}
+		return err
+	}
+	for _, call := range []func() error{write, begin} {
+		tracer.panics.Store(true)
+		for range 4 {
+			func() {
+				defer func() {
+					if recover() == nil {
+						t.Error("got no panic, want the tracer's")
+					}
+				}()
+				_ = call()
+			}()
+		}
+		tracer.panics.Store(false)
+		if err := call(); err != nil {
+			t.Errorf("afterwards: got %v, want no error", err)
+		}
+	}
+}

@@ -104,13 +104,17 @@ func (r *Runner) connect(ctx context.Context, repeat Repetition) (*statement, er
 			return nil, r.noConnection(ctx, limit, true, err)
 		}
 	}
-	conn, try, err := r.acquire(ctx)
-	if err != nil {
-		if !repeat.reads {
+	got := false
+	defer func() {
+		if !got && !repeat.reads {
 			r.leave()
 		}
+	}()
+	conn, try, err := r.acquire(ctx)
+	if err != nil {
 		return nil, r.noConnection(ctx, limit, false, err)
 	}
+	got = true
 	r.held.Add(1)
 	s := &statement{runner: r, conn: conn, writes: !repeat.reads, try: try, ended: make(chan struct{})}
 	if try != nil {

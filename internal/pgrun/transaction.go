@@ -89,6 +89,12 @@ func (r *Runner) Begin(ctx context.Context, first func(context.Context, pgx.Tx) 
 	if err != nil {
 		return nil, err
 	}
+	begun := false
+	defer func() {
+		if !begun {
+			out()
+		}
+	}()
 	pass := passOf(ctx)
 	run := ctx
 	if pass != nil { // when writes go down nobody waits any longer
@@ -101,7 +107,7 @@ func (r *Runner) Begin(ctx context.Context, first func(context.Context, pgx.Tx) 
 	for try := 0; ; try++ {
 		t, dead, err := r.begin(run, first)
 		if err == nil {
-			t.leave = out
+			begun, t.leave = true, out
 			return t, nil
 		}
 		err = scrub(err)
@@ -117,7 +123,6 @@ func (r *Runner) Begin(ctx context.Context, first func(context.Context, pgx.Tx) 
 				continue
 			}
 		}
-		out()
 		return nil, r.Describe(err)
 	}
 }
