@@ -15,6 +15,7 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/sessiontest"
+	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
 // browser keeps the cookies that it is sent, and has no others.
@@ -46,9 +47,14 @@ var key = bytes.Repeat([]byte("k"), 32)
 // the store's cookies may be older.
 func loggedIn(t *testing.T, old sessions.Store) browser {
 	t.Helper()
+	return loggedInAs(t, old, "app")
+}
+
+func loggedInAs(t *testing.T, old sessions.Store, name string) browser {
+	t.Helper()
 	b := browser{}
 	b.get(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s, _ := old.Get(r, "app")
+		s, _ := old.Get(r, name)
 		s.Values["userID"] = int64(42)
 		if err := s.Save(r, w); err != nil {
 			t.Error(err)
@@ -61,7 +67,11 @@ func loggedIn(t *testing.T, old sessions.Store) browser {
 }
 
 func newProgram(sessions *session.Manager, old sessions.Store) http.Handler {
-	return sessions.Handler(carryOver(old, "app", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return sessions.Handler(carryOver(old, "app", pages()))
+}
+
+func pages() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		if r.URL.Path == "/logout" {
 			s.Destroy()
@@ -72,7 +82,7 @@ func newProgram(sessions *session.Manager, old sessions.Store) http.Handler {
 		}
 		id, _ := userID.Get(s)
 		fmt.Fprint(w, id)
-	})))
+	})
 }
 
 // A user of the old program stays logged in, with the cookie store and with one that
@@ -156,6 +166,56 @@ func TestCarryOverIntoAPlantedSession(t *testing.T) {
 	if got := planted.get(t, h, "/"); got != "0" {
 		t.Errorf("the planted cookie: got user %s, want nobody", got)
 	}
+}
+
+// Who has an old cookie while a user is here, after a week of the old program again or
+// from a login in another tab, loses it: it would undo a logout.
+func TestOldCookieBesideAUser(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewFilesystemStore(t.TempDir(), key)
+	b := loggedIn(t, old)
+	h := newProgram(sessiontest.NewManager(t), old)
+	b.get(t, h, "/")
+	again := loggedIn(t, old)
+	maps.Copy(b, again)
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["app"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+	if got := again.get(t, h, "/"); got == "42" {
+		t.Error("a copy of the old cookie logs in: want its session ended")
+	}
+}
+
+// So does who has two old cookies with a user each: "remember me" beside the login.
+func TestTwoOldCookies(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	b := loggedInAs(t, old, "auth")
+	maps.Copy(b, loggedInAs(t, old, "remember"))
+	h := sessiontest.NewManager(t).Handler(carryOver(old, "auth", carryOver(old, "remember", pages())))
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if len(b) != 1 {
+		t.Errorf("cookies: got %d, want the new one alone", len(b))
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
+func TestStaticPage(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(old, "app", next) })
 }
 
 // A request that ends while it is carried over is so all the same, and its browser's old

@@ -24,9 +24,14 @@ type before interface {
 func carryOver(old before, name string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie(name)
+		if err != nil {
+			next.ServeHTTP(w, r) // and public pages load no session
+			return
+		}
 		s := session.From(r.Context())
-		if _, ok := userID.Get(s); err != nil || ok || s.Err() != nil {
-			next.ServeHTTP(w, r)
+		_, here := userID.Get(s)
+		if s.Err() != nil {
+			next.ServeHTTP(w, r) // the response is the error handler's
 			return
 		}
 		id, err := old.user(r.Context(), c.Value)
@@ -35,17 +40,19 @@ func carryOver(old before, name string, next http.Handler) http.Handler {
 			http.Error(w, "Please try again.", http.StatusServiceUnavailable) // not "logged out"
 			return
 		}
-		if id != 0 {
+		if id != 0 && !here {
 			userID.Set(s, id)
 			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
-			// Also for a request that ends meanwhile: its old cookie would undo a logout.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
-			defer cancel()
-			if s.Save(ctx) == nil {
-				if err := old.end(ctx, c.Value); err != nil {
-					slog.Error("the old sessions", "error", err)
-				}
-			}
+		}
+		// Also for a request that ends meanwhile: its old cookie would undo a logout.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
+		defer cancel()
+		if s.Save(ctx) != nil {
+			next.ServeHTTP(w, r) // the response is the error handler's
+			return
+		}
+		if err := old.end(ctx, c.Value); err != nil {
+			slog.Error("the old sessions", "error", err)
 		}
 		http.SetCookie(w, &http.Cookie{Name: name, Path: "/", MaxAge: -1}) // #nosec G124 -- ends it; with its Domain, if it had one
 		next.ServeHTTP(w, r)

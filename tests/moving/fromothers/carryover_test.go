@@ -18,6 +18,7 @@ import (
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessiontest"
+	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -347,4 +348,35 @@ func TestCarryOverOutage(t *testing.T) {
 	if got := b.get(t, h, "/"); got != "42" {
 		t.Errorf("up again: got user %s, want 42", got)
 	}
+}
+
+// Who has an old cookie while a user is here, after a week of the old program again or
+// from a login in another tab, loses it: it would undo a logout.
+func TestOldCookieBesideAUser(t *testing.T) {
+	t.Parallel()
+	d, old := openDjango(t)
+	h := newProgram(t, d)
+	b := maps.Clone(old)
+	b.get(t, h, "/")
+	exec(t, d.pool, `UPDATE django_session SET expire_date = now() + interval '14 days'`) // the login again
+	maps.Copy(b, old)
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["old"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	var ends bool
+	if err := d.pool.QueryRow(t.Context(), `SELECT expire_date <= now() + interval '1 minute' FROM django_session`).Scan(&ends); err != nil || !ends {
+		t.Errorf("the old session: got it kept (%v), want a minute at most", err)
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
+func TestStaticPage(t *testing.T) {
+	t.Parallel()
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(gathered{}, "old", next) })
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/sessiontest"
+	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
 // browser keeps the cookies that it is sent, and has no others.
@@ -181,4 +182,35 @@ func TestCarryOverOutage(t *testing.T) {
 	if got := b.get(t, h, "/"); got != "42" {
 		t.Errorf("up again: got user %s, want 42", got)
 	}
+}
+
+// Who has an old cookie while a user is here, after a week of the old program again or
+// from a login in another tab, loses it: it would undo a logout.
+func TestOldCookieBesideAUser(t *testing.T) {
+	t.Parallel()
+	store := &shortened{MemStore: memstore.NewWithCleanupInterval(0)}
+	old, b := oldProgram(t, store)
+	h := newProgram(sessiontest.NewManager(t), old)
+	b.get(t, h, "/")
+	_, again := oldProgram(t, store)
+	maps.Copy(b, again)
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["old"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	if left := time.Until(store.expiry); left > time.Minute {
+		t.Errorf("the old session: got %v left, want a minute at most", left)
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
+func TestStaticPage(t *testing.T) {
+	t.Parallel()
+	old, _ := oldProgram(t, memstore.NewWithCleanupInterval(0))
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(old, next) })
 }
