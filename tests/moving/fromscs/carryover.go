@@ -2,6 +2,7 @@ package fromscs
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -44,11 +45,13 @@ func carryOver(old *scs.SessionManager, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r) // the response is the error handler's
 			return
 		}
-		if id != 0 {
-			// Requests that are under way with the old cookie find it for a
-			// minute; after that nobody does, or it would undo a logout.
-			old.SetDeadline(ctx, time.Now().Add(time.Minute))
-			_, _, _ = old.Commit(ctx)
+		// Requests that are under way with the old cookie find it for a minute, which
+		// no copy extends; after that nobody does, or it would undo a logout.
+		if d := time.Now().Add(time.Minute); id != 0 && old.Deadline(ctx).After(d) {
+			old.SetDeadline(ctx, d)
+			if _, _, err := old.Commit(ctx); err != nil {
+				slog.Error("the old session", "error", err)
+			}
 		}
 		http.SetCookie(w, &http.Cookie{Name: before.Name, Path: old.Cookie.Path, Domain: old.Cookie.Domain, MaxAge: -1}) // #nosec G124 -- ends it
 		next.ServeHTTP(w, r)

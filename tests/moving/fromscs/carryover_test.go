@@ -109,6 +109,27 @@ func TestCarryOver(t *testing.T) {
 	}
 }
 
+// A copy of the old cookie has its minute, however often it is used in it.
+func TestCopyOfTheOldCookie(t *testing.T) {
+	t.Parallel()
+	store := &shortened{MemStore: memstore.NewWithCleanupInterval(0)}
+	old, b := oldProgram(t, store)
+	old.IdleTimeout = time.Hour
+	h := newProgram(sessiontest.NewManager(t), old)
+	stolen := b.copy()
+	b.get(t, h, "/")
+	b.get(t, h, "/logout")
+	for range 2 {
+		before := store.expiry
+		if got := stolen.copy().get(t, h, "/"); got != "42" {
+			t.Errorf("within the minute: got user %s, want 42", got)
+		}
+		if store.expiry != before {
+			t.Errorf("a copy: got the old session extended by %v, want it left alone", store.expiry.Sub(before))
+		}
+	}
+}
+
 // shortened notes until when the last commit keeps its session.
 type shortened struct {
 	*memstore.MemStore
