@@ -3,6 +3,7 @@ package fromgorilla
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -29,7 +30,8 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 		}
 		before, err := old.Get(r, name)
 		var invalid securecookie.Error
-		if err != nil && !(errors.As(err, &invalid) && invalid.IsDecode()) {
+		gone := errors.Is(err, fs.ErrNotExist) // FilesystemStore: deleted, or carried over by another request
+		if err != nil && !gone && !(errors.As(err, &invalid) && invalid.IsDecode()) {
 			http.Error(w, "Please try again.", http.StatusServiceUnavailable) // its database is down: not "logged out"
 			return
 		}
