@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -48,8 +49,12 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 			next.ServeHTTP(w, r) // the response is the error handler's
 			return
 		}
-		before.Options.MaxAge = -1 // or it would undo a logout
-		_ = before.Save(r, w)
+		clear(before.Values) // the cookie store signs them anew even to end the cookie: a fresh login
+		before.Options.MaxAge = -1
+		if err := before.Save(r, w); err != nil {
+			slog.Error("the old session", "error", err)
+			http.SetCookie(w, sessions.NewCookie(name, "", before.Options))
+		}
 		next.ServeHTTP(w, r)
 	})
 }

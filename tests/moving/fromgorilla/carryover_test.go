@@ -167,6 +167,52 @@ func TestFileIsGone(t *testing.T) {
 	}
 }
 
+// What ends the cookie store's cookie is no login itself, for who reads responses.
+func TestEndOfTheOldCookie(t *testing.T) {
+	t.Parallel()
+	for name, old := range map[string]sessions.Store{
+		"signed": sessions.NewCookieStore(key),
+		"sealed": sessions.NewCookieStore(key, key),
+	} {
+		h := newProgram(sessiontest.NewManager(t), old)
+		r := httptest.NewRequest("GET", "/", nil)
+		r.AddCookie(&http.Cookie{Name: "app", Value: loggedIn(t, old)["app"]})
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		read := browser{}
+		for _, c := range w.Result().Cookies() {
+			if c.Name == "app" {
+				read[c.Name] = c.Value
+			}
+		}
+		if len(read) != 1 {
+			t.Fatalf("%s: got no cookie that ends the old one", name)
+		}
+		if got := read.get(t, h, "/"); got != "0" {
+			t.Errorf("%s: its value: got user %s, want nobody", name, got)
+		}
+	}
+}
+
+// A store that cannot delete the old session is no reason to leave the browser its cookie.
+func TestSaveFails(t *testing.T) {
+	t.Parallel()
+	old := &store{Store: sessions.NewCookieStore(key)}
+	b := loggedIn(t, old)
+	h := newProgram(sessiontest.NewManager(t), old)
+	old.full = true
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["app"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
 // A visitor who has no old cookie is sent none.
 func TestVisitor(t *testing.T) {
 	t.Parallel()
@@ -284,16 +330,31 @@ func TestCarryOverOutage(t *testing.T) {
 	}
 }
 
+// store is down for all, or for who saves.
 type store struct {
 	sessions.Store
-	down bool
+	down, full bool
 }
 
 func (s *store) Get(r *http.Request, name string) (*sessions.Session, error) {
+	return sessions.GetRegistry(r).Get(s, name)
+}
+
+func (s *store) New(r *http.Request, name string) (*sessions.Session, error) {
+	before := sessions.NewSession(s, name)
 	if s.down {
-		return sessions.NewSession(s, name), errors.New("connection refused")
+		return before, errors.New("connection refused")
 	}
-	return s.Store.Get(r, name)
+	found, err := s.Store.New(r, name)
+	before.Values, before.Options, before.IsNew = found.Values, found.Options, found.IsNew
+	return before, err // whose Save is the one below
+}
+
+func (s *store) Save(r *http.Request, w http.ResponseWriter, before *sessions.Session) error {
+	if s.full {
+		return errors.New("no space left on device")
+	}
+	return s.Store.Save(r, w, before)
 }
 
 // Two sessions with lifetimes of their own are two Managers, one around the other.
