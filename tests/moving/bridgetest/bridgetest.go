@@ -18,7 +18,7 @@ import (
 func StaticPage(t *testing.T, bridge func(next http.Handler) http.Handler) {
 	t.Helper()
 	store := &store{Store: session.NewMemoryStore()}
-	m, err := session.New(store, session.Config{
+	m, err := session.New(store, session.Config{ // #nosec G101 -- for tests
 		Secret: "kq7Vw2mT9xB4nR8sL1cZ6yH3pD5gJ0fa", DisablePrune: true, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

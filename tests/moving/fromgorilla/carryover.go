@@ -49,8 +49,8 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 			next.ServeHTTP(w, r) // the response is the error handler's
 			return
 		}
-		clear(before.Values) // the cookie store signs them anew even to end the cookie: a fresh login
-		before.Options.MaxAge = -1
+		clear(before.Values)       // the cookie store signs them anew even to end the cookie: a fresh login
+		before.Options.MaxAge = -1 // the other options are the store's: set here what your logins set
 		if err := before.Save(r, w); err != nil {
 			slog.Error("the old session", "error", err)
 			http.SetCookie(w, sessions.NewCookie(name, "", before.Options))

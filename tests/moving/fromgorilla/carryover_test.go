@@ -20,7 +20,8 @@ import (
 	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
-// browser keeps the cookies that it is sent, and has no others.
+// browser keeps the cookies that it is sent if no prefix of a name forbids it, and has
+// no others.
 type browser map[string]string
 
 func (b browser) get(t *testing.T, h http.Handler, path string) string {
@@ -35,6 +36,9 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 		return fmt.Sprint(w.Code)
 	}
 	for _, c := range w.Result().Cookies() {
+		if bridgetest.Refuses(c) {
+			continue
+		}
 		b[c.Name] = c.Value
 		if c.MaxAge < 0 {
 			delete(b, c.Name)
@@ -376,5 +380,19 @@ func TestTwoManagers(t *testing.T) {
 	}
 	if got := b.get(t, h, "/logout"); got != "dark, user 0" {
 		t.Errorf("logout: got %q, want the theme kept", got)
+	}
+}
+
+func TestPrefixedCookies(t *testing.T) {
+	t.Parallel()
+	old := sessions.NewCookieStore(key)
+	for _, cookie := range bridgetest.Prefixed {
+		old.Options = &sessions.Options{
+			Path: cookie.Path, Domain: cookie.Domain, MaxAge: 3600, Secure: cookie.Secure,
+			Partitioned: cookie.Partitioned, SameSite: cookie.SameSite,
+		}
+		h := sessiontest.NewManager(t).Handler(carryOver(old, cookie.Name, pages()))
+		cookie.Value = loggedInAs(t, old, cookie.Name)[cookie.Name]
+		bridgetest.Ends(t, h, cookie)
 	}
 }

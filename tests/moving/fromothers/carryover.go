@@ -19,11 +19,14 @@ type before interface {
 	end(ctx context.Context, cookie string) error
 }
 
-// carryOver logs in here who is still logged in there, by the cookie called name.
-// It goes inside of the Manager's Handler: sessions.Handler(carryOver(…)).
-func carryOver(old before, name string, next http.Handler) http.Handler {
+// carryOver logs in here who is still logged in there. It goes inside of the
+// Manager's Handler: sessions.Handler(carryOver(…)). cookie has the name of the old
+// program's cookie and its Path, Domain, Secure, SameSite and Partitioned: browsers
+// refuse to end it with others.
+func carryOver(old before, cookie http.Cookie, next http.Handler) http.Handler { // #nosec G124 -- ends a cookie
+	cookie.MaxAge = -1
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c, err := r.Cookie(name)
+		c, err := r.Cookie(cookie.Name)
 		if err != nil {
 			next.ServeHTTP(w, r) // and public pages load no session
 			return
@@ -54,7 +57,7 @@ func carryOver(old before, name string, next http.Handler) http.Handler {
 		if err := old.end(ctx, c.Value); err != nil {
 			slog.Error("the old sessions", "error", err)
 		}
-		http.SetCookie(w, &http.Cookie{Name: name, Path: "/", MaxAge: -1}) // #nosec G124 -- ends it; with its Domain, if it had one
+		http.SetCookie(w, &cookie)
 		next.ServeHTTP(w, r)
 	})
 }

@@ -45,7 +45,8 @@ const (
 	railsMarshal = "BAh7BkkiDHVzZXJfaWQGOgZFVGkv\n"
 )
 
-// browser keeps the cookies that it is sent, and has no others.
+// browser keeps the cookies that it is sent if no prefix of a name forbids it, and has
+// no others.
 type browser map[string]string
 
 func (b browser) get(t *testing.T, h http.Handler, path string) string {
@@ -60,6 +61,9 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 		return fmt.Sprint(w.Code)
 	}
 	for _, c := range w.Result().Cookies() {
+		if bridgetest.Refuses(c) {
+			continue
+		}
 		b[c.Name] = c.Value
 		if c.MaxAge < 0 {
 			delete(b, c.Name)
@@ -74,7 +78,7 @@ func newProgram(t *testing.T, old before) http.Handler {
 }
 
 func programOf(sessions *session.Manager, old before) http.Handler {
-	return sessions.Handler(carryOver(old, "old", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return sessions.Handler(carryOver(old, http.Cookie{Name: "old", Path: "/"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		if r.URL.Path == "/logout" {
 			s.Destroy()
@@ -378,5 +382,17 @@ func TestOldCookieBesideAUser(t *testing.T) {
 
 func TestStaticPage(t *testing.T) {
 	t.Parallel()
-	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(gathered{}, "old", next) })
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler {
+		return carryOver(gathered{}, http.Cookie{Name: "old", Path: "/"}, next)
+	})
+}
+
+func TestPrefixedCookies(t *testing.T) {
+	t.Parallel()
+	d, old := openDjango(t)
+	for _, cookie := range bridgetest.Prefixed {
+		h := sessiontest.NewManager(t).Handler(carryOver(d, cookie, http.NotFoundHandler()))
+		cookie.Value = old["old"]
+		bridgetest.Ends(t, h, cookie)
+	}
 }

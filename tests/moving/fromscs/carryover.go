@@ -53,7 +53,10 @@ func carryOver(old *scs.SessionManager, next http.Handler) http.Handler {
 				slog.Error("the old session", "error", err)
 			}
 		}
-		http.SetCookie(w, &http.Cookie{Name: before.Name, Path: old.Cookie.Path, Domain: old.Cookie.Domain, MaxAge: -1}) // #nosec G124 -- ends it
+		http.SetCookie(w, &http.Cookie{ // #nosec G124 -- as scs made it, or browsers refuse to end it
+			Name: before.Name, MaxAge: -1, Path: old.Cookie.Path, Domain: old.Cookie.Domain,
+			Secure: old.Cookie.Secure, Partitioned: old.Cookie.Partitioned, SameSite: old.Cookie.SameSite,
+		})
 		next.ServeHTTP(w, r)
 	})
 }

@@ -17,7 +17,8 @@ import (
 	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
-// browser keeps the cookies that it is sent, and has no others.
+// browser keeps the cookies that it is sent if no prefix of a name forbids it, and has
+// no others.
 type browser map[string]string
 
 func (b browser) get(t *testing.T, h http.Handler, path string) string {
@@ -32,6 +33,9 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 		return fmt.Sprint(w.Code)
 	}
 	for _, c := range w.Result().Cookies() {
+		if bridgetest.Refuses(c) {
+			continue
+		}
 		b[c.Name] = c.Value
 		if c.MaxAge < 0 {
 			delete(b, c.Name)
@@ -234,4 +238,17 @@ func TestStaticPage(t *testing.T) {
 	t.Parallel()
 	old, _ := oldProgram(t, memstore.NewWithCleanupInterval(0))
 	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(old, next) })
+}
+
+func TestPrefixedCookies(t *testing.T) {
+	t.Parallel()
+	old, b := oldProgram(t, memstore.NewWithCleanupInterval(0))
+	for _, cookie := range bridgetest.Prefixed {
+		old.Cookie = scs.SessionCookie{
+			Name: cookie.Name, Path: cookie.Path, Domain: cookie.Domain, Secure: cookie.Secure,
+			Partitioned: cookie.Partitioned, SameSite: cookie.SameSite,
+		}
+		cookie.Value = b["old"]
+		bridgetest.Ends(t, newProgram(sessiontest.NewManager(t), old), cookie)
+	}
 }
