@@ -40,7 +40,7 @@ func carryOver(old sessions.Store, name string, next http.Handler) http.Handler 
 			userID.Set(s, id)
 			s.Renew() // an ID that somebody has planted in this browser is worth nothing now
 		}
-		// Here, not above, is the place to copy a cart and the like.
+		// A cart and the like are copied here, not above: also where a user is, or none.
 
 		// Also for a request that ends meanwhile: its old cookie would undo a logout.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), 10*time.Second)
