@@ -161,21 +161,42 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.opts.Timeout)
 	defer cancel()
 	n, err := h.opts.Manager.Revoke(ctx, filter)
-	switch {
-	case errors.Is(err, session.ErrUncertain): // it may still happen
-		h.failed(w, r, q, "It is not known whether the sessions were ended: look again in a moment", "sessionadmin: not known whether sessions were ended", err)
-		return
-	case err != nil:
-		h.failed(w, r, q, "The sessions could not be ended", "sessionadmin: sessions could not be ended", err)
-		return
-	}
 	h.last.Store(nil) // so that the overview tells
-	record := []slog.Attr{slog.String("key", q.Key), slog.Int64("sessions", n)}
-	if handlePattern.MatchString(handle) { // not whatever else was typed
-		record = append(record, slog.String("handle", handle))
+	// Before an error some may have ended, too.
+	if n > 0 || err == nil {
+		record := []slog.Attr{slog.String("key", q.Key), slog.Int64("sessions", n)}
+		if handlePattern.MatchString(handle) { // not whatever else was typed
+			record = append(record, slog.String("handle", handle))
+		}
+		h.opts.Logger.LogAttrs(r.Context(), slog.LevelInfo, "sessionadmin: sessions ended", record...)
 	}
-	h.opts.Logger.LogAttrs(r.Context(), slog.LevelInfo, "sessionadmin: sessions ended", record...)
+	if err != nil {
+		title, message := notEnded(n, err)
+		h.failed(w, r, q, title, message, err)
+		return
+	}
 	redirect(w, q.address(n))
+}
+
+// notEnded says what an ending that failed has done: n sessions have ended all the
+// same.
+func notEnded(n int64, err error) (title, message string) {
+	uncertain := errors.Is(err, session.ErrUncertain) // it may still happen
+	some := plural(n, "session was ended", "sessions were ended")
+	switch {
+	case uncertain && n > 0:
+		title = some + ", and it is not known whether others were: look again in a moment"
+	case uncertain:
+		title = "It is not known whether the sessions were ended: look again in a moment"
+	case n > 0:
+		title = some + ", others were not"
+	default:
+		title = "The sessions could not be ended"
+	}
+	if uncertain {
+		return title, "sessionadmin: not known whether sessions were ended"
+	}
+	return title, "sessionadmin: sessions could not be ended"
 }
 
 // failed says why a search or an ending did not work.

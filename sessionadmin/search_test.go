@@ -3,16 +3,19 @@ package sessionadmin_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"html"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessionadmin"
 )
 
@@ -136,6 +139,62 @@ func TestRevokeAll(t *testing.T) {
 	}
 	if log := r.log.String(); !strings.Contains(log, `msg="sessionadmin: sessions ended" key=userId sessions=3`) || strings.Contains(log, "4217093355182") {
 		t.Error("the log has not the count, or has the value")
+	}
+}
+
+// halfway is a store that ends what it is asked to, and says that it has failed.
+type halfway struct {
+	*session.PostgresStore
+	err error
+}
+
+func (s halfway) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
+	n, err := s.PostgresStore.DeleteFound(ctx, q)
+	if err == nil && n > 0 {
+		err = s.err
+	}
+	return n, err
+}
+
+// What was ended before an error is said, written down, and gone from the overview.
+func TestRevokePartly(t *testing.T) {
+	for _, c := range []struct {
+		name, title string
+		err         error
+	}{
+		{"others were not", "2 sessions were ended, others were not", errors.New("a row is locked")},
+		{"of others it is not known", "2 sessions were ended, and it is not known whether others were", session.ErrUncertain},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			over := func(s *session.PostgresStore) session.Store { return halfway{s, c.err} }
+			r := newRigOver(t, pgtest.Pool(t), over, session.Config{}, sessionadmin.Options{})
+			r.login(4217093355182)
+			r.login(4217093355182)
+			r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
+			r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}}).want(t, 503, c.title, "The log has the error")
+			r.get("/").want(t, 200, `<p class="big">0</p><p class="quiet">in all processes`)
+			if want := `msg="sessionadmin: sessions ended" key=userId sessions=2`; !strings.Contains(r.log.String(), want) {
+				t.Errorf("the log has no %q", want)
+			}
+		})
+	}
+}
+
+// A row that somebody holds: the others are ended within StoreTimeout, which bounds
+// an ending by a key whatever Timeout is.
+func TestRevokeBesideALockedRow(t *testing.T) {
+	r := newRig(t, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{Timeout: time.Nanosecond})
+	_, first := r.login(42)
+	r.exec("UPDATE schema_system.session SET expire = expire + interval '1 minute'") // the one to be locked
+	_, second := r.login(42)
+	tx, err := r.pool.Begin(t.Context())
+	r.must(err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM schema_system.session ORDER BY expire DESC LIMIT 1 FOR UPDATE")
+	r.must(err)
+	r.post(url.Values{"key": {"userId"}, "value": {"42"}}).want(t, 503, "1 session was ended, others were not")
+	r.must(tx.Rollback(t.Context()))
+	if !first() || second() {
+		t.Errorf("live: got %t and %t, want true, for it was locked, and false", first(), second())
 	}
 }
 

@@ -66,8 +66,9 @@ type Options struct {
 	Keys []string
 
 	// Timeout bounds each of the two measurements that the overview takes of
-	// the table, each search and each ending; [session.Config.StoreTimeout]
-	// bounds a search, too. Default 5 s; negative is an error.
+	// the table, each search, and each ending by a handle alone. The Manager's
+	// [session.Config.StoreTimeout] bounds a search, too, and in its place each
+	// ending by a key. Default 5 s; negative is an error.
 	Timeout time.Duration
 
 	// Logger gets errors, and a record for every ending of sessions: the key's
