@@ -34,8 +34,9 @@ program has the new secret.
 
 Nothing is lost by requests that run at the same time, and expiries stay as
 they are. Ctrl-C stops it after the batch under way; run again, it passes over
-what is done. Sessions that no secret opens are counted and left alone. The
-exit code is 1 while sessions remain under an old secret: do not drop it yet.
+what is done. Sessions that no secret given here opens are left alone. The exit
+code is 1 while there are any, or while sessions remain under an old secret: do
+not drop one yet.
 
 With hashed IDs (--hash-ids) it is not possible: the key of a session's data
 comes from its ID, which the table does not have. A session is then sealed anew
@@ -50,7 +51,7 @@ when it is next saved.`,
 				return errors.Join(errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them"), err)
 			}
 			if v, why := secret.Judge(given[0]); v == secret.Public {
-				return &codeError{ExitFailed, fmt.Errorf("SESSION_SECRET %s. The library refuses it, and nothing is sealed with it", why)}
+				return &codeError{ExitFailed, fmt.Errorf("SESSION_SECRET %s. The library refuses it, and nothing is sealed with it: give every program a new one, and this one in SESSION_SECRET_OLD", why)}
 			}
 			return a.rotate(cmd.Context(), dry)
 		},
@@ -88,6 +89,7 @@ func (a *app) rotate(ctx context.Context, dry bool) error {
 			return err
 		}
 		answer.Remaining = &again.Old
+		answer.Unopened = max(answer.Unopened, again.Unopened)
 	}
 	return a.printRotated(answer)
 }
@@ -116,6 +118,9 @@ func (a *app) printRotated(r rotated) error {
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on, it passes over what is done")}
 	case r.Unopened > 0 && r.Current+r.Resealed+*r.Remaining == 0:
 		return fmt.Errorf("no secret given here opens any encrypted session (0 of %s). Are SESSION_SECRET and SESSION_SECRET_OLD those of the programs? Keep every old secret", number(r.Unopened))
+	case r.Unopened > 0:
+		return fmt.Errorf("%s with no secret given here: keep every old secret. Add the one that is missing to SESSION_SECRET_OLD and run this again; where it is lost, wait until they have ended",
+			plural(r.Unopened, "session opens", "sessions open"))
 	case *r.Remaining > 0 && !r.DryRun:
 		return fmt.Errorf("%s under an old secret: some program still seals with it. Give every program the new one, and run this again", plural(*r.Remaining, "session remains", "sessions remain"))
 	case *r.Remaining > 0:

@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/mark"
+	"github.com/pgsession/session/internal/secret"
 	"github.com/pgsession/session/internal/tablestats"
 )
 
@@ -305,6 +306,11 @@ func (e *exam) encryption(ctx context.Context) error {
 			advise("run this again with the program's SESSION_SECRET and SESSION_SECRET_OLD")
 		return nil
 	}
+	rotate, current, old := "run: "+e.where().Command("rotate"), "the current one", "an old secret"
+	if v, _ := secret.Judge(e.Secret); v == secret.Public { // rotate refuses it, and to Open it is an old one
+		rotate = "give every program a new SESSION_SECRET, with this one in SESSION_SECRET_OLD, and " + rotate
+		current, old = "one that can stay", "SESSION_SECRET, which the library refuses, or an old secret"
+	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	m, err := e.Open(ctx)
@@ -316,15 +322,15 @@ func (e *exam) encryption(ctx context.Context) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && n.Unopened == 0:
 		e.find("encryption", Hint, fmt.Sprintf("%d of many live sessions were looked at, and all encrypted ones open", n.Records)).
-			advise("to look at all, run: " + e.where().Command("rotate --dry-run"))
+			advise("to look at all, " + rotate + " --dry-run")
 	case err != nil && n.Unopened == 0:
 		return err
 	case n.Unopened > 0:
 		e.find("encryption", Error, fmt.Sprintf("%d live sessions are encrypted with a secret that is not set here: their users get a 503", n.Unopened)).
-			advise("add the secret that was dropped to SESSION_SECRET_OLD, then run: " + e.where().Command("rotate") + "; if the programs hash IDs, use --hash-ids here")
+			advise("add the secret that was dropped to SESSION_SECRET_OLD, then " + rotate + "; if the programs hash IDs, use --hash-ids here")
 	case n.Old > 0:
-		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with an old secret, %d with the current one", n.Old, n.Current)).
-			advise("before SESSION_SECRET_OLD is dropped, run: " + e.where().Command("rotate"))
+		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with %s, %d with %s", n.Old, old, n.Current, current)).
+			advise("before SESSION_SECRET_OLD is dropped, " + rotate)
 	default:
 		e.ok("encryption", fmt.Sprintf("%d live sessions are encrypted with the current secret, %d are plain", n.Current, n.Plain))
 	}
