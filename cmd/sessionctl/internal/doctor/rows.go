@@ -129,7 +129,17 @@ func since(t time.Time) string {
 	return time.Since(t).Round(time.Second).String() + " ago"
 }
 
+// uncounted says of a check that there are no statistics to look at.
+func (e *exam) uncounted(check string) {
+	e.find(check, Warning, "not checked: track_counts is off, or a shard does not answer").
+		advise("see the check autovacuum, which says how to switch it on; where a shard is down, run this again when it is back")
+}
+
 func (e *exam) deadRows(context.Context) error {
+	if e.stats.Uncounted {
+		e.uncounted("dead-rows")
+		return nil
+	}
 	rows, dead := e.stats.Rows(), e.stats.DeadRows
 	what := fmt.Sprintf("%d dead row versions beside %d rows", dead, rows)
 	if dead <= deadRowsWarning || dead <= rows/2 {
@@ -251,6 +261,10 @@ func (e *exam) fillfactor(ctx context.Context) error {
 }
 
 func (e *exam) heapOnly(context.Context) error {
+	if e.stats.Uncounted {
+		e.uncounted("heap-only")
+		return nil
+	}
 	share, ok := e.stats.HeapOnlyShare()
 	what := fmt.Sprintf("%.0f%% of %d updates left the indexes alone", 100*share, e.stats.Updates)
 	switch {
