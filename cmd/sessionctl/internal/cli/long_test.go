@@ -324,3 +324,47 @@ func TestRotateBesideAProgramWithTheOldSecret(t *testing.T) {
 		want(cli.ExitFailed, "1 session remains under an old secret", "Give every program the new one")
 	r.run("rotate").want(cli.ExitOK)
 }
+
+// Ctrl-C in the second pass, which only looks: what the first has done is said.
+func TestRotateInterruptedWhileItVerifies(t *testing.T) {
+	r := newRig(t)
+	r.login(r.manager(session.Config{Secret: oldSecret, Encrypt: true}, session.PostgresOptions{}), 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	res := r.runWith(ctx, func(s string) {
+		if strings.HasPrefix(s, "verified ") {
+			cancel()
+		}
+	}, "rotate", "--json")
+	got := parse[rotated](res.want(cli.ExitInterrupted, "run it again to go on"))
+	if got.Resealed != 1 || got.Remaining != nil || !got.Interrupted {
+		t.Errorf("got %+v, want 1 resealed, interrupted, and that what remains is not known", got)
+	}
+	if got := r.rotate(cli.ExitOK); got.Current != 1 || got.Interrupted {
+		t.Errorf("again: got %+v, want 1 current", got)
+	}
+}
+
+// A table that goes away under a command: what was done before is said.
+func TestLongCommandsThatFailSayWhatWasDone(t *testing.T) {
+	for _, c := range []struct {
+		name, at, want string
+		args           []string
+	}{
+		{"rotate", "looked at ", "1 session was resealed, then: ", []string{"rotate"}},
+		{"rotate, in its second pass", "verified ", "1 session was resealed, and what remains under an old secret is not known: ", []string{"rotate"}},
+		{"prune", "pruned ", "expired rows deleted, then: ", []string{"prune"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			r.login(r.manager(session.Config{Secret: oldSecret, Encrypt: true}, session.PostgresOptions{}), 1)
+			r.exec(insertExpired, 20_000)
+			var once sync.Once
+			r.runWith(t.Context(), func(s string) {
+				if strings.HasPrefix(s, c.at) {
+					once.Do(func() { r.exec("ALTER TABLE schema_system.session RENAME TO gone") })
+				}
+			}, c.args...).want(cli.ExitFailed, c.want)
+		})
+	}
+}

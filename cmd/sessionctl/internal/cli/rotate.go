@@ -79,19 +79,36 @@ func (a *app) rotate(ctx context.Context, dry bool) error {
 	}
 	switch {
 	case answer.Interrupted:
+	case err != nil && n.Resealed > 0:
+		return fmt.Errorf("%s resealed, then: %w", plural(n.Resealed, "session was", "sessions were"), err)
 	case err != nil:
 		return err
 	case dry:
 		answer.Remaining = &n.Old
-	default: // others may have sealed with an old secret meanwhile
-		again, err := m.Reseal(ctx, session.ResealOptions{DryRun: true})
-		if err != nil {
-			return err
+	default:
+		if err := a.verify(ctx, m, total, &answer); err != nil {
+			return fmt.Errorf("%s resealed, and what remains under an old secret is not known: %w", plural(n.Resealed, "session was", "sessions were"), err)
 		}
-		answer.Remaining = &again.Old
-		answer.Unopened = max(answer.Unopened, again.Unopened)
 	}
 	return a.printRotated(answer)
+}
+
+// verify looks at all sessions once more: others may have sealed with an old secret
+// meanwhile.
+func (a *app) verify(ctx context.Context, m *session.Manager, total int64, answer *rotated) error {
+	bar := a.progress("verified", total)
+	n, err := m.Reseal(ctx, session.ResealOptions{DryRun: true, Progress: func(n session.ResealCounts) { bar.set(n.Records) }})
+	bar.end()
+	answer.Unopened = max(answer.Unopened, n.Unopened)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		answer.Interrupted = true
+	case err != nil:
+		return err
+	default:
+		answer.Remaining = &n.Old
+	}
+	return nil
 }
 
 func (a *app) printRotated(r rotated) error {
