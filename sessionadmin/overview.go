@@ -106,7 +106,7 @@ type overview struct {
 	Conflicts    uint64
 	Created      uint64
 	Ended        uint64 // logged out or revoked, as in the picture
-	Expired      uint64 // and pruned, likewise
+	Expired      uint64 // records and marks, pruned
 	Prunes       []prune
 	Pruned       uint64
 }
@@ -214,10 +214,10 @@ func storage(s *tablestats.Stats) []part {
 	return parts
 }
 
-// prune is a time in which expired records were deleted.
+// prune is a time in which expired records and marks of renewed IDs were deleted.
 type prune struct {
-	At      time.Time // of its end, to the minute
-	Records uint64
+	At   time.Time // of its end, to the minute
+	Rows uint64
 }
 
 // prunes returns the last n prunes of the day up to now, the latest first.
@@ -233,7 +233,7 @@ func (h *history) prunes(n int, now sample) []prune {
 		switch {
 		case grown == 0:
 		case running: // one prune may take minutes
-			found[len(found)-1].Records += grown
+			found[len(found)-1].Rows += grown
 		case len(found) == n:
 			return found
 		default:

@@ -139,6 +139,25 @@ func TestOverviewBesideMarks(t *testing.T) {
 		"1 of the live sessions began in the last 24 hours", "1 record, 6 marks of renewed IDs")
 }
 
+// Pruning counts the marks of renewed IDs, of which a login leaves one: nothing that
+// counts them calls them sessions.
+func TestOverviewOfPrunedMarks(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	r.exec(`INSERT INTO schema_system.session SELECT 'mark' || n, '"0e066"', now() - interval '1 h' FROM generate_series(1, 3) n`)
+	_, err := r.sessions.Prune(t.Context())
+	r.must(err)
+	a := r.get("/")
+	a.want(t, 200, "0 ended, 3 expired records and marks pruned", "ended 0, and pruned 3 expired records and marks of renewed IDs.",
+		": 3 expired records and marks, pruned</title>", `<th scope="col" class="n">expired records and marks, pruned</th>`,
+		`<li class="pruned">expired records and marks of renewed IDs, pruned</li>`, "expired records and marks of renewed IDs that this process has deleted",
+		"expired records and marks of renewed IDs, deleted", "sessions created, sessions ended, and rows pruned, per minute, by UTC")
+	for _, untrue := range []string{"3 expired and pruned", "3 pruned", "expired records deleted", `class="n">Records</th>`} {
+		if strings.Contains(a.body, untrue) {
+			t.Errorf("the page has %q, want that marks are named beside records", untrue)
+		}
+	}
+}
+
 func TestOverview(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
 	for i := range 3 {
@@ -147,7 +166,7 @@ func TestOverview(t *testing.T) {
 	r.exec("INSERT INTO schema_system.session SELECT 'dead' || n, '{}', now() - n * interval '1 h' FROM generate_series(1, 2) n")
 	a := r.get("/")
 	a.want(t, 200, `<p class="big">3</p><p class="quiet">in all processes`, `<p class="big">2</p><p class="quiet">the oldest 2 h ago`,
-		`<p class="big">3</p><p class="quiet">by this process; 0 ended, 0 pruned`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
+		`<p class="big">3</p><p class="quiet">by this process; 0 ended, 0 expired records and marks pruned`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
 	if strings.Contains(a.body, "<script") || strings.Contains(a.body, "style=") {
 		t.Error("the page has a script or inline style, which its policy forbids")
 	}
@@ -167,7 +186,7 @@ func TestOverviewAfterRevoking(t *testing.T) {
 	r.login(2)
 	r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
 	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
-	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 pruned")
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 expired records and marks pruned")
 }
 
 // Rows that nobody can read hide no others.
