@@ -161,7 +161,7 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.opts.Timeout)
 	defer cancel()
 	n, err := h.opts.Manager.Revoke(ctx, filter)
-	h.last.Store(nil) // so that the overview tells
+	h.endings.Add(1) // so that the overview tells
 	// Before an error some may have ended, too.
 	if n > 0 || err == nil {
 		record := []slog.Attr{slog.String("key", q.Key), slog.Int64("sessions", n)}

@@ -16,7 +16,8 @@
 // 64 MB of the table. For a million sessions that is a second of the database's
 // processor after a vacuum, four if a quarter has been touched since. A
 // measurement serves everybody for fifty times as long as it took, a minute at
-// most; what takes longer than [Options.Timeout] is left out.
+// most, and not after the next ending on these pages; what takes longer than
+// [Options.Timeout] is left out.
 package sessionadmin
 
 import (
@@ -86,6 +87,7 @@ type Handler struct {
 
 	measuring sync.Mutex // one measurement of the table at a time
 	last      atomic.Pointer[measurement]
+	endings   atomic.Uint64 // of sessions so far, those that failed too
 }
 
 // New returns the pages of one manager. Every minute until [Handler.Close] they

@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
@@ -187,6 +190,48 @@ func TestOverviewAfterRevoking(t *testing.T) {
 	r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
 	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
 	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 expired records and marks pruned")
+}
+
+// A measurement that was under way when sessions were ended serves nobody after
+// that. It is held up between its counts and the ages, which take a connection each.
+func TestOverviewMeasuredWhileRevoking(t *testing.T) {
+	counted, revoked := make(chan struct{}), make(chan struct{})
+	var acquired atomic.Int64
+	pool := pgtest.Pool(t)
+	cfg := pool.Config()
+	cfg.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+		if acquired.Add(1) == 2 {
+			close(counted)
+			<-revoked
+		}
+		return true, nil
+	}
+	slow, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(slow.Close)
+	r := newRigOn(t, pool, session.Config{}, sessionadmin.Options{Timeout: time.Minute})
+	r.login(1)
+	r.login(2)
+	pages, err := sessionadmin.New(sessionadmin.Options{Manager: r.sessions, Pool: slow, Keys: []string{"userId"}, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+	r.must(err)
+	defer pages.Close()
+	r.pages, pages = pages, r.pages
+	defer func() { r.pages, pages = pages, r.pages }()
+	first := make(chan string)
+	go func() {
+		w := httptest.NewRecorder()
+		r.pages.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		first <- w.Body.String()
+	}()
+	<-counted
+	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
+	close(revoked)
+	if want := `<p class="big">2</p><p class="quiet">in all processes`; !strings.Contains(<-first, want) {
+		t.Errorf("the page that came first has no %q", want)
+	}
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`)
 }
 
 // Rows that nobody can read hide no others.
