@@ -19,6 +19,12 @@ var (
 	Pieces   = pieces
 )
 
+// Receipt is where an ending leads to.
+func (h *Handler) Receipt(key, value string, n int64, at time.Time) string {
+	q := query{key, value}
+	return q.address(h.receipt(q, n, at))
+}
+
 // History is the noting of counts, for tests that own the clock.
 type History struct{ h *history }
 

@@ -8,7 +8,8 @@
 // It shows counts, times and handles ([session.Info]), and a value only as
 // somebody typed it into the search: never a session ID, never stored data.
 // A search is a GET, so that value is in the address, and in the access log of
-// whatever keeps one. Pages are rendered on the server, without scripts, under a
+// whatever keeps one. After an ending the address says for a minute how many
+// sessions that were, to the [Handler] that has ended them. Pages are rendered on the server, without scripts, under a
 // content security policy that they bring along; ending sessions is a POST that
 // [http.CrossOriginProtection] guards.
 //
@@ -23,6 +24,7 @@ package sessionadmin
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -82,6 +84,7 @@ type Options struct {
 type Handler struct {
 	opts      Options
 	protected http.Handler // revoke, from our own pages only
+	key       []byte       // of receipts
 	history   *history
 	stop      context.CancelFunc
 
@@ -128,7 +131,9 @@ func New(opts Options) (*Handler, error) {
 	}
 	opts.Keys = slices.Clone(opts.Keys)
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Handler{opts: opts, history: newHistory(opts.Manager.Stats), stop: stop}
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // it never fails
+	h := &Handler{opts: opts, key: key, history: newHistory(opts.Manager.Stats), stop: stop}
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, http.StatusForbidden, "Not from here", "Sessions are ended from these pages only. This request came from another site, so nothing was done.", "")

@@ -64,7 +64,10 @@ func TestOne(t *testing.T) {
 	b.lacks("1 records", "0 of 0")
 	b.inspect("one found", s.searchFor("userId", "ada"), 200)
 	b.wantText("1 session", "Client holds", "a cookie")
-	b.inspect("ended", s.searchFor("userId", "ada")+"&ended=0", 200)
+	res, err := http.PostForm(s.bare+"/revoke", url.Values{"key": {"userId"}, "value": {"ada"}, "handle": {strings.Repeat("0", 32)}})
+	must(t, err)
+	must(t, res.Body.Close())
+	b.inspect("ended", res.Request.URL.String(), 200)
 	b.wantText("there was nothing left to end")
 }
 
