@@ -170,9 +170,9 @@ type Config struct {
 	// sent. err is one of this package's errors or came from the store, and
 	// is not for the browser's eyes. The response is marked no-store. Calls of
 	// the session in it do no I/O. If it panics, or writes nothing, the default
-	// answers. Default: 503 with Retry-After, 409 for [ErrDestroyed], of which
-	// [ErrRenewed] is one, 500 for [ErrInvalid] and [ErrHeaderSent]; 503 is also
-	// that of [ErrUnproven].
+	// answers. Default: 503 with Retry-After, 409 for [ErrConflict] and
+	// [ErrDestroyed], of which [ErrRenewed] is one, 500 for [ErrInvalid] and
+	// [ErrHeaderSent]; 503 is also that of [ErrUnproven].
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 
 	// Logger gets warnings and errors, never with a session ID, a secret or

@@ -39,7 +39,7 @@ var docPrelude = map[string]string{
 
 // docPackages are the packages that a fragment may use without importing them.
 var docPackages = []string{
-	"context", "errors", "expvar", "fmt", "html/template", "io", "log", "log/slog", "net/http", "net/http/httptest", "os", "os/signal", "syscall",
+	"context", "encoding/json", "errors", "expvar", "fmt", "html/template", "io", "log", "log/slog", "net/http", "net/http/httptest", "os", "os/signal", "syscall",
 	"strings", "testing", "testing/synctest", "time", "github.com/jackc/pgx/v5", "github.com/jackc/pgx/v5/pgxpool",
 	"github.com/pgsession/session", "github.com/pgsession/session/sessionadmin", "github.com/pgsession/session/sessiontest",
 }

@@ -43,9 +43,13 @@ func ExampleTransact() {
 // another request has changed it since, that is ErrConflict, and nothing is stored.
 func ExampleSaveTx() {
 	const cart = session.Key[[]string]("cart")
+	errEmpty := errors.New("the cart is empty")
 
 	checkout := func(ctx context.Context, pool *pgxpool.Pool, s *session.Session) error {
-		items, _ := cart.Get(s)
+		items, _ := cart.Get(s) // of a second click it is empty, or SaveTx says ErrConflict
+		if len(items) == 0 {
+			return errEmpty
+		}
 		tx, err := pool.Begin(ctx)
 		if err != nil {
 			return err

@@ -119,7 +119,8 @@ func (c *columns) table(ch *chart) {
 	}
 }
 
-// flowChart shows sessions created and ended, as this process has counted them.
+// flowChart shows sessions created and ended, and rows pruned, as this process has
+// counted them.
 func flowChart(s series) chart {
 	floats := func(of func(session.Stats) uint64) []float64 {
 		var f []float64
@@ -128,18 +129,20 @@ func flowChart(s series) chart {
 		}
 		return f
 	}
+	total := func(of func(session.Stats) uint64) int64 { return int64(min(s.total(of), math.MaxInt64)) }
 	created := func(s session.Stats) uint64 { return s.Creates }
 	ended := func(s session.Stats) uint64 { return s.Destroys }
 	pruned := func(s session.Stats) uint64 { return s.Pruned }
 	ch := chart{
-		Name: "flow", Title: "Created and ended", Unit: "sessions per " + s.Per + ", by UTC",
-		Text: fmt.Sprintf("In the last %s this process created %s, ended %s and pruned %s expired.",
-			s.Text, plural(int64(min(s.total(created), math.MaxInt64)), "session", "sessions"), group(s.total(ended)), group(s.total(pruned))),
+		Name: "flow", Title: "Created and ended", Unit: "sessions created, sessions ended, and rows pruned, per " + s.Per + ", by UTC",
+		Text: fmt.Sprintf("In the last %s this process created %s, ended %s, and pruned %s.", s.Text,
+			plural(total(created), "session", "sessions"), group(s.total(ended)),
+			plural(total(pruned), "expired record or mark of a renewed ID", "expired records and marks of renewed IDs")),
 		Head: []string{"From, UTC"},
 	}
 	c := columns{
 		up:   []stack{{"created", "created", floats(created)}},
-		down: []stack{{"ended", "ended", floats(ended)}, {"expired and pruned", "pruned", floats(pruned)}},
+		down: []stack{{"ended", "ended", floats(ended)}, {"expired records and marks, pruned", "pruned", floats(pruned)}},
 	}
 	every := map[time.Duration]time.Duration{time.Minute: 10 * time.Minute, 5 * time.Minute: time.Hour, 30 * time.Minute: 4 * time.Hour}[s.bin]
 	for i, at := range s.At {

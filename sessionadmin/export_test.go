@@ -19,6 +19,12 @@ var (
 	Pieces   = pieces
 )
 
+// Receipt is where an ending leads to.
+func (h *Handler) Receipt(key, value string, n int64, at time.Time) string {
+	q := query{key, value}
+	return q.address(h.receipt(q, n, at))
+}
+
 // History is the noting of counts, for tests that own the clock.
 type History struct{ h *history }
 
@@ -40,12 +46,12 @@ func (h History) Created(name string) (created []uint64, at []time.Time, total u
 	return nil, nil, 0
 }
 
-// Prunes are the last prunes: how many records each.
-func (h History) Prunes(n int) (records []uint64, at []time.Time) {
+// Prunes are the last prunes: how many rows each.
+func (h History) Prunes(n int) (rows []uint64, at []time.Time) {
 	for _, p := range h.h.prunes(n, sample{time.Now(), h.h.stats()}) {
-		records, at = append(records, p.Records), append(at, p.At)
+		rows, at = append(rows, p.Rows), append(at, p.At)
 	}
-	return records, at
+	return rows, at
 }
 
 // CountedFields are the values that the pages show of these counts.

@@ -144,7 +144,7 @@ var counters = []counter{
 	{"Saves", "changes stored, renewals included", func(s session.Stats) uint64 { return s.Saves }, false},
 	{"Touches", "expiries moved, nothing else", func(s session.Stats) uint64 { return s.Touches }, false},
 	{"Destroys", "logouts and revoked sessions", func(s session.Stats) uint64 { return s.Destroys }, false},
-	{"Pruned", "expired records deleted", func(s session.Stats) uint64 { return s.Pruned }, false},
+	{"Pruned", "expired records and marks of renewed IDs, deleted", func(s session.Stats) uint64 { return s.Pruned }, false},
 	{"Bound", "keys of devices registered", func(s session.Stats) uint64 { return s.Bound }, false},
 	{"Refreshed", "proofs of such keys", func(s session.Stats) uint64 { return s.Refreshed }, false},
 	{"Unproven", "proofs that did not verify, or were missing", func(s session.Stats) uint64 { return s.Unproven }, false},

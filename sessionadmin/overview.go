@@ -25,15 +25,19 @@ const (
 // measurement is what the database said of the table, or did not.
 type measurement struct {
 	began, ended     time.Time
+	endings          uint64 // before it: a later one has changed what it may have counted
 	stats            tablestats.Stats
 	ages             tablestats.Ages
 	statsErr, ageErr error
 }
 
-// fresh reports whether it serves a request that came at t.
-func (m *measurement) fresh(t time.Time) bool {
+// fresh reports whether it serves a request that came at t, with so many endings of
+// sessions until now.
+func (m *measurement) fresh(t time.Time, endings uint64) bool {
 	took := m.ended.Sub(m.began)
 	switch {
+	case m.endings != endings:
+		return false
 	case m.ended.After(t): // taken while the request waited
 		return true
 	case m.statsErr != nil:
@@ -45,12 +49,12 @@ func (m *measurement) fresh(t time.Time) bool {
 // measure measures the table, once for all who wait.
 func (h *Handler) measure(ctx context.Context) *measurement {
 	came := time.Now()
-	if m := h.last.Load(); m != nil && m.fresh(came) {
+	if m := h.last.Load(); m != nil && m.fresh(came, h.endings.Load()) {
 		return m
 	}
 	h.measuring.Lock()
 	defer h.measuring.Unlock()
-	if m := h.last.Load(); m != nil && m.fresh(came) {
+	if m := h.last.Load(); m != nil && m.fresh(came, h.endings.Load()) {
 		return m
 	}
 	ctx = context.WithoutCancel(ctx) // others wait for it, too
@@ -63,7 +67,7 @@ func (h *Handler) measure(ctx context.Context) *measurement {
 		}
 		return err
 	}
-	m := &measurement{began: time.Now()}
+	m := &measurement{began: time.Now(), endings: h.endings.Load()}
 	m.statsErr = bounded(func(ctx context.Context) (err error) {
 		m.stats, err = tablestats.Read(ctx, h.opts.Pool, h.opts.Schema, h.opts.Table)
 		return err
@@ -106,7 +110,7 @@ type overview struct {
 	Conflicts    uint64
 	Created      uint64
 	Ended        uint64 // logged out or revoked, as in the picture
-	Expired      uint64 // and pruned, likewise
+	Expired      uint64 // records and marks, pruned
 	Prunes       []prune
 	Pruned       uint64
 }
@@ -214,10 +218,10 @@ func storage(s *tablestats.Stats) []part {
 	return parts
 }
 
-// prune is a time in which expired records were deleted.
+// prune is a time in which expired records and marks of renewed IDs were deleted.
 type prune struct {
-	At      time.Time // of its end, to the minute
-	Records uint64
+	At   time.Time // of its end, to the minute
+	Rows uint64
 }
 
 // prunes returns the last n prunes of the day up to now, the latest first.
@@ -233,7 +237,7 @@ func (h *history) prunes(n int, now sample) []prune {
 		switch {
 		case grown == 0:
 		case running: // one prune may take minutes
-			found[len(found)-1].Records += grown
+			found[len(found)-1].Rows += grown
 		case len(found) == n:
 			return found
 		default:

@@ -59,12 +59,18 @@ func newRig(t *testing.T, cfg session.Config, opts sessionadmin.Options) *rig {
 
 func newRigOn(t *testing.T, pool *pgxpool.Pool, cfg session.Config, opts sessionadmin.Options) *rig {
 	t.Helper()
+	return newRigOver(t, pool, func(s *session.PostgresStore) session.Store { return s }, cfg, opts)
+}
+
+// newRigOver is a rig whose manager has another store, over the real one.
+func newRigOver(t *testing.T, pool *pgxpool.Pool, over func(*session.PostgresStore) session.Store, cfg session.Config, opts sessionadmin.Options) *rig {
+	t.Helper()
 	r := &rig{t: t, pool: pool, log: new(logged)}
 	logger := slog.New(slog.NewTextHandler(r.log, nil))
 	store, err := session.NewPostgresStore(t.Context(), pool, session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)})
 	r.must(err)
 	cfg.Secret, cfg.Logger, cfg.DisablePrune = "a secret of more than thirty-two bytes, for tests", logger, true
-	r.sessions, err = session.New(store, cfg)
+	r.sessions, err = session.New(over(store), cfg)
 	r.must(err)
 	t.Cleanup(func() { r.must(r.sessions.Close()) })
 	opts.Manager, opts.Pool, opts.Logger = r.sessions, pool, logger

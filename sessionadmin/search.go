@@ -9,8 +9,8 @@ import (
 	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -41,11 +41,12 @@ func (q query) filter() session.Filter {
 	return session.Key[string](q.Key).Is(q.Value)
 }
 
-// address is where the search is shown, from any of our pages.
-func (q query) address(ended int64) string {
+// address is where the search is shown, from any of our pages, with a receipt unless
+// that is empty.
+func (q query) address(receipt string) string {
 	v := url.Values{"key": {q.Key}, "value": {q.Value}}
-	if ended >= 0 {
-		v.Set("ended", strconv.FormatInt(ended, 10))
+	if receipt != "" {
+		v.Set("ended", receipt)
 	}
 	return "search?" + v.Encode()
 }
@@ -103,8 +104,8 @@ func (h *Handler) search(w http.ResponseWriter, r *http.Request) {
 	v.Full = len(v.Sessions) == mostListed
 	// They come by their expiry, which is another order where idle timeouts differ.
 	slices.SortStableFunc(v.Sessions, func(a, b session.Info) int { return b.LastSeenAt.Compare(a.LastSeenAt) })
-	if n, err := strconv.ParseUint(form.Get("ended"), 10, 32); err == nil {
-		v.Ended = plural(int64(n), "session was ended.", "sessions were ended.")
+	if n, ok := h.receipted(q, form.Get("ended")); ok {
+		v.Ended = plural(n, "session was ended.", "sessions were ended.")
 		if n == 0 {
 			v.Ended = "Nothing was ended: there was nothing left to end."
 		}
@@ -161,21 +162,42 @@ func (h *Handler) revoke(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), h.opts.Timeout)
 	defer cancel()
 	n, err := h.opts.Manager.Revoke(ctx, filter)
+	h.endings.Add(1) // so that the overview tells
+	// Before an error some may have ended, too.
+	if n > 0 || err == nil {
+		record := []slog.Attr{slog.String("key", q.Key), slog.Int64("sessions", n)}
+		if handlePattern.MatchString(handle) { // not whatever else was typed
+			record = append(record, slog.String("handle", handle))
+		}
+		h.opts.Logger.LogAttrs(r.Context(), slog.LevelInfo, "sessionadmin: sessions ended", record...)
+	}
+	if err != nil {
+		title, message := notEnded(n, err)
+		h.failed(w, r, q, title, message, err)
+		return
+	}
+	redirect(w, q.address(h.receipt(q, n, time.Now())))
+}
+
+// notEnded says what an ending that failed has done: n sessions have ended all the
+// same.
+func notEnded(n int64, err error) (title, message string) {
+	uncertain := errors.Is(err, session.ErrUncertain) // it may still happen
+	some := plural(n, "session was ended", "sessions were ended")
 	switch {
-	case errors.Is(err, session.ErrUncertain): // it may still happen
-		h.failed(w, r, q, "It is not known whether the sessions were ended: look again in a moment", "sessionadmin: not known whether sessions were ended", err)
-		return
-	case err != nil:
-		h.failed(w, r, q, "The sessions could not be ended", "sessionadmin: sessions could not be ended", err)
-		return
+	case uncertain && n > 0:
+		title = some + ", and it is not known whether others were: look again in a moment"
+	case uncertain:
+		title = "It is not known whether the sessions were ended: look again in a moment"
+	case n > 0:
+		title = some + ", others were not"
+	default:
+		title = "The sessions could not be ended"
 	}
-	h.last.Store(nil) // so that the overview tells
-	record := []slog.Attr{slog.String("key", q.Key), slog.Int64("sessions", n)}
-	if handlePattern.MatchString(handle) { // not whatever else was typed
-		record = append(record, slog.String("handle", handle))
+	if uncertain {
+		return title, "sessionadmin: not known whether sessions were ended"
 	}
-	h.opts.Logger.LogAttrs(r.Context(), slog.LevelInfo, "sessionadmin: sessions ended", record...)
-	redirect(w, q.address(n))
+	return title, "sessionadmin: sessions could not be ended"
 }
 
 // failed says why a search or an ending did not work.
@@ -185,7 +207,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, q query, title,
 		return
 	}
 	h.opts.Logger.ErrorContext(r.Context(), message, slog.Any("error", err))
-	h.fail(w, http.StatusServiceUnavailable, title, "The database did not answer in time. The log has the error. Try again in a moment.", q.address(-1))
+	h.fail(w, http.StatusServiceUnavailable, title, "The database did not answer in time. The log has the error. Try again in a moment.", q.address(""))
 }
 
 // wrong says what is wrong with a query that the library refuses.

@@ -3,16 +3,19 @@ package sessionadmin_test
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"html"
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
+	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessionadmin"
 )
 
@@ -61,9 +64,54 @@ func TestSearch(t *testing.T) {
 	r.get(address("userId", "44")).want(t, 200, "No live session")
 	r.get(address("", other)).want(t, 200, "<h1>1 session</h1>", other)
 	r.get(address("", "44")).want(t, 200, "No live session")
-	r.get("/search?key=userId&value=43&ended=<script>").want(t, 200, "<h1>1 session</h1>")
-	r.get("/search?key=userId&value=43&ended=1").want(t, 200, "1 session was ended.")
-	r.get("/search?key=userId&value=43&ended=0").want(t, 200, "there was nothing left to end")
+}
+
+// receipt is what an ending's redirect says in its address, which is otherwise want.
+func (a answer) receipt(t *testing.T, want string) string {
+	t.Helper()
+	u, err := url.Parse(a.header.Get("Location"))
+	if err != nil || a.code != 303 {
+		t.Fatalf("got %d, %v, want 303 to an address", a.code, err)
+	}
+	form := u.Query()
+	receipt := form.Get("ended")
+	form.Del("ended")
+	if got := u.Path + "?" + form.Encode(); got != want || receipt == "" {
+		t.Errorf("got %q with the receipt %q, want %q with one", got, receipt, want)
+	}
+	return receipt
+}
+
+// Only what an ending here has just led to says that sessions were ended, not a link
+// that somebody has made.
+func TestEndedIsNotBelieved(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{Keys: []string{"userId", "user"}})
+	_, live := r.login(43)
+	now := time.Now()
+	mine := func(key, value string, n int64, at time.Time) string {
+		u, err := url.Parse(r.pages.Receipt(key, value, n, at))
+		r.must(err)
+		return u.Query().Get("ended")
+	}
+	other := newRig(t, session.Config{}, sessionadmin.Options{})
+	strange, err := url.Parse(other.pages.Receipt("userId", "43", 3, now))
+	r.must(err)
+	whole := mine("userId", "43", 3, now)
+	_, mac, _ := strings.Cut(whole, ".")
+	for name, receipt := range map[string]string{
+		"a number": "3", "none": "0", "markup": "<script>", "empty": "", "dots": "..", "without a MAC": "3." + fmt.Sprint(now.Unix()) + ".",
+		"another number": "4." + mac, "a sign": "+" + whole, "cut": whole[:len(whole)-1], "longer": whole + "A",
+		"of another value": mine("userId", "42", 3, now), "of another key": mine("user", "43", 3, now), "of other pages": strange.Query().Get("ended"),
+		"of two minutes ago": mine("userId", "43", 3, now.Add(-2*time.Minute)),
+	} {
+		a := r.get(address("userId", "43") + "&ended=" + url.QueryEscape(receipt))
+		a.want(t, 200, "<h1>1 session</h1>")
+		if strings.Contains(a.body, "ended.") || strings.Contains(a.body, "left to end") {
+			t.Errorf("%s: the page says that sessions were ended, and %t, one is live", name, live())
+		}
+	}
+	r.get(address("userId", "43")+"&ended="+whole).want(t, 200, "3 sessions were ended.")
+	r.get("/"+r.pages.Receipt("userId", "43", 0, now)).want(t, 200, "there was nothing left to end")
 }
 
 // By the last use, not by the expiry: whoever is remembered for a month expires
@@ -88,13 +136,12 @@ func TestRevokeOne(t *testing.T) {
 
 	// The handle of somebody else's session ends nothing.
 	a := r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}, "handle": {stranger}})
-	a.want(t, 303)
-	if got, want := a.header.Get("Location"), "search?ended=0&key=userId&value=4217093355182"; got != want || !strangerLive() {
-		t.Errorf("another's handle: got %q, %t, want %q, true", got, strangerLive(), want)
+	if got := a.receipt(t, "search?key=userId&value=4217093355182"); !strings.HasPrefix(got, "0.") || !strangerLive() {
+		t.Errorf("another's handle: got %q, %t, want none ended, true", got, strangerLive())
 	}
 	a = r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}, "handle": {first}})
-	if got, want := a.header.Get("Location"), "search?ended=1&key=userId&value=4217093355182"; a.code != 303 || got != want {
-		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
+	if got := a.receipt(t, "search?key=userId&value=4217093355182"); !strings.HasPrefix(got, "1.") {
+		t.Errorf("got the receipt %q, want that of one", got)
 	}
 	if firstLive() || !secondLive() || !strangerLive() {
 		t.Errorf("live: got %t, %t, %t, want false, true, true", firstLive(), secondLive(), strangerLive())
@@ -123,8 +170,8 @@ func TestRevokeAll(t *testing.T) {
 	}
 	_, other := r.login(7)
 	a := r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}})
-	if got, want := a.header.Get("Location"), "search?ended=3&key=userId&value=4217093355182"; a.code != 303 || got != want {
-		t.Errorf("got %d to %q, want 303 to %q", a.code, got, want)
+	if got := a.receipt(t, "search?key=userId&value=4217093355182"); !strings.HasPrefix(got, "3.") {
+		t.Errorf("got the receipt %q, want that of three", got)
 	}
 	for i, live := range lives {
 		if live() {
@@ -136,6 +183,62 @@ func TestRevokeAll(t *testing.T) {
 	}
 	if log := r.log.String(); !strings.Contains(log, `msg="sessionadmin: sessions ended" key=userId sessions=3`) || strings.Contains(log, "4217093355182") {
 		t.Error("the log has not the count, or has the value")
+	}
+}
+
+// halfway is a store that ends what it is asked to, and says that it has failed.
+type halfway struct {
+	*session.PostgresStore
+	err error
+}
+
+func (s halfway) DeleteFound(ctx context.Context, q session.Query) (int64, error) {
+	n, err := s.PostgresStore.DeleteFound(ctx, q)
+	if err == nil && n > 0 {
+		err = s.err
+	}
+	return n, err
+}
+
+// What was ended before an error is said, written down, and gone from the overview.
+func TestRevokePartly(t *testing.T) {
+	for _, c := range []struct {
+		name, title string
+		err         error
+	}{
+		{"others were not", "2 sessions were ended, others were not", errors.New("a row is locked")},
+		{"of others it is not known", "2 sessions were ended, and it is not known whether others were", session.ErrUncertain},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			over := func(s *session.PostgresStore) session.Store { return halfway{s, c.err} }
+			r := newRigOver(t, pgtest.Pool(t), over, session.Config{}, sessionadmin.Options{})
+			r.login(4217093355182)
+			r.login(4217093355182)
+			r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
+			r.post(url.Values{"key": {"userId"}, "value": {"4217093355182"}}).want(t, 503, c.title, "The log has the error")
+			r.get("/").want(t, 200, `<p class="big">0</p><p class="quiet">in all processes`)
+			if want := `msg="sessionadmin: sessions ended" key=userId sessions=2`; !strings.Contains(r.log.String(), want) {
+				t.Errorf("the log has no %q", want)
+			}
+		})
+	}
+}
+
+// A row that somebody holds: the others are ended within StoreTimeout, which bounds
+// an ending by a key whatever Timeout is.
+func TestRevokeBesideALockedRow(t *testing.T) {
+	r := newRig(t, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{Timeout: time.Nanosecond})
+	_, first := r.login(42)
+	r.exec("UPDATE schema_system.session SET expire = expire + interval '1 minute'") // the one to be locked
+	_, second := r.login(42)
+	tx, err := r.pool.Begin(t.Context())
+	r.must(err)
+	_, err = tx.Exec(t.Context(), "SELECT FROM schema_system.session ORDER BY expire DESC LIMIT 1 FOR UPDATE")
+	r.must(err)
+	r.post(url.Values{"key": {"userId"}, "value": {"42"}}).want(t, 503, "1 session was ended, others were not")
+	r.must(tx.Rollback(t.Context()))
+	if !first() || second() {
+		t.Errorf("live: got %t and %t, want true, for it was locked, and false", first(), second())
 	}
 }
 

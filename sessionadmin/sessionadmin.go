@@ -8,7 +8,8 @@
 // It shows counts, times and handles ([session.Info]), and a value only as
 // somebody typed it into the search: never a session ID, never stored data.
 // A search is a GET, so that value is in the address, and in the access log of
-// whatever keeps one. Pages are rendered on the server, without scripts, under a
+// whatever keeps one. After an ending the address says for a minute how many
+// sessions that were, to the [Handler] that has ended them. Pages are rendered on the server, without scripts, under a
 // content security policy that they bring along; ending sessions is a POST that
 // [http.CrossOriginProtection] guards.
 //
@@ -16,12 +17,14 @@
 // 64 MB of the table. For a million sessions that is a second of the database's
 // processor after a vacuum, four if a quarter has been touched since. A
 // measurement serves everybody for fifty times as long as it took, a minute at
-// most; what takes longer than [Options.Timeout] is left out.
+// most, and not after the next ending on these pages; what takes longer than
+// [Options.Timeout] is left out.
 package sessionadmin
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -66,8 +69,9 @@ type Options struct {
 	Keys []string
 
 	// Timeout bounds each of the two measurements that the overview takes of
-	// the table, each search and each ending; [session.Config.StoreTimeout]
-	// bounds a search, too. Default 5 s; negative is an error.
+	// the table, each search, and each ending by a handle alone. The Manager's
+	// [session.Config.StoreTimeout] bounds a search, too, and in its place each
+	// ending by a key. Default 5 s; negative is an error.
 	Timeout time.Duration
 
 	// Logger gets errors, and a record for every ending of sessions: the key's
@@ -80,11 +84,13 @@ type Options struct {
 type Handler struct {
 	opts      Options
 	protected http.Handler // revoke, from our own pages only
+	key       []byte       // of receipts
 	history   *history
 	stop      context.CancelFunc
 
 	measuring sync.Mutex // one measurement of the table at a time
 	last      atomic.Pointer[measurement]
+	endings   atomic.Uint64 // of sessions so far, those that failed too
 }
 
 // New returns the pages of one manager. Every minute until [Handler.Close] they
@@ -125,7 +131,9 @@ func New(opts Options) (*Handler, error) {
 	}
 	opts.Keys = slices.Clone(opts.Keys)
 	ctx, stop := context.WithCancel(context.Background())
-	h := &Handler{opts: opts, history: newHistory(opts.Manager.Stats), stop: stop}
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // it never fails
+	h := &Handler{opts: opts, key: key, history: newHistory(opts.Manager.Stats), stop: stop}
 	protection := http.NewCrossOriginProtection()
 	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, http.StatusForbidden, "Not from here", "Sessions are ended from these pages only. This request came from another site, so nothing was done.", "")

@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
@@ -139,6 +142,25 @@ func TestOverviewBesideMarks(t *testing.T) {
 		"1 of the live sessions began in the last 24 hours", "1 record, 6 marks of renewed IDs")
 }
 
+// Pruning counts the marks of renewed IDs, of which a login leaves one: nothing that
+// counts them calls them sessions.
+func TestOverviewOfPrunedMarks(t *testing.T) {
+	r := newRig(t, session.Config{}, sessionadmin.Options{})
+	r.exec(`INSERT INTO schema_system.session SELECT 'mark' || n, '"0e066"', now() - interval '1 h' FROM generate_series(1, 3) n`)
+	_, err := r.sessions.Prune(t.Context())
+	r.must(err)
+	a := r.get("/")
+	a.want(t, 200, "0 ended, 3 expired records and marks pruned", "ended 0, and pruned 3 expired records and marks of renewed IDs.",
+		": 3 expired records and marks, pruned</title>", `<th scope="col" class="n">expired records and marks, pruned</th>`,
+		`<li class="pruned">expired records and marks of renewed IDs, pruned</li>`, "expired records and marks of renewed IDs that this process has deleted",
+		"expired records and marks of renewed IDs, deleted", "sessions created, sessions ended, and rows pruned, per minute, by UTC")
+	for _, untrue := range []string{"3 expired and pruned", "3 pruned", "expired records deleted", `class="n">Records</th>`} {
+		if strings.Contains(a.body, untrue) {
+			t.Errorf("the page has %q, want that marks are named beside records", untrue)
+		}
+	}
+}
+
 func TestOverview(t *testing.T) {
 	r := newRig(t, session.Config{}, sessionadmin.Options{})
 	for i := range 3 {
@@ -147,7 +169,7 @@ func TestOverview(t *testing.T) {
 	r.exec("INSERT INTO schema_system.session SELECT 'dead' || n, '{}', now() - n * interval '1 h' FROM generate_series(1, 2) n")
 	a := r.get("/")
 	a.want(t, 200, `<p class="big">3</p><p class="quiet">in all processes`, `<p class="big">2</p><p class="quiet">the oldest 2 h ago`,
-		`<p class="big">3</p><p class="quiet">by this process; 0 ended, 0 pruned`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
+		`<p class="big">3</p><p class="quiet">by this process; 0 ended, 0 expired records and marks pruned`, "created 3 sessions, ended 0", "3 of the live sessions began in the last 24 hours", "6–24 h", "schema_system.session", "5 records")
 	if strings.Contains(a.body, "<script") || strings.Contains(a.body, "style=") {
 		t.Error("the page has a script or inline style, which its policy forbids")
 	}
@@ -167,7 +189,49 @@ func TestOverviewAfterRevoking(t *testing.T) {
 	r.login(2)
 	r.get("/").want(t, 200, `<p class="big">2</p><p class="quiet">in all processes`)
 	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
-	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 pruned")
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`, "by this process; 1 ended, 0 expired records and marks pruned")
+}
+
+// A measurement that was under way when sessions were ended serves nobody after
+// that. It is held up between its counts and the ages, which take a connection each.
+func TestOverviewMeasuredWhileRevoking(t *testing.T) {
+	counted, revoked := make(chan struct{}), make(chan struct{})
+	var acquired atomic.Int64
+	pool := pgtest.Pool(t)
+	cfg := pool.Config()
+	cfg.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) {
+		if acquired.Add(1) == 2 {
+			close(counted)
+			<-revoked
+		}
+		return true, nil
+	}
+	slow, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(slow.Close)
+	r := newRigOn(t, pool, session.Config{}, sessionadmin.Options{Timeout: time.Minute})
+	r.login(1)
+	r.login(2)
+	pages, err := sessionadmin.New(sessionadmin.Options{Manager: r.sessions, Pool: slow, Keys: []string{"userId"}, Timeout: time.Minute, Logger: slog.New(slog.DiscardHandler)})
+	r.must(err)
+	defer pages.Close()
+	r.pages, pages = pages, r.pages
+	defer func() { r.pages, pages = pages, r.pages }()
+	first := make(chan string)
+	go func() {
+		w := httptest.NewRecorder()
+		r.pages.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		first <- w.Body.String()
+	}()
+	<-counted
+	r.post(url.Values{"key": {"userId"}, "value": {"1"}}).want(t, 303)
+	close(revoked)
+	if want := `<p class="big">2</p><p class="quiet">in all processes`; !strings.Contains(<-first, want) {
+		t.Errorf("the page that came first has no %q", want)
+	}
+	r.get("/").want(t, 200, `<p class="big">1</p><p class="quiet">in all processes`)
 }
 
 // Rows that nobody can read hide no others.

@@ -49,7 +49,10 @@ func newClient() (*client, error) {
 		}
 		file = filepath.Join(dir, "client-token")
 	}
-	return &client{http.Client{Timeout: 30 * time.Second}, server, file}, nil
+	// Whoever a redirect leads to, on a port or by a scheme of its choice, would get
+	// the token: Go takes it along to the same host.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &client{http.Client{Timeout: 30 * time.Second, CheckRedirect: stay}, server, file}, nil
 }
 
 // runClient carries out one command.
@@ -93,8 +96,8 @@ func (c *client) say(ctx context.Context, out io.Writer, method, path string, fo
 	return err
 }
 
-// do makes a request with the token, and keeps the one that comes: whatever the
-// status is, for then the one of before is dead.
+// do makes a request with the token, and keeps the one that comes: with an error's
+// status too, for then the one of before is dead.
 func (c *client) do(ctx context.Context, method, path string, form url.Values) ([]byte, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.server.JoinPath(path).String(), strings.NewReader(form.Encode()))
 	if err != nil {
@@ -113,6 +116,9 @@ func (c *client) do(ctx context.Context, method, path string, form url.Values) (
 		return nil, err
 	}
 	defer res.Body.Close()
+	if res.StatusCode >= 300 && res.StatusCode < 400 {
+		return nil, fmt.Errorf("the server answers with a redirect, which is not followed (%s): is TOKEN_SERVER right?", res.Status)
+	}
 	if token := res.Header.Get(headerToken); token != "" {
 		if err := c.keep(token); err != nil {
 			return nil, err

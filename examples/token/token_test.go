@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -127,6 +129,27 @@ func TestFaults(t *testing.T) {
 	} {
 		ada.command(tt.args...).WantFailure(tt.want)
 	}
+	ada.wants("logged in as ada\n", "login", "ada")
+	kept := ada.token()
+	// Whoever is redirected to comes by no token, and gives none.
+	plain := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("a redirect was followed, with a token: %t", r.Header.Get("Authorization") != "")
+		w.Header().Set("Session-Token", "planted")
+		_, _ = io.WriteString(w, `{"user":"eve"}`)
+	}))
+	t.Cleanup(plain.Close)
+	redirects := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Session-Token", "planted, too")
+		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	t.Cleanup(redirects.Close)
+	for _, command := range []string{"whoami", "password", "logout"} {
+		ada.command(command, "TOKEN_SERVER="+redirects.URL).WantFailure("redirect")
+	}
+	if got := ada.tokens(); len(got) != 1 || got[0] != kept {
+		t.Error("after redirects: got another token, or none, want that of before")
+	}
+	ada.wants("ada\n", "whoami")
 }
 
 // Pages of one other origin may be clients, without credentials; those of others not.

@@ -60,11 +60,14 @@ func TestOne(t *testing.T) {
 	s.login("ada")
 	b := newBrowser(t)
 	b.inspect("one", s.bare+"/", 200)
-	b.wantText("1 record", "The one live session expires later than in an hour.", "by this process; 0 ended, 0 pruned")
+	b.wantText("1 record", "The one live session expires later than in an hour.", "by this process; 0 ended, 0 expired records and marks pruned")
 	b.lacks("1 records", "0 of 0")
 	b.inspect("one found", s.searchFor("userId", "ada"), 200)
 	b.wantText("1 session", "Client holds", "a cookie")
-	b.inspect("ended", s.searchFor("userId", "ada")+"&ended=0", 200)
+	res, err := http.PostForm(s.bare+"/revoke", url.Values{"key": {"userId"}, "value": {"ada"}, "handle": {strings.Repeat("0", 32)}})
+	must(t, err)
+	must(t, res.Body.Close())
+	b.inspect("ended", res.Request.URL.String(), 200)
 	b.wantText("there was nothing left to end")
 }
 
@@ -100,11 +103,11 @@ func TestMany(t *testing.T) {
 	for _, span := range []string{"1h", "6h", "24h"} {
 		b.inspect("many "+span, s.bare+"/?span="+span, 200)
 		// The tile says what the picture's words say.
-		said := eval[[]string](b, `[...document.querySelector(".tiles").textContent.matchAll(/; ([\d,]+) ended, ([\d,]+) pruned/g)].flatMap(m => [m[1], m[2]])`)
+		said := eval[[]string](b, `[...document.querySelector(".tiles").textContent.matchAll(/; ([\d,]+) ended, ([\d,]+) expired records and marks pruned/g)].flatMap(m => [m[1], m[2]])`)
 		if len(said) != 2 {
 			t.Fatalf("%s: the tile says %q, want two numbers", span, said)
 		}
-		b.wantText("ended " + said[0] + " and pruned " + said[1] + " expired")
+		b.wantText("ended " + said[0] + ", and pruned " + said[1] + " expired records and marks of renewed IDs.")
 	}
 	b.inspect("five", s.searchFor("userId", "1077"), 200)
 	b.inspect("1000", s.searchFor("userId", "9"), 200, 360)

@@ -23,8 +23,12 @@ func orderBun(ctx context.Context, db *bun.DB, s *session.Session) error {
 	if len(items) == 0 {
 		return errEmpty
 	}
+	var orders []bunOrder
+	for _, item := range items {
+		orders = append(orders, bunOrder{Item: item})
+	}
 	return db.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
-		if _, err := tx.NewInsert().Model(&bunOrder{Item: items[0]}).Exec(ctx); err != nil {
+		if _, err := tx.NewInsert().Model(&orders).Exec(ctx); err != nil {
 			return err
 		}
 		cart.Delete(s)

@@ -29,6 +29,18 @@ func TestBlocksAreTheCompiledFiles(t *testing.T) {
 	}
 }
 
+// The other page's block is a function here.
+func TestCheckoutIsTheDocuments(t *testing.T) {
+	t.Parallel()
+	_, code, ok := strings.Cut(read(t, "checkout.go"), "\nfunc checkout(")
+	if !ok {
+		t.Fatal("checkout.go has no function checkout")
+	}
+	if page := read(t, "../../docs/transactions.md"); !strings.Contains(page, "\n```go\nfunc checkout("+code+"```\n") {
+		t.Error("no block of docs/transactions.md is the function checkout")
+	}
+}
+
 func read(t *testing.T, file string) string {
 	t.Helper()
 	b, err := os.ReadFile(file)

@@ -28,9 +28,12 @@ func orderEnt(ctx context.Context, db *sql.DB, s *session.Session) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	// With your generated client: client.Order.Create().SetItem(items[0]).Exec(ctx).
-	insert, args := entsql.Dialect(dialect.Postgres).Insert("orders").Columns("item").Values(items[0]).Query()
-	if err := entTx(tx).Exec(ctx, insert, args, nil); err != nil {
+	insert := entsql.Dialect(dialect.Postgres).Insert("orders").Columns("item")
+	for _, item := range items {
+		insert.Values(item) // with your generated client: client.Order.Create().SetItem(item).Exec(ctx)
+	}
+	query, args := insert.Query()
+	if err := entTx(tx).Exec(ctx, query, args, nil); err != nil {
 		return err
 	}
 	cart.Delete(s)

@@ -25,8 +25,12 @@ func orderGORM(ctx context.Context, db *gorm.DB, s *session.Session) error {
 	if len(items) == 0 {
 		return errEmpty
 	}
+	var orders []Order
+	for _, item := range items {
+		orders = append(orders, Order{Item: item})
+	}
 	return db.WithContext(ctx).Transaction(func(tx *gorm.DB) error {
-		if err := tx.Create(&Order{Item: items[0]}).Error; err != nil {
+		if err := tx.Create(&orders).Error; err != nil {
 			return err
 		}
 		under, err := sqlTx(tx)

@@ -81,8 +81,10 @@ func orderSQLCSQL(ctx context.Context, db *sql.DB, s *session.Session) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if err := shopsql.New(tx).InsertOrder(ctx, items[0]); err != nil {
-		return err
+	for _, item := range items {
+		if err := shopsql.New(tx).InsertOrder(ctx, item); err != nil {
+			return err
+		}
 	}
 	cart.Delete(s)
 	if err := session.SaveSQLTx(ctx, s, tx); err != nil {
@@ -129,7 +131,7 @@ func newShop(t *testing.T) *shop {
 	t.Cleanup(func() { _ = shop.db.Close() })
 	// A reference that COMMIT checks: what is refused there, everything was written before.
 	for _, statement := range []string{
-		"CREATE TABLE goods (name text PRIMARY KEY)", "INSERT INTO goods VALUES ('tea')",
+		"CREATE TABLE goods (name text PRIMARY KEY)", "INSERT INTO goods VALUES ('tea'), ('milk')",
 		"CREATE TABLE orders (id bigserial PRIMARY KEY, item text REFERENCES goods DEFERRABLE INITIALLY DEFERRED)",
 	} {
 		if _, err := shop.pool.Exec(t.Context(), statement); err != nil {
@@ -151,9 +153,9 @@ func (shop *shop) visit(cookies []*http.Cookie, page http.HandlerFunc) *http.Res
 }
 
 // fill gives a new visitor a cart.
-func (shop *shop) fill(item string) []*http.Cookie {
+func (shop *shop) fill(items ...string) []*http.Cookie {
 	return shop.visit(nil, func(_ http.ResponseWriter, r *http.Request) {
-		cart.Set(session.From(r.Context()), []string{item})
+		cart.Set(session.From(r.Context()), items)
 	}).Cookies()
 }
 
@@ -188,20 +190,24 @@ func TestLibrariesShareATransaction(t *testing.T) {
 				})
 				return err
 			}
-			nothing := shop.fill("what is not for sale")
+			nothing := shop.fill("tea", "what is not for sale")
 			if err := visit(nothing); err == nil || !strings.Contains(err.Error(), "orders_item_fkey") {
 				t.Errorf("an order that COMMIT refuses: got %v, want PostgreSQL's error", err)
 			}
-			shop.want(t, nothing, 0, "what is not for sale")
-			tea := shop.fill("tea")
+			shop.want(t, nothing, 0, "tea", "what is not for sale")
+			tea := shop.fill("tea", "milk", "tea")
 			if err := visit(tea); err != nil {
 				t.Errorf("an order: got %v, want no error", err)
 			}
-			shop.want(t, tea, 1)
+			shop.want(t, tea, 3)
+			var ordered []string
+			if err := shop.pool.QueryRow(t.Context(), "SELECT array_agg(item ORDER BY id) FROM orders").Scan(&ordered); err != nil || !slices.Equal(ordered, []string{"tea", "milk", "tea"}) {
+				t.Errorf("ordered: got %q, %v, want all of the cart", ordered, err)
+			}
 			if err := visit(tea); !errors.Is(err, errEmpty) {
 				t.Errorf("the next: got %v, want %v", err, errEmpty)
 			}
-			shop.want(t, tea, 1)
+			shop.want(t, tea, 3)
 			if shop.log.Len() > 0 {
 				t.Errorf("log: got %s, want nothing", shop.log)
 			}
@@ -296,5 +302,27 @@ func TestLibrariesShareAPool(t *testing.T) {
 			}
 			shop.want(t, shop.fill("tea"), visitors, "tea")
 		})
+	}
+}
+
+// One click makes an order of the whole cart, and the next one none.
+func TestCheckout(t *testing.T) {
+	t.Parallel()
+	shop := newShop(t)
+	if _, err := shop.pool.Exec(t.Context(), "ALTER TABLE orders ADD items text[]"); err != nil {
+		t.Fatal(err)
+	}
+	tea := shop.fill("tea", "milk")
+	for _, want := range []error{nil, errEmpty} {
+		shop.visit(tea, func(_ http.ResponseWriter, r *http.Request) {
+			if err := checkout(r.Context(), shop.pool, session.From(r.Context())); !errors.Is(err, want) {
+				t.Errorf("checkout: got %v, want %v", err, want)
+			}
+		})
+		shop.want(t, tea, 1)
+	}
+	var items []string
+	if err := shop.pool.QueryRow(t.Context(), "SELECT items FROM orders").Scan(&items); err != nil || !slices.Equal(items, []string{"tea", "milk"}) {
+		t.Errorf("ordered: got %q, %v, want all of the cart", items, err)
 	}
 }

@@ -23,8 +23,10 @@ func orderSQL(ctx context.Context, db *sql.DB, s *session.Session) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	if _, err := tx.ExecContext(ctx, "INSERT INTO orders (item) VALUES ($1)", items[0]); err != nil {
-		return err
+	for _, item := range items {
+		if _, err := tx.ExecContext(ctx, "INSERT INTO orders (item) VALUES ($1)", item); err != nil {
+			return err
+		}
 	}
 	cart.Delete(s)
 	if err := session.SaveSQLTx(ctx, s, tx); err != nil {

@@ -15,6 +15,11 @@ func orderSQLC(ctx context.Context, s *session.Session) error {
 			return errEmpty
 		}
 		cart.Delete(s)
-		return shopdb.New(tx).InsertOrder(ctx, items[0])
+		for _, item := range items {
+			if err := shopdb.New(tx).InsertOrder(ctx, item); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }

@@ -20,8 +20,11 @@ func orderSQLX(ctx context.Context, db *sqlx.DB, s *session.Session) error {
 		return err
 	}
 	defer func() { _ = tx.Rollback() }()
-	order := map[string]any{"item": items[0]}
-	if _, err := tx.NamedExecContext(ctx, "INSERT INTO orders (item) VALUES (:item)", order); err != nil {
+	var orders []map[string]any
+	for _, item := range items {
+		orders = append(orders, map[string]any{"item": item})
+	}
+	if _, err := tx.NamedExecContext(ctx, "INSERT INTO orders (item) VALUES (:item)", orders); err != nil {
 		return err
 	}
 	cart.Delete(s)

@@ -43,9 +43,21 @@ function gate (token) {
   return gates.get(token)
 }
 
-// app is one application, as people write them.
-function app (o) {
-  const a = express()
+// documented gives an application the sessions of a document's snippet, which finds
+// this environment.
+function documented (a, o) {
+  class PgSession extends stores[o.major] {
+    constructor (options) {
+      super(options)
+      a.locals.store = this
+    }
+  }
+  const run = new Function('app', 'session', 'PgSession', 'pool', 'process', o.snippet)
+  run(a, session, PgSession, pool(o.url), { env: o.env })
+}
+
+// configured gives it those of these options.
+function configured (a, o) {
   if (o.trustProxy) a.set('trust proxy', 1)
   const store = new stores[o.major]({
     pool: pool(o.url),
@@ -69,6 +81,16 @@ function app (o) {
     proxy: o.proxy || undefined,
     cookie: o.cookie
   }))
+}
+
+// app is one application, as people write them.
+function app (o) {
+  const a = express()
+  if (o.snippet) {
+    documented(a, o)
+  } else {
+    configured(a, o)
+  }
   a.use(express.json({ strict: false, limit: '10mb' }))
 
   const ok = res => res.json({ ok: true })

@@ -223,6 +223,10 @@ type express struct {
 	Proxy             bool           `json:"proxy"`
 	TrustProxy        bool           `json:"trustProxy"`
 	Cookie            map[string]any `json:"cookie"`
+
+	// In place of all these but Major and URL: JavaScript, and its environment.
+	Snippet string            `json:"snippet"`
+	Env     map[string]string `json:"env"`
 }
 
 // side is one of the two programs.

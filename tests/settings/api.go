@@ -26,10 +26,12 @@ func api(cfg session.Config) (session.Config, session.PostgresOptions) {
 func apiError(w http.ResponseWriter, _ *http.Request, err error) {
 	status := http.StatusServiceUnavailable // the client comes again, with the token that it has
 	switch {
-	case errors.Is(err, session.ErrDestroyed):
+	case errors.Is(err, session.ErrDestroyed), errors.Is(err, session.ErrConflict):
 		status = http.StatusConflict
 	case errors.Is(err, session.ErrInvalid), errors.Is(err, session.ErrHeaderSent):
 		status = http.StatusInternalServerError
+	default:
+		w.Header().Set("Retry-After", "5")
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

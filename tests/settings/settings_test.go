@@ -2,6 +2,7 @@ package settings
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -340,6 +341,29 @@ func TestAPI(t *testing.T) {
 		t.Errorf("in an outage: got %q", got)
 	}
 	exec(t, pool, `ALTER TABLE schema_system.away RENAME TO session`)
+}
+
+// Its errors have the status of the default, in JSON.
+func TestAPIError(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		status int
+		retry  string
+	}{
+		{errors.New("the database is down"), 503, "5"},
+		{session.ErrUncertain, 503, "5"},
+		{session.ErrConflict, 409, ""},
+		{session.ErrDestroyed, 409, ""},
+		{session.ErrRenewed, 409, ""},
+		{session.ErrInvalid, 500, ""},
+		{session.ErrHeaderSent, 500, ""},
+	} {
+		w := httptest.NewRecorder()
+		apiError(w, nil, fmt.Errorf("saving: %w", tt.err))
+		if got := w.Header().Get("Retry-After"); w.Code != tt.status || got != tt.retry || !json.Valid(w.Body.Bytes()) {
+			t.Errorf("%v: got %d %s, Retry-After %q, want %d in JSON, and %q", tt.err, w.Code, w.Body, got, tt.status, tt.retry)
+		}
+	}
 }
 
 func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {

@@ -58,8 +58,7 @@ func (a *app) signup(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		fail(w, err)
 	default:
-		flash.Set(session.From(r.Context()), "Welcome, "+u.name+". Your account is ready.")
-		a.begin(w, r, u, v.Remember)
+		a.begin(w, r, u, v.Remember, "Welcome, "+u.name+". Your account is ready.")
 	}
 }
 
@@ -98,7 +97,7 @@ func (a *app) login(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		fail(w, err)
 	default:
-		a.begin(w, r, u, v.Remember)
+		a.begin(w, r, u, v.Remember, "")
 	}
 }
 
@@ -149,14 +148,17 @@ func tooMany(w http.ResponseWriter, r *http.Request, page string, v view) {
 	render(w, r, http.StatusTooManyRequests, page, v)
 }
 
-// begin logs a user in.
-func (a *app) begin(w http.ResponseWriter, r *http.Request, u user, remember bool) {
+// begin logs a user in, with a message for the next page unless it is empty.
+func (a *app) begin(w http.ResponseWriter, r *http.Request, u user, remember bool, message string) {
 	s := session.From(r.Context())
-	userID.Set(s, u.id) // it is Config.UserKey: what another user has left here is not this one's
+	userID.Set(s, u.id) // it is Config.UserKey: what was set before, by another user or here, is not this one's
 	s.Renew()           // an ID that somebody planted in this browser is worth nothing now; also if it is the same user
 	s.Bind()            // nor, in a browser that can, is a copy of its cookies in some minutes
 	version.Set(s, u.version)
 	device.Set(s, deviceLabel(r.UserAgent()))
+	if message != "" {
+		flash.Set(s, message)
+	}
 	s.SetIdleTimeout(0) // the default
 	if remember {
 		s.SetIdleTimeout(rememberTimeout)

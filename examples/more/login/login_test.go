@@ -58,6 +58,16 @@ func TestSignUpLogInLogOut(t *testing.T) {
 	p.Interrupt(os.Interrupt)
 }
 
+// Who signs up in a browser that somebody else has left logged in is greeted, and
+// finds nothing of the other's.
+func TestSignUpOverAnotherUser(t *testing.T) {
+	t.Parallel()
+	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))
+	ada := newVisitor(t, p)
+	ada.signUp("ada").Want(t, 200, "Hello, ada", "Welcome, ada.")
+	ada.signUp("bob").Want(t, 200, "Hello, bob", "Welcome, bob.")
+}
+
 func TestForms(t *testing.T) {
 	t.Parallel()
 	p := exampletest.Start(t, "DATABASE_URL="+pgtest.URL(t))

@@ -146,8 +146,8 @@ type Response struct {
 }
 
 // Do sends a request with a cookie and returns the answer and the cookie for the
-// next one.
-func (s *Site) Do(t *testing.T, method, path, cookie string) (Response, string) {
+// next one. Headers are pairs of name and value.
+func (s *Site) Do(t *testing.T, method, path, cookie string, headers ...string) (Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, s.url+path, nil)
 	if err != nil {
@@ -155,6 +155,9 @@ func (s *Site) Do(t *testing.T, method, path, cookie string) (Response, string) 
 	}
 	if cookie != "" {
 		req.Header.Set("Cookie", cookie)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
@@ -232,6 +235,27 @@ func Login(t *testing.T, app func(*session.Manager) http.Handler) {
 		t.Error("logout: got a cookie, want it expired")
 	}
 	s.want(t, "GET", "/account", renewed, 401, "")
+}
+
+// CrossSite sends the login's form from another site, which knows a name and a
+// password: its own. The browser takes what the answer sets, whatever SameSite says,
+// so there must be no cookie in it.
+func CrossSite(t *testing.T, app func(*session.Manager) http.Handler) {
+	t.Helper()
+	s := New(t, app)
+	for _, from := range [][]string{
+		{"Sec-Fetch-Site", "cross-site"},
+		{"Sec-Fetch-Site", "same-site"},
+		{"Origin", "https://evil.example"}, // a browser from before Sec-Fetch-Site
+	} {
+		got, cookie := s.Do(t, "POST", "/login", "", from...)
+		if got.Err != nil || got.Code != http.StatusForbidden || cookie != "" {
+			t.Errorf("login from %s: got %d, %v, a cookie: %t, want 403 and none", from, got.Code, got.Err, cookie != "")
+		}
+	}
+	if got, cookie := s.Do(t, "POST", "/login", "", "Sec-Fetch-Site", "same-origin", "Origin", s.url); got.Code != http.StatusSeeOther || cookie == "" {
+		t.Errorf("login from its own page: got %d, %v, a cookie: %t, want 303 and one", got.Code, got.Err, cookie != "")
+	}
 }
 
 // Route asks for a page that uses its session, while the store is down: the

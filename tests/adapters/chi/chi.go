@@ -16,6 +16,7 @@ const userID = session.Key[int64]("userId")
 func Routes(sessions *session.Manager) http.Handler {
 	r := chi.NewRouter()
 	r.Use(middleware.Logger, middleware.Recoverer) // first, so that they see what the browser gets
+	r.Use(http.NewCrossOriginProtection().Handler) // no other site logs a user in
 	r.Use(sessions.Handler)
 	r.Post("/login", login)
 	r.Get("/account", account)

@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
 
+func TestCrossSite(t *testing.T) { check.CrossSite(t, web.Routes) }
+
 // quiet keeps Recoverer from printing the panics that these tests make.
 func quiet(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -21,6 +21,10 @@ func TestLogin(t *testing.T) {
 	check.Login(t, func(sessions *session.Manager) http.Handler { return quiet(t, sessions) })
 }
 
+func TestCrossSite(t *testing.T) {
+	check.CrossSite(t, func(sessions *session.Manager) http.Handler { return quiet(t, sessions) })
+}
+
 // quiet is the application without the log lines of Echo, whose logger keeps the
 // standard output that it finds when it is made.
 func quiet(t *testing.T, sessions *session.Manager) http.Handler {

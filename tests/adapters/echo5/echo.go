@@ -18,7 +18,8 @@ func Routes(sessions *session.Manager) http.Handler {
 	e.POST("/login", login)
 	e.GET("/account", account)
 	e.POST("/logout", logout)
-	return sessions.Handler(e)
+	csrf := http.NewCrossOriginProtection() // no other site logs a user in
+	return csrf.Handler(sessions.Handler(e))
 }
 
 func login(c *echo.Context) error {

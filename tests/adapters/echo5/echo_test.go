@@ -18,6 +18,8 @@ import (
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
 
+func TestCrossSite(t *testing.T) { check.CrossSite(t, web.Routes) }
+
 var errHandler = errors.New("the handler's")
 
 // routes answer in every way that Echo has.

@@ -19,7 +19,8 @@ func Routes(sessions *session.Manager) http.Handler {
 	r.POST("/login", login)
 	r.GET("/account", account)
 	r.POST("/logout", logout)
-	return sessions.Handler(r)
+	csrf := http.NewCrossOriginProtection() // no other site logs a user in
+	return csrf.Handler(sessions.Handler(r))
 }
 
 func login(c *gin.Context) {

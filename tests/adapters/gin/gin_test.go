@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
 
+func TestCrossSite(t *testing.T) { check.CrossSite(t, web.Routes) }
+
 var errHandler = errors.New("the handler's")
 
 // answers are the ways that Gin has to answer.

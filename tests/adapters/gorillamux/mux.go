@@ -17,7 +17,8 @@ func Routes(sessions *session.Manager) http.Handler {
 	r.HandleFunc("/login", login).Methods("POST")
 	r.HandleFunc("/account", account).Methods("GET")
 	r.HandleFunc("/logout", logout).Methods("POST")
-	return sessions.Handler(r) // not r.Use, which leaves out the NotFoundHandler
+	csrf := http.NewCrossOriginProtection()  // no other site logs a user in
+	return csrf.Handler(sessions.Handler(r)) // not r.Use, which leaves out the NotFoundHandler
 }
 
 func login(w http.ResponseWriter, r *http.Request) {

@@ -15,6 +15,8 @@ import (
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
 
+func TestCrossSite(t *testing.T) { check.CrossSite(t, web.Routes) }
+
 func routes() *mux.Router {
 	r := mux.NewRouter()
 	r.HandleFunc("/write", func(w http.ResponseWriter, r *http.Request) {

@@ -8,3 +8,5 @@ import (
 )
 
 func TestLogin(t *testing.T) { check.Login(t, web.Routes) }
+
+func TestCrossSite(t *testing.T) { check.CrossSite(t, web.Routes) }

@@ -136,13 +136,14 @@ var todo = []step{
 }
 
 // Before and after, a browser finds the same application. A copy of the cookie
-// is good after the logout before, and worth nothing after.
+// is good after the logout before, and worth nothing after; and a page of another
+// site that logs it in, by a name and password of its own, does so before only.
 func TestApplications(t *testing.T) {
 	for _, tt := range []struct {
 		app    string
 		steps  []step
 		inside step // what only those see who are logged in
-		copied bool // a copy of the cookie survives the logout
+		before bool // a copy of the cookie survives the logout, other sites log in
 	}{
 		{"chi/before", guestbook, step{"GET", "/", nil, 200, "Hello Ada"}, true},
 		{"chi/after", guestbook, step{"GET", "/", nil, 200, "Hello Ada"}, false},
@@ -167,8 +168,13 @@ func TestApplications(t *testing.T) {
 			thief.Jar.SetCookies(u, client.Jar.Cookies(u))
 			do(t, client, site, step{"POST", "/logout", nil, 0, ""})
 			code, body := do(t, thief, site, tt.inside)
-			if got := code == tt.inside.code && strings.Contains(body, tt.inside.body); got != tt.copied {
-				t.Errorf("a copy of the cookie after the logout: got inside: %t, want %t", got, tt.copied)
+			if got := code == tt.inside.code && strings.Contains(body, tt.inside.body); got != tt.before {
+				t.Errorf("a copy of the cookie after the logout: got inside: %t, want %t", got, tt.before)
+			}
+			victim := browser(t)
+			do(t, victim, site, step{"POST", "/login", right, 0, ""}, "Sec-Fetch-Site", "cross-site")
+			if got := len(victim.Jar.Cookies(u)) > 0; got != tt.before {
+				t.Errorf("logged in by another site: got a cookie: %t, want %t", got, tt.before)
 			}
 		})
 	}
@@ -187,13 +193,16 @@ func browser(t *testing.T) *http.Client {
 	}
 }
 
-func do(t *testing.T, client *http.Client, site string, s step) (int, string) {
+func do(t *testing.T, client *http.Client, site string, s step, headers ...string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), s.method, site+s.path, strings.NewReader(s.form.Encode()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
 	res, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 	"github.com/pgsession/session/sessiontest"
+	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -44,7 +45,8 @@ const (
 	railsMarshal = "BAh7BkkiDHVzZXJfaWQGOgZFVGkv\n"
 )
 
-// browser keeps the cookies that it is sent, and has no others.
+// browser keeps the cookies that it is sent if no prefix of a name forbids it, and has
+// no others.
 type browser map[string]string
 
 func (b browser) get(t *testing.T, h http.Handler, path string) string {
@@ -59,6 +61,9 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 		return fmt.Sprint(w.Code)
 	}
 	for _, c := range w.Result().Cookies() {
+		if bridgetest.Refuses(c) {
+			continue
+		}
 		b[c.Name] = c.Value
 		if c.MaxAge < 0 {
 			delete(b, c.Name)
@@ -73,7 +78,7 @@ func newProgram(t *testing.T, old before) http.Handler {
 }
 
 func programOf(sessions *session.Manager, old before) http.Handler {
-	return sessions.Handler(carryOver(old, "old", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return sessions.Handler(carryOver(old, http.Cookie{Name: "old", Path: "/"}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
 		if r.URL.Path == "/logout" {
 			s.Destroy()
@@ -346,5 +351,48 @@ func TestCarryOverOutage(t *testing.T) {
 	exec(t, d.pool, `ALTER TABLE away RENAME TO django_session`)
 	if got := b.get(t, h, "/"); got != "42" {
 		t.Errorf("up again: got user %s, want 42", got)
+	}
+}
+
+// Who has an old cookie while a user is here, after a week of the old program again or
+// from a login in another tab, loses it: it would undo a logout.
+func TestOldCookieBesideAUser(t *testing.T) {
+	t.Parallel()
+	d, old := openDjango(t)
+	h := newProgram(t, d)
+	b := maps.Clone(old)
+	b.get(t, h, "/")
+	exec(t, d.pool, `UPDATE django_session SET expire_date = now() + interval '14 days'`) // the login again
+	maps.Copy(b, old)
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["old"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	var ends bool
+	if err := d.pool.QueryRow(t.Context(), `SELECT expire_date <= now() + interval '1 minute' FROM django_session`).Scan(&ends); err != nil || !ends {
+		t.Errorf("the old session: got it kept (%v), want a minute at most", err)
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
+func TestStaticPage(t *testing.T) {
+	t.Parallel()
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler {
+		return carryOver(gathered{}, http.Cookie{Name: "old", Path: "/"}, next)
+	})
+}
+
+func TestPrefixedCookies(t *testing.T) {
+	t.Parallel()
+	d, old := openDjango(t)
+	for _, cookie := range bridgetest.Prefixed {
+		h := sessiontest.NewManager(t).Handler(carryOver(d, cookie, http.NotFoundHandler()))
+		cookie.Value = old["old"]
+		bridgetest.Ends(t, h, cookie)
 	}
 }

@@ -14,9 +14,11 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/sessiontest"
+	"github.com/pgsession/session/tests/moving/bridgetest"
 )
 
-// browser keeps the cookies that it is sent, and has no others.
+// browser keeps the cookies that it is sent if no prefix of a name forbids it, and has
+// no others.
 type browser map[string]string
 
 func (b browser) get(t *testing.T, h http.Handler, path string) string {
@@ -31,6 +33,9 @@ func (b browser) get(t *testing.T, h http.Handler, path string) string {
 		return fmt.Sprint(w.Code)
 	}
 	for _, c := range w.Result().Cookies() {
+		if bridgetest.Refuses(c) {
+			continue
+		}
 		b[c.Name] = c.Value
 		if c.MaxAge < 0 {
 			delete(b, c.Name)
@@ -108,6 +113,27 @@ func TestCarryOver(t *testing.T) {
 	}
 }
 
+// A copy of the old cookie has its minute, however often it is used in it.
+func TestCopyOfTheOldCookie(t *testing.T) {
+	t.Parallel()
+	store := &shortened{MemStore: memstore.NewWithCleanupInterval(0)}
+	old, b := oldProgram(t, store)
+	old.IdleTimeout = time.Hour
+	h := newProgram(sessiontest.NewManager(t), old)
+	stolen := b.copy()
+	b.get(t, h, "/")
+	b.get(t, h, "/logout")
+	for range 2 {
+		before := store.expiry
+		if got := stolen.copy().get(t, h, "/"); got != "42" {
+			t.Errorf("within the minute: got user %s, want 42", got)
+		}
+		if store.expiry != before {
+			t.Errorf("a copy: got the old session extended by %v, want it left alone", store.expiry.Sub(before))
+		}
+	}
+}
+
 // shortened notes until when the last commit keeps its session.
 type shortened struct {
 	*memstore.MemStore
@@ -180,5 +206,49 @@ func TestCarryOverOutage(t *testing.T) {
 	store.down = false
 	if got := b.get(t, h, "/"); got != "42" {
 		t.Errorf("up again: got user %s, want 42", got)
+	}
+}
+
+// Who has an old cookie while a user is here, after a week of the old program again or
+// from a login in another tab, loses it: it would undo a logout.
+func TestOldCookieBesideAUser(t *testing.T) {
+	t.Parallel()
+	store := &shortened{MemStore: memstore.NewWithCleanupInterval(0)}
+	old, b := oldProgram(t, store)
+	h := newProgram(sessiontest.NewManager(t), old)
+	b.get(t, h, "/")
+	_, again := oldProgram(t, store)
+	maps.Copy(b, again)
+	if got := b.get(t, h, "/"); got != "42" {
+		t.Errorf("got user %s, want 42", got)
+	}
+	if b["old"] != "" {
+		t.Error("the old cookie is still there")
+	}
+	if left := time.Until(store.expiry); left > time.Minute {
+		t.Errorf("the old session: got %v left, want a minute at most", left)
+	}
+	b.get(t, h, "/logout")
+	if got := b.get(t, h, "/"); got != "0" {
+		t.Errorf("after the logout: got user %s, want nobody", got)
+	}
+}
+
+func TestStaticPage(t *testing.T) {
+	t.Parallel()
+	old, _ := oldProgram(t, memstore.NewWithCleanupInterval(0))
+	bridgetest.StaticPage(t, func(next http.Handler) http.Handler { return carryOver(old, next) })
+}
+
+func TestPrefixedCookies(t *testing.T) {
+	t.Parallel()
+	old, b := oldProgram(t, memstore.NewWithCleanupInterval(0))
+	for _, cookie := range bridgetest.Prefixed {
+		old.Cookie = scs.SessionCookie{
+			Name: cookie.Name, Path: cookie.Path, Domain: cookie.Domain, Secure: cookie.Secure,
+			Partitioned: cookie.Partitioned, SameSite: cookie.SameSite,
+		}
+		cookie.Value = b["old"]
+		bridgetest.Ends(t, newProgram(sessiontest.NewManager(t), old), cookie)
 	}
 }

@@ -270,14 +270,45 @@ func TestRotateLeavesTheRestAlone(t *testing.T) {
 	r.login(r.manager(session.Config{Secret: secret, Encrypt: true}, session.PostgresOptions{}), 3)
 	state := "SELECT md5(string_agg(sid || sess::text || expire::text, ' ' ORDER BY sid)) FROM schema_system.session"
 	before := get[string](r, state)
-	got := r.rotate(cli.ExitOK)
+	got := r.rotate(cli.ExitFailed)
 	if got.Unopened != 1 || got.Plain != 1 || got.Current != 1 || got.Sessions != 3 || *got.Remaining != 0 {
 		t.Errorf("got %+v, want 1 unopened, 1 plain and 1 current", got)
 	}
 	if get[string](r, state) != before {
 		t.Error("the table has changed")
 	}
-	r.run("rotate").want(cli.ExitOK, "opened by no secret, left alone", "remaining under an old secret")
+	for _, args := range [][]string{{"rotate"}, {"rotate", "--dry-run"}} {
+		r.run(args...).want(cli.ExitFailed, "opened by no secret, left alone", "remaining under an old secret", "1 session opens with no secret given here: keep every old secret")
+	}
+	t.Setenv("SESSION_SECRET_OLD", strings.ToUpper(secret)) // it was this one
+	r.run("rotate").want(cli.ExitOK)
+}
+
+// A program that seals with a secret that is not given here, while rotate looks.
+func TestRotateBesideAProgramWithAnotherSecret(t *testing.T) {
+	r := newRig(t)
+	lost := r.manager(session.Config{Secret: strings.ToUpper(secret), Encrypt: true}, session.PostgresOptions{})
+	r.login(r.manager(session.Config{Secret: secret, Encrypt: true}, session.PostgresOptions{}), 1)
+	r.exec(`INSERT INTO schema_system.session VALUES ('zzzzzzzzzzzz', '{"cookie":{}}', now() + interval '1 hour')`) // see below
+	var once sync.Once
+	r.runWith(t.Context(), func(string) { once.Do(func() { r.login(lost, 2) }) }, "rotate").
+		want(cli.ExitFailed, "1 session opens with no secret given here: keep every old secret")
+}
+
+// Where the library refuses SESSION_SECRET, rotate does as well, and doctor does not
+// send anybody there before there is a new one.
+func TestRotateAndDoctorOfARefusedSecret(t *testing.T) {
+	r := newRig(t)
+	r.login(r.manager(session.Config{Secret: secret, Encrypt: true}, session.PostgresOptions{}), 1)
+	const first = "give every program a new SESSION_SECRET, with this one in SESSION_SECRET_OLD, and run: sessionctl rotate"
+	t.Setenv("SESSION_SECRET", "keyboard-cat")
+	r.run("doctor").want(cli.ExitErrors, "1 live sessions are encrypted with a secret that is not set here", first)
+	t.Setenv("SESSION_SECRET_OLD", secret)
+	r.run("doctor").want(cli.ExitErrors, "1 live sessions are encrypted with SESSION_SECRET, which the library refuses, or an old secret", first)
+	r.run("rotate").want(cli.ExitFailed, "give every program a new one, and this one in SESSION_SECRET_OLD")
+	t.Setenv("SESSION_SECRET", oldSecret)
+	t.Setenv("SESSION_SECRET_OLD", "keyboard-cat "+secret)
+	r.run("rotate").want(cli.ExitOK, "resealed now")
 }
 
 // A program that still seals with the old secret: the old secret must stay.
@@ -292,4 +323,48 @@ func TestRotateBesideAProgramWithTheOldSecret(t *testing.T) {
 	r.runWith(t.Context(), func(string) { once.Do(func() { r.login(before, 2) }) }, "rotate").
 		want(cli.ExitFailed, "1 session remains under an old secret", "Give every program the new one")
 	r.run("rotate").want(cli.ExitOK)
+}
+
+// Ctrl-C in the second pass, which only looks: what the first has done is said.
+func TestRotateInterruptedWhileItVerifies(t *testing.T) {
+	r := newRig(t)
+	r.login(r.manager(session.Config{Secret: oldSecret, Encrypt: true}, session.PostgresOptions{}), 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	res := r.runWith(ctx, func(s string) {
+		if strings.HasPrefix(s, "verified ") {
+			cancel()
+		}
+	}, "rotate", "--json")
+	got := parse[rotated](res.want(cli.ExitInterrupted, "run it again to go on"))
+	if got.Resealed != 1 || got.Remaining != nil || !got.Interrupted {
+		t.Errorf("got %+v, want 1 resealed, interrupted, and that what remains is not known", got)
+	}
+	if got := r.rotate(cli.ExitOK); got.Current != 1 || got.Interrupted {
+		t.Errorf("again: got %+v, want 1 current", got)
+	}
+}
+
+// A table that goes away under a command: what was done before is said.
+func TestLongCommandsThatFailSayWhatWasDone(t *testing.T) {
+	for _, c := range []struct {
+		name, at, want string
+		args           []string
+	}{
+		{"rotate", "looked at ", "1 session was resealed, then: ", []string{"rotate"}},
+		{"rotate, in its second pass", "verified ", "1 session was resealed, and what remains under an old secret is not known: ", []string{"rotate"}},
+		{"prune", "pruned ", "expired rows deleted, then: ", []string{"prune"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			r.login(r.manager(session.Config{Secret: oldSecret, Encrypt: true}, session.PostgresOptions{}), 1)
+			r.exec(insertExpired, 20_000)
+			var once sync.Once
+			r.runWith(t.Context(), func(s string) {
+				if strings.HasPrefix(s, c.at) {
+					once.Do(func() { r.exec("ALTER TABLE schema_system.session RENAME TO gone") })
+				}
+			}, c.args...).want(cli.ExitFailed, c.want)
+		})
+	}
 }

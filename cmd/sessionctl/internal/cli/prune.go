@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,10 +50,13 @@ prune, and other calls of itself. Ctrl-C stops it after the batch under way.`,
 				within = 0
 			}
 			answer, err := a.prune(ctx, store, within, total)
-			if err != nil {
-				return err
+			if err == nil || answer.Interrupted {
+				answer.Left, err = d.count(context.WithoutCancel(ctx), expired)
 			}
-			if answer.Left, err = d.count(context.WithoutCancel(ctx), expired); err != nil {
+			switch {
+			case err != nil && answer.Pruned > 0:
+				return fmt.Errorf("%s deleted, then: %w", plural(answer.Pruned, "expired row", "expired rows"), err)
+			case err != nil:
 				return err
 			}
 			return a.printPruned(answer)

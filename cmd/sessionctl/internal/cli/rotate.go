@@ -34,8 +34,9 @@ program has the new secret.
 
 Nothing is lost by requests that run at the same time, and expiries stay as
 they are. Ctrl-C stops it after the batch under way; run again, it passes over
-what is done. Sessions that no secret opens are counted and left alone. The
-exit code is 1 while sessions remain under an old secret: do not drop it yet.
+what is done. Sessions that no secret given here opens are left alone. The exit
+code is 1 while there are any, or while sessions remain under an old secret: do
+not drop one yet.
 
 With hashed IDs (--hash-ids) it is not possible: the key of a session's data
 comes from its ID, which the table does not have. A session is then sealed anew
@@ -50,7 +51,7 @@ when it is next saved.`,
 				return errors.Join(errors.New("set SESSION_SECRET, and SESSION_SECRET_OLD to the secrets before it, as the programs have them"), err)
 			}
 			if v, why := secret.Judge(given[0]); v == secret.Public {
-				return &codeError{ExitFailed, fmt.Errorf("SESSION_SECRET %s. The library refuses it, and nothing is sealed with it", why)}
+				return &codeError{ExitFailed, fmt.Errorf("SESSION_SECRET %s. The library refuses it, and nothing is sealed with it: give every program a new one, and this one in SESSION_SECRET_OLD", why)}
 			}
 			return a.rotate(cmd.Context(), dry)
 		},
@@ -78,18 +79,36 @@ func (a *app) rotate(ctx context.Context, dry bool) error {
 	}
 	switch {
 	case answer.Interrupted:
+	case err != nil && n.Resealed > 0:
+		return fmt.Errorf("%s resealed, then: %w", plural(n.Resealed, "session was", "sessions were"), err)
 	case err != nil:
 		return err
 	case dry:
 		answer.Remaining = &n.Old
-	default: // others may have sealed with an old secret meanwhile
-		again, err := m.Reseal(ctx, session.ResealOptions{DryRun: true})
-		if err != nil {
-			return err
+	default:
+		if err := a.verify(ctx, m, total, &answer); err != nil {
+			return fmt.Errorf("%s resealed, and what remains under an old secret is not known: %w", plural(n.Resealed, "session was", "sessions were"), err)
 		}
-		answer.Remaining = &again.Old
 	}
 	return a.printRotated(answer)
+}
+
+// verify looks at all sessions once more: others may have sealed with an old secret
+// meanwhile.
+func (a *app) verify(ctx context.Context, m *session.Manager, total int64, answer *rotated) error {
+	bar := a.progress("verified", total)
+	n, err := m.Reseal(ctx, session.ResealOptions{DryRun: true, Progress: func(n session.ResealCounts) { bar.set(n.Records) }})
+	bar.end()
+	answer.Unopened = max(answer.Unopened, n.Unopened)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		answer.Interrupted = true
+	case err != nil:
+		return err
+	default:
+		answer.Remaining = &n.Old
+	}
+	return nil
 }
 
 func (a *app) printRotated(r rotated) error {
@@ -116,6 +135,9 @@ func (a *app) printRotated(r rotated) error {
 		return &codeError{ExitInterrupted, errors.New("interrupted: run it again to go on, it passes over what is done")}
 	case r.Unopened > 0 && r.Current+r.Resealed+*r.Remaining == 0:
 		return fmt.Errorf("no secret given here opens any encrypted session (0 of %s). Are SESSION_SECRET and SESSION_SECRET_OLD those of the programs? Keep every old secret", number(r.Unopened))
+	case r.Unopened > 0:
+		return fmt.Errorf("%s with no secret given here: keep every old secret. Add the one that is missing to SESSION_SECRET_OLD and run this again; where it is lost, wait until they have ended",
+			plural(r.Unopened, "session opens", "sessions open"))
 	case *r.Remaining > 0 && !r.DryRun:
 		return fmt.Errorf("%s under an old secret: some program still seals with it. Give every program the new one, and run this again", plural(*r.Remaining, "session remains", "sessions remain"))
 	case *r.Remaining > 0:

@@ -135,6 +135,18 @@ func TestIndexesByDefinition(t *testing.T) {
 	}
 }
 
+// Where PostgreSQL counts nothing, nothing is known of dead rows and updates.
+func TestUncounted(t *testing.T) {
+	p := healthy(t)
+	p.exec("ALTER DATABASE " + p.Program.ConnConfig.Database + " SET track_counts = off")
+	p.pool.Reset()
+	r := p.examine()
+	want(t, r, "autovacuum", doctor.Warning, "track_counts")
+	for _, check := range []string{"dead-rows", "heap-only"} {
+		want(t, r, check, doctor.Warning, "not checked: track_counts is off, or a shard does not answer", "the check autovacuum")
+	}
+}
+
 // What could not be read is not called ok.
 func TestNotChecked(t *testing.T) {
 	p := healthy(t)

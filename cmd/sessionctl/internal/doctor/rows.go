@@ -11,6 +11,7 @@ import (
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/mark"
+	"github.com/pgsession/session/internal/secret"
 	"github.com/pgsession/session/internal/tablestats"
 )
 
@@ -128,7 +129,17 @@ func since(t time.Time) string {
 	return time.Since(t).Round(time.Second).String() + " ago"
 }
 
+// uncounted says of a check that there are no statistics to look at.
+func (e *exam) uncounted(check string) {
+	e.find(check, Warning, "not checked: track_counts is off, or a shard does not answer").
+		advise("see the check autovacuum, which says how to switch it on; where a shard is down, run this again when it is back")
+}
+
 func (e *exam) deadRows(context.Context) error {
+	if e.stats.Uncounted {
+		e.uncounted("dead-rows")
+		return nil
+	}
 	rows, dead := e.stats.Rows(), e.stats.DeadRows
 	what := fmt.Sprintf("%d dead row versions beside %d rows", dead, rows)
 	if dead <= deadRowsWarning || dead <= rows/2 {
@@ -250,6 +261,10 @@ func (e *exam) fillfactor(ctx context.Context) error {
 }
 
 func (e *exam) heapOnly(context.Context) error {
+	if e.stats.Uncounted {
+		e.uncounted("heap-only")
+		return nil
+	}
 	share, ok := e.stats.HeapOnlyShare()
 	what := fmt.Sprintf("%.0f%% of %d updates left the indexes alone", 100*share, e.stats.Updates)
 	switch {
@@ -305,6 +320,11 @@ func (e *exam) encryption(ctx context.Context) error {
 			advise("run this again with the program's SESSION_SECRET and SESSION_SECRET_OLD")
 		return nil
 	}
+	rotate, current, old := "run: "+e.where().Command("rotate"), "the current one", "an old secret"
+	if v, _ := secret.Judge(e.Secret); v == secret.Public { // rotate refuses it, and to Open it is an old one
+		rotate = "give every program a new SESSION_SECRET, with this one in SESSION_SECRET_OLD, and " + rotate
+		current, old = "one that can stay", "SESSION_SECRET, which the library refuses, or an old secret"
+	}
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	m, err := e.Open(ctx)
@@ -316,15 +336,15 @@ func (e *exam) encryption(ctx context.Context) error {
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && n.Unopened == 0:
 		e.find("encryption", Hint, fmt.Sprintf("%d of many live sessions were looked at, and all encrypted ones open", n.Records)).
-			advise("to look at all, run: " + e.where().Command("rotate --dry-run"))
+			advise("to look at all, " + rotate + " --dry-run")
 	case err != nil && n.Unopened == 0:
 		return err
 	case n.Unopened > 0:
 		e.find("encryption", Error, fmt.Sprintf("%d live sessions are encrypted with a secret that is not set here: their users get a 503", n.Unopened)).
-			advise("add the secret that was dropped to SESSION_SECRET_OLD, then run: " + e.where().Command("rotate") + "; if the programs hash IDs, use --hash-ids here")
+			advise("add the secret that was dropped to SESSION_SECRET_OLD, then " + rotate + "; if the programs hash IDs, use --hash-ids here")
 	case n.Old > 0:
-		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with an old secret, %d with the current one", n.Old, n.Current)).
-			advise("before SESSION_SECRET_OLD is dropped, run: " + e.where().Command("rotate"))
+		e.find("encryption", Hint, fmt.Sprintf("%d live sessions are encrypted with %s, %d with %s", n.Old, old, n.Current, current)).
+			advise("before SESSION_SECRET_OLD is dropped, " + rotate)
 	default:
 		e.ok("encryption", fmt.Sprintf("%d live sessions are encrypted with the current secret, %d are plain", n.Current, n.Plain))
 	}

@@ -40,7 +40,7 @@ func main() {
 	g := guestbook{db}
 	r := chi.NewRouter()
 	r.Use(middleware.Recoverer)
-	r.Use(sessions.Handler)
+	r.Use(http.NewCrossOriginProtection().Handler, sessions.Handler)
 	r.Get("/", g.read)
 	r.Post("/login", g.login)
 	r.Post("/logout", g.logout)

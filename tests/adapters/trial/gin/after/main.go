@@ -41,7 +41,7 @@ func main() {
 	tasks := r.Group("/tasks", t.loggedIn)
 	tasks.GET("", t.list)
 	tasks.POST("", t.add)
-	log.Print(http.ListenAndServe(os.Getenv("ADDR"), sessions.Handler(r)))
+	log.Print(http.ListenAndServe(os.Getenv("ADDR"), http.NewCrossOriginProtection().Handler(sessions.Handler(r))))
 }
 
 // loggedIn lets those pass who have logged in.
