@@ -15,7 +15,7 @@
 //	session.renewals       {session}   IDs changed
 //	session.touches        {session}   expiries moved without other changes
 //	session.destroys       {session}   records deleted because the application said so
-//	session.pruned         {record}    expired records deleted
+//	session.pruned         {record}    expired records and marks of renewed IDs deleted
 //	session.bad_cookies    {cookie}    session cookies that did not verify
 //	session.store_errors   {error}     failures that the store reported
 //	session.refused        {error}     of these, refused at once because the store was down
@@ -84,7 +84,7 @@ var counters = []struct {
 	{"session.renewals", "{session}", "Session IDs changed.", func(s session.Stats) uint64 { return s.Renewals }},
 	{"session.touches", "{session}", "Expiries moved without other changes.", func(s session.Stats) uint64 { return s.Touches }},
 	{"session.destroys", "{session}", "Records deleted because the application said so.", func(s session.Stats) uint64 { return s.Destroys }},
-	{"session.pruned", "{record}", "Expired records deleted.", func(s session.Stats) uint64 { return s.Pruned }},
+	{"session.pruned", "{record}", "Expired records and marks of renewed IDs deleted.", func(s session.Stats) uint64 { return s.Pruned }},
 	{"session.bad_cookies", "{cookie}", "Session cookies that did not verify.", func(s session.Stats) uint64 { return s.BadCookies }},
 	{"session.store_errors", "{error}", "Failures that the store reported.", func(s session.Stats) uint64 { return s.StoreErrors }},
 	{"session.refused", "{error}", "Failures that the store reported at once, without trying, because it was down.", func(s session.Stats) uint64 { return s.Refused }},
