@@ -206,7 +206,7 @@ func (h *Handler) failed(w http.ResponseWriter, r *http.Request, q query, title,
 		h.fail(w, http.StatusBadRequest, title, q.wrong(), "")
 		return
 	}
-	h.opts.Logger.ErrorContext(r.Context(), message, slog.Any("error", err))
+	h.opts.Logger.ErrorContext(r.Context(), message, slog.Any("error", err)) // #nosec G706 -- message is one of ours
 	h.fail(w, http.StatusServiceUnavailable, title, "The database did not answer in time. The log has the error. Try again in a moment.", q.address(""))
 }
 
