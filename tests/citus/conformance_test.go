@@ -50,6 +50,7 @@ func TestConformance(t *testing.T) {
 		{name: "varchar(255), jsonb, statements of their own", columns: "sid varchar(255) PRIMARY KEY, sess jsonb NOT NULL, expire timestamptz(3) NOT NULL", opts: session.PostgresOptions{DisableBatching: true}, sameJSON: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel() // it waits: the suite's renewals go from shard to shard, which nobody else's do
 			pool := citustest.Pool(t, maxConns(16))
 			tt.opts.Schema = fmt.Sprintf("session_test_%d v.sid l.new l.ttl v.old", i) // a name is a name
 			citustest.Table(t, pool, tt.opts.Schema, tt.columns)
