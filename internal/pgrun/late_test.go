@@ -327,17 +327,18 @@ func TestAWriteWhoseCallerGivesUpIsNotLate(t *testing.T) {
 func TestALateWriteThatTheServerIsNotAt(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		lose  func(r *rig, unlock func())
+		lose  func(r *rig, pid uint32, unlock func())
 		looks int64 // at least
 	}{
-		{"its process is gone", func(r *rig, _ func()) {
+		{"its process is gone", func(r *rig, _ uint32, _ func()) {
 			r.terminate()
 			r.until("the proxy knows", func() bool { return r.proxy.held.Load() > 0 })
 		}, 1},
-		{"its process is idle", func(r *rig, unlock func()) {
+		{"its process is idle", func(r *rig, pid uint32, unlock func()) {
 			r.looks.Store(0) // before: on a busy machine both may come while we wait
 			unlock()
 			r.await(0)
+			r.until("its answer is lost", func() bool { _, lost := r.proxy.lost.Load(pid); return lost })
 		}, 2}, // at the first the answer may be under way
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -347,7 +348,7 @@ func TestALateWriteThatTheServerIsNotAt(t *testing.T) {
 			r.writeLate(1, pgrun.Once)
 			pid := r.waiting()[0]
 			r.proxy.mute.Store(true)
-			tt.lose(r, unlock)
+			tt.lose(r, pid, unlock)
 			r.proxy.mute.Store(false)
 			r.pool.Reset() // those that were muted have lost what was said
 			r.until("it was given up", func() bool { return r.runner.Late() == 0 })

@@ -31,6 +31,7 @@ type proxy struct {
 	passed  chan struct{} // gets one for each cancel request that the server has answered
 
 	held atomic.Int64 // connections whose server has gone while mute was set
+	lost sync.Map     // by process ID: of which the server has said something meanwhile
 
 	cancels, now, most atomic.Int64 // all, under way, and the most at once
 	logins             atomic.Int64
@@ -111,31 +112,48 @@ func (p *proxy) serve(client net.Conn, ended <-chan struct{}) {
 	go func() {
 		defer close(gone)
 		defer server.Close()
-		p.pass(server, client, &p.deaf, nil)
+		p.pass(server, client, &p.deaf, nil, nil)
 	}()
 	var change func([]byte)
 	if p.foreign.Load() {
 		change = otherPID
 	}
-	p.pass(client, server, &p.mute, change)
+	p.pass(client, server, &p.mute, change, p.noteLost())
 	if p.mute.Load() {
 		p.held.Add(1)
 		<-gone
 	}
 }
 
+// noteLost returns what notes for one connection that something of it was lost.
+func (p *proxy) noteLost() func(b []byte, lost bool) {
+	var pid uint32
+	return func(b []byte, lost bool) {
+		if at := bytes.Index(b, key); at >= 0 && len(b) >= at+9 {
+			pid = binary.BigEndian.Uint32(b[at+5:])
+		}
+		if lost {
+			p.lost.Store(pid, true)
+		}
+	}
+}
+
 // pass copies until one side ends, and loses everything while lose is set.
-func (p *proxy) pass(to, from net.Conn, lose *atomic.Bool, change func([]byte)) {
+func (p *proxy) pass(to, from net.Conn, lose *atomic.Bool, change func([]byte), note func([]byte, bool)) {
 	b := make([]byte, 1<<16)
 	for {
 		n, err := from.Read(b)
 		if err != nil {
 			return
 		}
+		lost := lose.Load()
+		if note != nil {
+			note(b[:n], lost)
+		}
 		if change != nil {
 			change(b[:n])
 		}
-		if lose.Load() {
+		if lost {
 			continue
 		}
 		if _, err := to.Write(b[:n]); err != nil {
@@ -144,9 +162,12 @@ func (p *proxy) pass(to, from net.Conn, lose *atomic.Bool, change func([]byte)) 
 	}
 }
 
+// key begins the message that holds a connection's key: the process ID comes first.
+var key = []byte("K\x00\x00\x00\x0c")
+
 // otherPID changes the process ID in the message that holds a connection's key.
 func otherPID(b []byte) {
-	if at := bytes.Index(b, []byte("K\x00\x00\x00\x0c")); at >= 0 && len(b) >= at+9 {
+	if at := bytes.Index(b, key); at >= 0 && len(b) >= at+9 {
 		b[at+8] ^= 1
 	}
 }
