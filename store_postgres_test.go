@@ -356,7 +356,8 @@ func TestPostgresDeadlines(t *testing.T) {
 	t.Run("a locked table", func(t *testing.T) {
 		const limit = time.Second
 		before := backendPIDs(t, pool)
-		calls, others := fresh(store), fresh(store) // id is the others'
+		calls, first := fresh(store), id
+		others := fresh(store) // whose ID is id from here on
 		for i := range calls {
 			if calls[i].name == "Delete" { // a row that the late save has locked would be passed over
 				calls[i] = others[i]
@@ -369,6 +370,9 @@ func TestPostgresDeadlines(t *testing.T) {
 			start := time.Now()
 			err := calls[i].call(ctx)
 			check(t, calls[i].name, err, time.Since(start), limit)
+			if strings.Contains(fmt.Sprint(err), first) {
+				t.Errorf("%s: the error has the session ID", calls[i].name)
+			}
 			if write := i > 0; errors.Is(err, session.ErrUncertain) != write {
 				t.Errorf("%s: got %v, want uncertain: %t", calls[i].name, err, write)
 			}
