@@ -479,6 +479,9 @@ func TestWriterBetweenWritersThatOnlyUnwrap(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer res.Body.Close()
+				if _, err := io.ReadAll(res.Body); err != nil { // a Flush whose stream is closed meanwhile fails
+					t.Fatal(err)
+				}
 				site.wantStored(t, (&response{header: res.Header}).cookie(t), nameKey, "ada")
 
 				site.store.fail("Create")
