@@ -333,7 +333,7 @@ func (s *Session) publishLocked(p *snapshot, out *outcome) {
 		return
 	}
 	if out.rec != nil && (p.rec == nil || out.rec.id != p.rec.id) {
-		s.made = true
+		s.made, s.vanished = true, false
 		s.watches.moved(&s.m.engine, p.rec, out)
 		if p.rec != nil && !out.fresh { // whoever ends the new ID need not end the old one too
 			s.presented = slices.DeleteFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id })

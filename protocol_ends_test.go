@@ -110,6 +110,30 @@ func twoClicks(t *testing.T, gap time.Duration) (winner string) {
 	return winner
 }
 
+// A login whose request has met, with a touch, that the session was renewed meanwhile
+// begins one of its own, and the browser is told.
+func TestLoginAfterATouchThatFoundNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newManager(t, newHookedStore().whole(), session.Config{DisablePrune: true, UserKey: string(userKey)})
+		b := login(t, m)
+		time.Sleep(time.Hour) // a touch is due
+		other := b.with(m)
+		resp := b.visit(func(s *session.Session) {
+			userKey.Get(s)
+			other.visit(logIn("ada"))
+			save(t)(s)
+			logIn("ada")(s)
+		})
+		if resp.status != http.StatusOK || resp.setCookie() == "" {
+			t.Fatalf("got status %d and cookie %q, want 200 and that of the session that was begun", resp.status, resp.setCookie())
+		}
+		b.wantUser(t, "ada")
+		if b.id() == other.id() {
+			t.Error("got the other login's session, want another")
+		}
+	})
+}
+
 // A handler may panic while a Save is under way that it no longer waits for: the ID that
 // this makes is sent all the same.
 func TestPanicWhileASaveIsUnderWay(t *testing.T) {
