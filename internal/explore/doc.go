@@ -38,6 +38,9 @@
 // ([Users]), some of them in a session that is nobody's: who becomes a user, or another
 // one, gets another ID, and nothing of one user's gets into the next one's session.
 //
+// With Config.MaxPerUser, where logins end sessions, all requests log in ([Logins],
+// [RandomLogins]); the rules that such an end would break are not checked there.
+//
 // One random script in five is of a session that is bound to the browser's device
 // ([Config.Bound]): its handlers ask for other keys, and the browser registers and
 // proves them beside its requests ([Bind], [Refresh]), with real signatures and real

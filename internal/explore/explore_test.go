@@ -89,19 +89,35 @@ func TestExplore(t *testing.T) {
 	began, all := time.Now(), newTally()
 	systematic(t, all)
 	small := all.runs
-	random(t, all, *seed, *schedules, false)
+	random(t, all, explore.Random, *schedules)
 	d := time.Since(began)
 	t.Logf("%d schedules (%d systematic, %d struck by a fault), %d distinct ones whose operations overlap, in %v: %.0f a second; go on with -seed=%d -bound=0",
 		all.runs, small, all.faulty, len(all.distinct), d.Round(time.Millisecond), float64(all.runs)/d.Seconds(), *seed+*schedules)
 	if len(all.distinct) < *atLeast {
 		t.Errorf("%d distinct schedules whose operations overlap, want %d", len(all.distinct), *atLeast)
 	}
+	all.report(t)
+}
+
+// report fails for what breaks a rule, and prints a small script of each.
+func (c *tally) report(t *testing.T) {
 	l := newLab(t)
-	for _, rule := range slices.Sorted(maps.Keys(all.breaches)) {
-		first := all.first[rule]
+	for _, rule := range slices.Sorted(maps.Keys(c.breaches)) {
+		first := c.first[rule]
 		script, h := explore.Shrink(l.run, &first.script, rule)
-		t.Errorf("%s broken in %d of them: %v, in\n%s", rule, all.breaches[rule], explore.Breaches(h), script.Text(h.Did()))
+		t.Errorf("%s broken in %d of them: %v, in\n%s", rule, c.breaches[rule], explore.Breaches(h), script.Text(h.Did()))
 	}
+}
+
+// TestExploreLogins goes through requests that log in, with Config.MaxPerUser: from a
+// bound of 2 on pairs of them in every order, and more in random ones with faults.
+func TestExploreLogins(t *testing.T) {
+	all := newTally()
+	orders(t, all, func(send func(explore.Script) bool) { explore.Logins(*bound-2, send) })
+	small := all.runs
+	random(t, all, explore.RandomLogins, *schedules/4)
+	t.Logf("%d schedules (%d systematic, %d struck by a fault), %d distinct ones whose operations overlap", all.runs, small, all.faulty, len(all.distinct))
+	all.report(t)
 }
 
 // TestExploreSplit counts what the window between a request's last store operation
@@ -110,8 +126,12 @@ func TestExplore(t *testing.T) {
 func TestExploreSplit(t *testing.T) {
 	joined, split := newTally(), newTally()
 	n := *schedules / 2
-	random(t, joined, *seed, n, false)
-	random(t, split, *seed, n, true)
+	random(t, joined, explore.Random, n)
+	random(t, split, func(seed uint64) (explore.Script, explore.Choose) {
+		script, choose := explore.Random(seed)
+		script.Split = true
+		return script, choose
+	}, n)
 	for _, rule := range explore.Rules {
 		t.Logf("%s: broken in %d of %d, and in %d with the window open", rule.Name, joined.breaches[rule.Name], n, split.breaches[rule.Name])
 	}
@@ -119,6 +139,17 @@ func TestExploreSplit(t *testing.T) {
 
 // systematic goes through all small scripts in all orders.
 func systematic(t *testing.T, all *tally) {
+	orders(t, all, func(send func(explore.Script) bool) {
+		explore.Small(*bound, send)
+		explore.Small(*bound-1, func(s explore.Script) bool {
+			explore.Faults(s, 3, send)
+			return true
+		})
+	})
+}
+
+// orders goes through all orders of the scripts that heads sends.
+func orders(t *testing.T, all *tally, scripts func(send func(explore.Script) bool)) {
 	type work struct {
 		at   uint64
 		head explore.Script
@@ -127,14 +158,9 @@ func systematic(t *testing.T, all *tally) {
 	go func() {
 		defer close(heads)
 		var at uint64
-		send := func(s explore.Script) bool {
+		scripts(func(s explore.Script) bool {
 			at++
 			heads <- work{at << 20, s}
-			return true
-		}
-		explore.Small(*bound, send)
-		explore.Small(*bound-1, func(s explore.Script) bool {
-			explore.Faults(s, 3, send)
 			return true
 		})
 	}()
@@ -153,8 +179,8 @@ func systematic(t *testing.T, all *tally) {
 	})
 }
 
-// random goes through n random schedules.
-func random(t *testing.T, all *tally, from, n uint64, split bool) {
+// random goes through n random schedules, from the flag's seed on.
+func random(t *testing.T, all *tally, script func(seed uint64) (explore.Script, explore.Choose), n uint64) {
 	var next atomic.Uint64
 	eachWorker(t, func(l *lab) {
 		for {
@@ -162,9 +188,8 @@ func random(t *testing.T, all *tally, from, n uint64, split bool) {
 			if i >= n || all.enough.Load() {
 				return
 			}
-			script, choose := explore.Random(from + i)
-			script.Split = split
-			all.add(l.run(&script, choose), 1<<62+from+i)
+			script, choose := script(*seed + i)
+			all.add(l.run(&script, choose), 1<<62+*seed+i)
 		}
 	})
 }

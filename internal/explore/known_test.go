@@ -208,6 +208,41 @@ var known = []struct {
 		A  Load ID1 fails
 		A  destroy; sends 200; ends
 		B  sends 503; ends`},
+	{"a login that another has ended panics", `
+		setup none
+		config limited
+		A: login
+		B: login, save, panic
+		B  begins with no cookie; login; save
+		A  begins with no cookie; login
+		A  Create ID1
+		A  Find
+		A  Load ID1; sends 200 with ID1; ends
+		B  Create ID2
+		B  comes to Find
+		B  Find
+		B  comes to DeleteFound
+		B  DeleteFound
+		B  panic; sends 500 with ID2; ends`},
+	{"a login ends another's session after its touch has found none", `
+		setup aged
+		config limited
+		A: get, save, login
+		B: login
+		B  begins with ID1; login
+		B  Load ID1
+		B  comes to Update
+		A  begins with ID1; get
+		A  Load ID1
+		A  save
+		B  Update ID1 to ID2; sends 200 with ID2; ends
+		A  Touch ID1 fails
+		A  login
+		A  Update ID1 to ID3 fails
+		A  Load ID1 fails
+		A  Create ID4
+		A  Find
+		A  DeleteFound; sends 200; ends`},
 	{"a login meets a login", `
 		setup fresh
 		A: login

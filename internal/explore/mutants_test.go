@@ -116,7 +116,11 @@ func (m *mutant) explore() []string {
 		return []string{"-test.run", "ExplorePostgres$", "-postgres", "200"}
 	}
 	args := []string{"-test.run", "Explore$|ExploreKnown$", "-bound", "1", "-schedules", "40000", "-until", "any"}
-	if m.rule != "" {
+	switch m.rule {
+	case "":
+	case "R11":
+		args = []string{"-test.run", "ExploreLogins$", "-bound", "2", "-schedules", "80000", "-until", m.rule}
+	default:
 		args[len(args)-1] = m.rule
 	}
 	return args
@@ -159,7 +163,7 @@ func run(t *testing.T, dir, overlay, pkg string, args ...string) (out string, fa
 }
 
 var (
-	breach = regexp.MustCompile(`(R\d) broken in|breaks \[\{(R\d)`)
+	breach = regexp.MustCompile(`(R\d+) broken in|breaks \[\{(R\d+)`)
 	fails  = regexp.MustCompile(`(?m)^--- FAIL: (\w+)`)
 	hangs  = regexp.MustCompile(`panic: explore: a goroutine neither ends nor waits`)
 )

@@ -14,20 +14,24 @@ type Rule struct {
 	// beside says that the rule can also be checked where a handler has a second
 	// goroutine: whose call it was that a response acknowledges is not known then.
 	beside bool
+
+	// limited says that the rule also holds where a login ends other sessions.
+	limited bool
 }
 
 // Rules are all of them.
 var Rules = []Rule{
-	{"R1", "what was acknowledged is stored", acknowledgedIsStored, false},
-	{"R2", "no response sends an ID that is dead", deadStaysDead, true},
-	{"R3", "logout wins over everything", logoutWins, false},
-	{"R4", "a renewed ID is not a stranger's", renewedIsNoStranger, false},
-	{"R5", "nobody is logged out who did not ask", nobodyIsLoggedOut, true},
-	{"R6", "use extends, in the record and in the browser", useExtends, false},
-	{"R7", "an idle timeout is what the record says", idleTimeoutHolds, true},
-	{"R8", "nothing hangs", nothingHangs, true},
-	{"R9", "a session that is bound is its device's", boundIsBound, true},
-	{"R10", "one user's session is not another's", usersAreApart, false},
+	{"R1", "what was acknowledged is stored", acknowledgedIsStored, false, false},
+	{"R2", "no response sends an ID that is dead", deadStaysDead, true, true},
+	{"R3", "logout wins over everything", logoutWins, false, false},
+	{"R4", "a renewed ID is not a stranger's", renewedIsNoStranger, false, false},
+	{"R5", "nobody is logged out who did not ask", nobodyIsLoggedOut, true, false},
+	{"R6", "use extends, in the record and in the browser", useExtends, false, false},
+	{"R7", "an idle timeout is what the record says", idleTimeoutHolds, true, true},
+	{"R8", "nothing hangs", nothingHangs, true, true},
+	{"R9", "a session that is bound is its device's", boundIsBound, true, false},
+	{"R10", "one user's session is not another's", usersAreApart, false, true},
+	{"R11", "a user has no more sessions than allowed", limitHolds, false, true},
 }
 
 // Breach is a promise broken by a history.
@@ -39,7 +43,7 @@ type Breach struct {
 // Breaches returns the promises that a history breaks, each rule once.
 func Breaches(h *History) (breaches []Breach) {
 	for _, rule := range Rules {
-		if len(h.Script.Beside) > 0 && !rule.beside {
+		if len(h.Script.Beside) > 0 && !rule.beside || h.Script.Limited && !rule.limited {
 			continue
 		}
 		rule.check(h, func(format string, args ...any) {

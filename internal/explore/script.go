@@ -92,6 +92,7 @@ type Config struct {
 	Wrapped   bool // a store around the store loses what comes beside an error
 	Bound     bool // sessions are bound to the browser's device; the first one is already
 	Token     bool // the client holds a token, and no cookie
+	Limited   bool // Config.MaxPerUser is one
 }
 
 // options names what is set in a Config.
@@ -107,6 +108,7 @@ func (c *Config) options() []option {
 		{"programs", &c.Programs},
 		{"bound", &c.Bound},
 		{"token", &c.Token},
+		{"limited", &c.Limited},
 	}
 }
 

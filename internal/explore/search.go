@@ -77,6 +77,40 @@ func Small(calls int, yield func(Script) bool) {
 	}
 }
 
+// Logins yields scripts without steps of two requests of which each logs in, with so
+// many calls beside that in all, where a user may have one session.
+func Logins(beside int, yield func(Script) bool) {
+	for _, setup := range []Setup{None, Visitor, Fresh, Bare, OldAged} {
+		for first := range beside + 1 {
+			ok := eachLogin(first, func(a []Call) bool {
+				return eachLogin(beside-first, func(b []Call) bool {
+					if slices.Compare(a, b) > 0 && len(a) == len(b) || len(a) > len(b) {
+						return true
+					}
+					return yield(Script{Setup: setup, Config: Config{Limited: true}, Actors: [][]Call{a, b}})
+				})
+			})
+			if !ok {
+				return
+			}
+		}
+	}
+}
+
+// eachLogin yields the lists of calls that have so many beside a login, before or after it.
+func eachLogin(n int, yield func([]Call) bool) bool {
+	return eachList(n, func(others []Call) bool {
+		for _, login := range []Call{Login, Enter, EnterOther} {
+			for at := range n + 1 {
+				if !yield(slices.Insert(slices.Clone(others), at, login)) {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
 // eachPair yields the pairs of requests with so many calls in all. The second
 // may be nil.
 func eachPair(total int, yield func(a, b []Call) bool) bool {
@@ -262,6 +296,28 @@ func (s *Script) addBeside(r *rand.Rand) {
 	s.Beside = map[int]int{len(s.Actors): 0}
 	s.Actors = append(s.Actors, calls)
 }
+
+// RandomLogins is Random with requests of which each logs in, where a user may have one
+// session.
+func RandomLogins(seed uint64) (Script, Choose) {
+	s, choose := Random(seed)
+	r := rand.New(rand.NewPCG(seed, 7)) // #nosec G404 -- to be repeated
+	s.Limited, s.NoUserKey = true, false
+	for i, calls := range s.Actors {
+		if s.Outside(i) || len(s.Beside) > 0 && i > 0 {
+			continue
+		}
+		at := r.IntN(len(calls) + 1)
+		if calls[len(calls)-1] == Panic {
+			at = min(at, len(calls)-1)
+		}
+		s.Actors[i] = slices.Insert(slices.Clone(calls), at, logins[r.IntN(len(logins))])
+	}
+	return s, choose
+}
+
+// logins give the session a user; one in five of them another than the others.
+var logins = []Call{Login, Enter, Login, Enter, EnterOther}
 
 // RandomStream is Random with an A that has sent its first byte early, as a
 // stream or a socket has.

@@ -126,6 +126,9 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 	if k.Token {
 		cfg.TokenPrefix = tokenPrefix
 	}
+	if k.Limited {
+		cfg.MaxPerUser = 1
+	}
 	if k.Absolute {
 		cfg.AbsoluteTimeout = absoluteTimeout
 	}
