@@ -387,6 +387,7 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	if errors.Is(err, errBoth) {
+		s.confirm()
 		s.closeIO()
 		s.addMadeCookie(w)
 	}
@@ -399,7 +400,7 @@ func (x *exchange) Answer(w http.ResponseWriter, r *http.Request, err error) {
 		level = slog.LevelInfo
 	}
 	s.log(level, "session: request refused", err)
-	if errors.Is(err, ErrInvalid) { // the store works
+	if errors.Is(err, ErrInvalid) || errors.Is(err, ErrHeaderSent) || errors.Is(err, ErrConflict) { // the store works
 		s.confirm()
 	}
 	s.closeIO()
@@ -431,10 +432,14 @@ func (x *exchange) Panicked(w http.ResponseWriter) {
 	x.mu.Lock()
 	s := x.session
 	x.mu.Unlock()
-	if s != nil {
-		if s.lockSaving() == nil { // a commit that is under way may make an ID
-			s.unlockSaving()
-		}
-		s.addMadeCookie(w)
+	if s == nil {
+		return
+	}
+	defer s.addMadeCookie(w)   // also where the look panics
+	if s.lockSaving() == nil { // a commit that is under way may make an ID
+		s.unlockSaving()
+	}
+	if s.settleHanded() == nil {
+		s.confirm()
 	}
 }

@@ -1,0 +1,40 @@
+package session_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/pgsession/session"
+)
+
+// Of a login clicked twice under MaxPerUser the one that has saved and fails then sends no
+// ID that the other has ended: its answer may come last.
+func TestMaxPerUserAndTwoClicksOfWhichOneFails(t *testing.T) {
+	for name, fail := range map[string]http.HandlerFunc{
+		"a panic": func(http.ResponseWriter, *http.Request) { panic("of the handler") },
+		"a Hijack": func(w http.ResponseWriter, _ *http.Request) {
+			if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+				conn.Close()
+			}
+		},
+		"a token beside a cookie": func(_ http.ResponseWriter, r *http.Request) { session.From(r.Context()).UseToken() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newManager(t, newHookedStore().whole(), session.Config{DisablePrune: true, UserKey: string(userKey), MaxPerUser: 1, TokenPrefix: "t_"})
+			first := &browser{m: m}
+			first.visit(func(s *session.Session) { keyA.Set(s, "a cart") })
+			second := first.with(m)
+			srv := startServer(t, "HTTP/1.1", recovering(m.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				s := session.From(r.Context())
+				logIn("ada")(s)
+				save(t)(s)
+				time.Sleep(5 * time.Millisecond) // the second is the later one
+				second.visit(logIn("ada"))
+				fail(w, r)
+			}))))
+			second.take(srv.do(t, "GET", first.cookie))
+			second.wantUser(t, "ada")
+		})
+	}
+}
