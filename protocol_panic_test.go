@@ -2,8 +2,12 @@ package session_test
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"net/http"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgsession/session"
 )
@@ -150,4 +154,54 @@ func TestProtocolDetachedLogoutThatFails(t *testing.T) {
 			t.Errorf("late %t: got status %d, %v, want 503, or aborted when late", late, resp.status, resp.err)
 		}
 	}
+}
+
+// waitingLog is a log that may take its time.
+type waitingLog struct {
+	logRecorder
+	wait func(msg string)
+}
+
+func (l *waitingLog) Handle(_ context.Context, r slog.Record) error { l.wait(r.Message); return nil }
+
+func (l *waitingLog) WithAttrs([]slog.Attr) slog.Handler { return l }
+
+func (l *waitingLog) WithGroup(string) slog.Handler { return l }
+
+// When a handler has panicked no Save of its goroutines makes an ID any more: the
+// answer's cookie is being written, and would be another's.
+func TestNoSaveAfterAPanic(t *testing.T) {
+	logged, saved := make(chan bool), make(chan error, 1)
+	log := &waitingLog{wait: func(msg string) {
+		if strings.Contains(msg, "X-Forwarded-Proto seen") {
+			close(logged)
+			select {
+			case err := <-saved:
+				saved <- err
+			case <-time.After(time.Second):
+			}
+		}
+	}}
+	plain := newHookedStore()
+	m := newManager(t, plain, session.Config{DisablePrune: true, Logger: slog.New(log)})
+	b := login(t, newManager(t, plain, session.Config{DisablePrune: true}))
+	b.m = m
+	r := request("POST", b.cookie)
+	r.Header.Set("X-Forwarded-Proto", "https")
+	resp := ask(recovering(m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		s.Renew()
+		save(t)(s)
+		go func() {
+			<-logged
+			s.Renew()
+			saved <- s.Save(context.Background())
+		}()
+		panic("the handler's")
+	}))), r)
+	b.take(resp)
+	if err := <-saved; !errors.Is(err, session.ErrFinished) {
+		t.Errorf("Save after the panic: got %v, want ErrFinished", err)
+	}
+	b.wantUser(t, "ada")
 }
