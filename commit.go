@@ -91,16 +91,21 @@ func (s *Session) verdictLocked() error {
 func (s *Session) apply(p *snapshot) (out outcome, err error) {
 	ctx, cancel := s.m.engine.storeContext(s.x.below())
 	defer cancel()
-	returned := false
+	returned, applied := false, false
 	defer func() {
-		if !returned {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.restoreLocked(p.asked)
-			s.failLocked(&opError{"save", errPanic})
+		if returned {
+			return
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if applied { // the look for others of the user has panicked
+			s.publishLocked(p, &out)
+		}
+		s.restoreLocked(p.asked)
+		s.failLocked(&opError{"save", errPanic})
 	}()
 	if out, err = s.m.engine.apply(ctx, p); err == nil {
+		applied = true
 		s.m.engine.limitUser(ctx, p.rec, &out)
 	}
 	returned = true

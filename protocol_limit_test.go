@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -36,5 +37,24 @@ func TestMaxPerUserAndTwoClicksOfWhichOneFails(t *testing.T) {
 			second.take(srv.do(t, "GET", first.cookie))
 			second.wantUser(t, "ada")
 		})
+	}
+}
+
+// A panic in the look for sessions over the limit comes after the login is stored.
+func TestPanicInTheLimit(t *testing.T) {
+	store := newHookedStore()
+	m := newManager(t, store.whole(), session.Config{DisablePrune: true, UserKey: string(userKey), MaxPerUser: 1})
+	b := &browser{m: m}
+	b.visit(func(s *session.Session) { keyA.Set(s, "a cart") })
+	store.on("Find", func(context.Context, *storeCall, func() error) error { panic("of the store") })
+	resp := ask(recovering(m.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		logIn("ada")(session.From(r.Context()))
+	}))), request("POST", b.cookie))
+	store.on("Find", nil)
+	b.take(resp)
+	got := ""
+	b.visit(func(s *session.Session) { got, _ = keyA.Get(s) })
+	if got != "a cart" {
+		t.Errorf("status %d, cookie %s: the cart is gone", resp.status, resp.sent())
 	}
 }

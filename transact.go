@@ -184,17 +184,24 @@ func (t *transacting) save(ctx context.Context) error {
 	p := s.snapshotLocked(s.response >= headerSent)
 	s.inflight, s.next = p.asked, nil
 	s.mu.Unlock()
-	settled := false
+	settled, committed := false, false
+	var out outcome
 	defer func() {
-		if !settled { // a panic, of an application's function
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.putBackLocked(&t.before, s.next)
-			s.failLocked(&opError{"Transact", errPanic})
+		if settled {
+			return
 		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if committed { // the look for others of the user has panicked
+			s.publishLocked(p, &out)
+		} else { // an application's function has
+			s.putBackLocked(&t.before, s.next)
+		}
+		s.failLocked(&opError{"Transact", errPanic})
 	}()
 	out, sent, err := t.write(ctx, p)
 	if err == nil {
+		committed = true
 		t.e.stats.count(&t.in.stats)
 		limit, cancel := t.e.storeContext(ctx)
 		t.e.limitUser(limit, p.rec, &out)
