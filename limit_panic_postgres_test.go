@@ -21,6 +21,7 @@ func TestTracerPanicsInTheLimit(t *testing.T) {
 		"Transact": func(_ *shop, s *session.Session) {
 			_ = session.Transact(t.Context(), s, func(context.Context, pgx.Tx) error { logIn("ada")(s); return nil })
 		},
+		"SaveTx": func(shop *shop, s *session.Session) { handIn(t, shop, s, logIn("ada")) },
 	} {
 		shop := newShop(t, session.PostgresOptions{}, limited)
 		b := &browser{m: shop.m}

@@ -125,9 +125,20 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 func (s *Session) settleTx(ctx context.Context, h *handed, p *snapshot, out *outcome, told *events) error {
 	e := &s.m.engine
 	now, err := e.fetch(ctx, out.rec.id)
-	if err == nil && out.rec.id != idOf(p.rec) {
-		e.limitUser(ctx, p.rec, out)
+	found := err == nil
+	if err := s.takeTx(h, out, now, err, told); err != nil || !found || out.rec.id == idOf(p.rec) {
+		return err
 	}
+	limited := *out
+	e.limitUser(ctx, p.rec, &limited)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.alive = s.alive && limited.alive
+	return nil
+}
+
+// takeTx takes over what a load has said of what a transaction has made.
+func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error, told *events) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.handed != h {
@@ -138,7 +149,7 @@ func (s *Session) settleTx(ctx context.Context, h *handed, p *snapshot, out *out
 		return s.err
 	}
 	s.handed = nil
-	told.settle(e.events, err == nil)
+	told.settle(s.m.engine.events, err == nil)
 	if s.rec != out.rec { // destroyed since
 		return nil
 	}
