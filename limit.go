@@ -16,18 +16,24 @@ import (
 // one more than Config.MaxPerUser. It runs after the commit, so of two logins at
 // once the later sees both. before is the record as the commit found it.
 func (e *engine) limitUser(ctx context.Context, before *view, out *outcome) {
-	if e.limits.maxPerUser == 0 || out.rec == nil {
+	if !e.limitDue(before, out) {
 		return
 	}
-	user := out.rec.Get(e.limits.userKey)
-	text, ok := jsonobj.Text(user)
-	if !ok || len(text) > maxFindBytes || before != nil && !out.fresh && string(user) == string(before.Get(e.limits.userKey)) {
-		return
-	}
+	text, _ := jsonobj.Text(out.rec.Get(e.limits.userKey))
 	out.alive = false // a later login may have ended it, or this look has
 	if err := e.removeOldest(ctx, text, out.rec.id); err != nil {
 		e.log.LogAttrs(ctx, slog.LevelError, "session: the user's sessions over Config.MaxPerUser could not be destroyed, the next login tries again", slog.Any("error", err))
 	}
+}
+
+// limitDue reports whether a commit has given a user one session more.
+func (e *engine) limitDue(before *view, out *outcome) bool {
+	if e.limits.maxPerUser == 0 || out.rec == nil {
+		return false
+	}
+	user := out.rec.Get(e.limits.userKey)
+	text, ok := jsonobj.Text(user)
+	return ok && len(text) <= maxFindBytes && (before == nil || out.fresh || string(user) != string(before.Get(e.limits.userKey)))
 }
 
 // limiter is a [Finder] that can destroy all but a user's newest sessions in one

@@ -105,14 +105,15 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 	}
 	h := &handed{before: p.rec}
 	if s.handed != nil {
-		h.before = s.handed.before
+		h.before, h.told = s.handed.before, s.handed.told
 	}
+	h.told = append(h.told, told)
 	s.inflight, s.rec, s.device.confirm, s.alive = nil, out.rec, nil, false
-	if out.rec == nil || out.rec.id == idOf(h.before) && !out.cookie.send {
+	if out.rec == nil || out.rec.id == idOf(h.before) && !out.cookie.send && !s.m.engine.limitDue(h.before, out) {
 		return
 	}
 	sent := *out
-	h.settle = func(ctx context.Context) error { return s.settleTx(ctx, h, p, &sent, told) }
+	h.settle = func(ctx context.Context) error { return s.settleTx(ctx, h, &sent) }
 	s.handed = h
 	// Destroy ends the record under either ID.
 	if p.rec != nil && p.rec.id != out.rec.id && !slices.ContainsFunc(s.presented, func(c cookie.Signed) bool { return c.ID == p.rec.id }) {
@@ -122,23 +123,22 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 
 // settleTx finds out by a load whether the transaction was committed, which alone
 // lets the response say the ID that it has made.
-func (s *Session) settleTx(ctx context.Context, h *handed, p *snapshot, out *outcome, told *events) error {
-	e := &s.m.engine
-	now, err := e.fetch(ctx, out.rec.id)
+func (s *Session) settleTx(ctx context.Context, h *handed, out *outcome) error {
+	now, err := s.m.engine.fetch(ctx, out.rec.id)
 	found := err == nil
-	if err := s.takeTx(h, out, now, err, told); err != nil || !found || out.rec.id == idOf(p.rec) {
+	if err := s.takeTx(h, out, now, err); err != nil || !found {
 		return err
 	}
-	limited := *out
-	e.limitUser(ctx, p.rec, &limited)
+	is := outcome{rec: &view{out.rec.id, now}, fresh: out.fresh, alive: true}
+	s.m.engine.limitUser(ctx, h.before, &is)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.alive = s.alive && limited.alive
+	s.alive = s.alive && is.alive
 	return nil
 }
 
 // takeTx takes over what a load has said of what a transaction has made.
-func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error, told *events) error {
+func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.handed != h {
@@ -149,7 +149,9 @@ func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error, told *e
 		return s.err
 	}
 	s.handed = nil
-	told.settle(s.m.engine.events, err == nil)
+	for _, told := range h.told {
+		told.settle(s.m.engine.events, err == nil)
+	}
 	if s.rec != out.rec { // destroyed since
 		return nil
 	}
@@ -158,7 +160,9 @@ func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error, told *e
 	case err == nil:
 		s.rec = &view{out.rec.id, now}
 		s.made, s.alive = s.made || made, true
-		s.cookie.send, s.cookie.refreshOnly = true, false
+		if made || out.cookie.send {
+			s.cookie.send, s.cookie.refreshOnly = true, false
+		}
 	case made: // rolled back, or ended since
 		s.rec = h.before
 	default:

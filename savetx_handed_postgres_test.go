@@ -58,3 +58,38 @@ func TestSaveTxMaxPerUserAndTwoClicks(t *testing.T) {
 	second.take(resp)
 	second.wantUser(t, "ada")
 }
+
+// MaxPerUser holds for whatever login SaveTx has stored.
+func TestSaveTxMaxPerUser(t *testing.T) {
+	shop := newShop(t, session.PostgresOptions{}, limited)
+	for name, enter := range map[string]func(*session.Session){
+		"once": func(s *session.Session) { handIn(t, shop, s, logIn("ada")) },
+		"twice": func(s *session.Session) {
+			handIn(t, shop, s, logIn("ada"), func(s *session.Session) { keyA.Set(s, "x") })
+		},
+		"under an ID that Save has made": func(s *session.Session) {
+			keyA.Set(s, "x")
+			save(t)(s)
+			handIn(t, shop, s, func(s *session.Session) { userKey.Set(s, "ada") })
+		},
+	} {
+		first, second := login(t, shop.m), &browser{m: shop.m}
+		awaitNextMillisecond()
+		second.visit(enter)
+		if got, want := [2]string{first.user(), second.user()}, [2]string{"", "ada"}; got != want {
+			t.Errorf("%s: got users %q, want %q", name, got, want)
+		}
+	}
+}
+
+// What two calls of SaveTx hand over is told, of each.
+func TestSaveTxTellsOfEach(t *testing.T) {
+	var heard ear
+	shop := newShop(t, session.PostgresOptions{}, heard.use)
+	b := &browser{m: shop.m}
+	b.visit(func(s *session.Session) {
+		handIn(t, shop, s, func(s *session.Session) { userKey.Set(s, "ada") }, func(s *session.Session) { keyA.Set(s, "x") })
+	})
+	b.visit(func(s *session.Session) { handIn(t, shop, s, renew, renew) })
+	wantEvents(t, "the function", heard.took(t, shop.m), "created s1 ada; renewed s1 s2 ada; renewed s2 s3 ada")
+}

@@ -49,7 +49,8 @@ type change struct {
 // handed is what SaveTx has written into a transaction of the application's, of
 // which nobody knows yet whether it was committed.
 type handed struct {
-	before *view // the record before the first of them; nil without one
+	before *view     // the record before the first of them; nil without one
+	told   []*events // of each
 	settle func(ctx context.Context) error
 }
 
