@@ -159,6 +159,9 @@ func (s *Session) takeTx(h *handed, out *outcome, now loaded, err error) error {
 	switch {
 	case err == nil:
 		s.rec = &view{out.rec.id, now}
+		if made {
+			s.watches.moved(&s.m.engine, h.before, &outcome{rec: s.rec, fresh: out.fresh})
+		}
 		s.made, s.alive = s.made || made, true
 		if made || out.cookie.send {
 			s.cookie.send, s.cookie.refreshOnly = true, false

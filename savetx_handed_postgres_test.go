@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -92,4 +93,38 @@ func TestSaveTxTellsOfEach(t *testing.T) {
 	})
 	b.visit(func(s *session.Session) { handIn(t, shop, s, renew, renew) })
 	wantEvents(t, "the function", heard.took(t, shop.m), "created s1 ada; renewed s1 s2 ada; renewed s2 s3 ada")
+}
+
+// A stream follows a session that SaveTx has begun or renewed.
+func TestWatchFollowsSaveTx(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		shop := newShop(t, session.PostgresOptions{})
+		session.WatchEvery(shop.m, 5*time.Millisecond)
+		b := &browser{m: shop.m}
+		if known {
+			b = login(t, shop.m)
+		}
+		b.serve(func(w http.ResponseWriter, r *http.Request) {
+			s := session.From(r.Context())
+			ctx, cancel := s.Watch(r.Context())
+			defer cancel()
+			handIn(t, shop, s, logIn("eve"))
+			time.Sleep(50 * time.Millisecond)
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-ctx.Done():
+				t.Errorf("known %t: the stream has ended with %v", known, context.Cause(ctx))
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+			if n, err := shop.m.Revoke(r.Context(), session.Everyone()); n != 1 || err != nil {
+				t.Errorf("Revoke: got %d, %v", n, err)
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+				t.Errorf("known %t: the stream goes on after a logout", known)
+			}
+		})
+	}
 }

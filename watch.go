@@ -78,11 +78,12 @@ func (s *Session) startWatch(w *watch) error {
 	return nil
 }
 
-// renewing reports whether a commit under way may give the record another ID.
+// renewing reports whether a commit under way, or a transaction that has got the
+// record by SaveTx, may give it another ID.
 func (s *Session) renewing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inflight.renews()
+	return s.inflight.renews() || s.handed != nil
 }
 
 // proven returns how long the request may use a record; zero for as long as it lives.
