@@ -196,7 +196,8 @@ func (s *Session) confirm() {
 	case err == nil: // another goroutine has saved it meanwhile, and knows its time
 		s.alive = true
 	case errors.Is(err, ErrNotFound): // whatever that has found before
-		s.vanished, s.cookie.send = true, false
+		// Nor does a Destroy before expire a cookie: by now it may be that of a later login.
+		s.vanished, s.cookie = true, cookieState{}
 	case !made:
 		s.cookie.send = false
 	}

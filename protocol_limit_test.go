@@ -3,7 +3,9 @@ package session_test
 import (
 	"context"
 	"net/http"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pgsession/session"
@@ -57,4 +59,27 @@ func TestPanicInTheLimit(t *testing.T) {
 	if got != "a cart" {
 		t.Errorf("status %d, cookie %s: the cart is gone", resp.status, resp.sent())
 	}
+}
+
+// The same for a login that ends the session before by itself: the cookie of the one
+// that lives is not expired.
+func TestMaxPerUserAndTwoClicksAfterDestroy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newHookedStore()
+		m := newManager(t, store.whole(), session.Config{DisablePrune: true, UserKey: string(userKey), MaxPerUser: 1})
+		first := &browser{m: m}
+		first.visit(func(s *session.Session) { keyA.Set(s, "a cart") })
+		second := first.with(m)
+		enter := func(s *session.Session) { s.Destroy(); userKey.Set(s, "ada") }
+		var looked atomic.Bool
+		store.on("Find", func(_ context.Context, _ *storeCall, do func() error) error {
+			if !looked.Swap(true) {
+				time.Sleep(5 * time.Millisecond)
+				second.visit(enter)
+			}
+			return do()
+		})
+		second.take(first.visit(enter))
+		second.wantUser(t, "ada")
+	})
 }
