@@ -221,9 +221,9 @@ func TestMergeOfAnUpdateThatNoLongerFits(t *testing.T) {
 // A store that never stops saying conflict: the save ends with StoreTimeout.
 func TestConflictsEndWithStoreTimeout(t *testing.T) {
 	store := newHookedStore()
-	b := login(t, newManager(t, store, session.Config{StoreTimeout: 50 * time.Millisecond}))
+	b := login(t, newManager(t, store, session.Config{}))
 	store.on("Update", fails(session.ErrConflict))
-	wantResponse(t, "endless conflict", b.visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
+	wantResponse(t, "endless conflict", b.with(impatient(t, store)).visit(func(s *session.Session) { keyA.Set(s, "1") }), 503, "nothing")
 }
 
 func TestGoroutinesOfOneRequest(t *testing.T) {
