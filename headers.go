@@ -40,6 +40,10 @@ func (s *Session) addHeaders(w http.ResponseWriter) {
 // send the new one.
 func (s *Session) addMadeCookie(w http.ResponseWriter) {
 	_ = s.settleHanded() // which keeps its error
+	s.sendMadeCookie(w)
+}
+
+func (s *Session) sendMadeCookie(w http.ResponseWriter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.made && s.cookie.send {

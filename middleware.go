@@ -435,7 +435,7 @@ func (x *exchange) Panicked(w http.ResponseWriter) {
 	if s == nil {
 		return
 	}
-	defer s.addMadeCookie(w)      // also where the look panics
+	defer s.sendMadeCookie(w)     // also where the look panics
 	held := s.lockSaving() == nil // a commit that is under way may make an ID
 	s.finish()                    // and a later one may not: nobody would send it
 	if held {
