@@ -103,9 +103,12 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 		}
 		return
 	}
-	h := &handed{before: p.rec}
-	if s.handed != nil {
-		h.before, h.told = s.handed.before, s.handed.told
+	h := &handed{before: p.rec, last: p.rec}
+	if under := s.handed; under != nil {
+		h.before, h.told = under.before, under.told
+		if h.under = under; idOf(out.rec) == idOf(p.rec) {
+			h.last, h.under = under.last, under.under
+		}
 	}
 	h.told = append(h.told, told)
 	s.inflight, s.rec, s.device.confirm, s.alive = nil, out.rec, nil, false
@@ -125,6 +128,9 @@ func (s *Session) handOverLocked(p *snapshot, out *outcome, told *events) {
 // lets the response say the ID that it has made.
 func (s *Session) settleTx(ctx context.Context, h *handed, out *outcome) error {
 	now, err := s.m.engine.fetch(ctx, out.rec.id)
+	if errors.Is(err, ErrNotFound) && s.takeUnder(h, out) {
+		return h.under.settle(ctx)
+	}
 	found := err == nil
 	if err := s.takeTx(h, out, now, err); err != nil || !found {
 		return err
@@ -135,6 +141,21 @@ func (s *Session) settleTx(ctx context.Context, h *handed, out *outcome) error {
 	defer s.mu.Unlock()
 	s.alive = s.alive && is.alive
 	return nil
+}
+
+// takeUnder goes back to what an earlier transaction of the request may have made, if
+// there is one.
+func (s *Session) takeUnder(h *handed, out *outcome) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.under == nil || s.handed != h || s.rec != out.rec {
+		return false
+	}
+	for _, told := range h.told[len(h.under.told):] {
+		told.settle(s.m.engine.events, false)
+	}
+	s.handed, s.rec = h.under, h.last
+	return true
 }
 
 // takeTx takes over what a load has said of what a transaction has made.

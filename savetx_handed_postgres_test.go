@@ -128,3 +128,19 @@ func TestWatchFollowsSaveTx(t *testing.T) {
 		})
 	}
 }
+
+// What one transaction has stored stays, where a later one of the request is rolled back.
+func TestSaveTxAfterSaveTx(t *testing.T) {
+	shop := newShop(t, session.PostgresOptions{})
+	b := &browser{m: shop.m}
+	b.visit(func(s *session.Session) { keyA.Set(s, "cart") })
+	b.visit(func(s *session.Session) {
+		handIn(t, shop, s, logIn("ada"))
+		tx := hands[0].begin(t, shop)
+		s.Renew()
+		if err := errors.Join(tx.save(s), tx.rollback()); err != nil {
+			t.Error(err)
+		}
+	})
+	b.wantUser(t, "ada")
+}

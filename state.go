@@ -51,6 +51,8 @@ type change struct {
 type handed struct {
 	before *view     // the record before the first of them; nil without one
 	told   []*events // of each
+	last   *view     // the record before the last of them
+	under  *handed   // what counts if that was rolled back and another ID's was not; may be nil
 	settle func(ctx context.Context) error
 }
 
