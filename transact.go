@@ -266,6 +266,7 @@ type kept struct {
 	cookie     cookieState
 	made       bool
 	expireAs   []cookie.Attributes
+	token      bool
 }
 
 // keepState returns what putBackLocked needs.
@@ -280,7 +281,7 @@ func (s *Session) keepState() kept {
 	s.doomed, s.expireAs = slices.Clip(s.doomed), slices.Clip(s.expireAs)
 	return kept{
 		s.rec, s.next, slices.Clone(s.presented), s.superseded, s.marked, s.existed, s.device,
-		s.doomed, s.vanished, s.cookie, s.made, s.expireAs,
+		s.doomed, s.vanished, s.cookie, s.made, s.expireAs, s.token,
 	}
 }
 
@@ -292,5 +293,5 @@ func (s *Session) putBackLocked(k *kept, later *pending) {
 	}
 	s.presented, s.superseded, s.marked, s.existed, s.device = k.presented, k.superseded, k.marked, k.existed, k.device
 	s.doomed, s.vanished, s.cookie, s.made, s.expireAs = k.doomed, k.vanished, k.cookie, k.made, k.expireAs
-	s.alive = false
+	s.alive, s.token = false, k.token
 }

@@ -787,3 +787,22 @@ func TestTransactAndGoroutines(t *testing.T) {
 	})
 	shop.wantOrders(t, 1)
 }
+
+// UseToken is taken back too where the function fails.
+func TestTransactTakesUseTokenBack(t *testing.T) {
+	shop := newShop(t, session.PostgresOptions{}, func(c *session.Config) { c.TokenPrefix = "t_" })
+	b := &browser{m: shop.m}
+	resp := b.visit(func(s *session.Session) {
+		err := session.Transact(context.Background(), s, func(context.Context, pgx.Tx) error {
+			s.UseToken()
+			return errShop
+		})
+		if err != errShop {
+			t.Error(err)
+		}
+		userKey.Set(s, "ada")
+	})
+	if resp.newCookie() == "" {
+		t.Errorf("no cookie; token %t", resp.header.Get("Session-Token") != "")
+	}
+}
