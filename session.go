@@ -410,7 +410,9 @@ func (s *Session) destroyLocked() {
 	}
 	s.presented, s.superseded = s.presented[:0], false // a later Set begins anew
 	s.forgetLocked()
-	s.watches.end(ErrDestroyed)
+	if !s.calls.Inside(func(c call) bool { return c.transact }) { // else the look finds it, once it is committed
+		s.watches.end(ErrDestroyed)
+	}
 }
 
 // doomLocked notes that the record of id is to be deleted.

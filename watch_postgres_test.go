@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/pgtest"
 )
@@ -357,4 +359,34 @@ func BenchmarkPostgresPeek(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A Destroy that is taken back ends no stream, and one that is committed does.
+func TestWatchAndDestroyInTransact(t *testing.T) {
+	shop := newShop(t, session.PostgresOptions{})
+	session.WatchEvery(shop.m, 5*time.Millisecond)
+	b := login(t, shop.m)
+	b.serve(func(w http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		ctx, cancel := s.Watch(r.Context())
+		defer cancel()
+		end := func(result error) func(context.Context, pgx.Tx) error {
+			return func(context.Context, pgx.Tx) error { s.Destroy(); return result }
+		}
+		if err := session.Transact(r.Context(), s, end(errShop)); err != errShop {
+			t.Errorf("Transact: got %v, want the function's error", err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if ctx.Err() != nil {
+			t.Errorf("rolled back: the stream has ended with %v", context.Cause(ctx))
+		}
+		if err := session.Transact(r.Context(), s, end(nil)); err != nil {
+			t.Errorf("Transact: got %v, want no error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(patience):
+			t.Error("committed: the stream goes on")
+		}
+	})
 }
