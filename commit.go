@@ -196,8 +196,8 @@ func (s *Session) confirm() {
 	case err == nil: // another goroutine has saved it meanwhile, and knows its time
 		s.alive = true
 	case errors.Is(err, ErrNotFound): // whatever that has found before
-		// Nor does a Destroy before expire a cookie: by now it may be that of a later login.
-		s.vanished, s.cookie = true, cookieState{}
+		s.vanished, s.cookie.send = true, false
+		s.cookie.expire = false // a Destroy's before: by now the browser may have a later login's
 	case !made:
 		s.cookie.send = false
 	}

@@ -27,7 +27,7 @@ import (
 // what it saves. In an outage a stream stays open until the last known expiry.
 //
 // A Renew of the request itself is followed; a Destroy of it ends the stream at
-// once. Without a record the stream ends with ctx alone, until the request makes
+// once, in a Transact once that is committed. Without a record the stream ends with ctx alone, until the request makes
 // one: who must be logged in is the handler's to check. If the session has an
 // error ([Session.Err]) or has ended already, the context has ended with that, and
 // after the handler has returned with [ErrFinished]. [Manager.Close] ends all, with
