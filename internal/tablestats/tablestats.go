@@ -157,7 +157,7 @@ func Read(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Stats,
 
 func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
 	sizes, statistics := sqlSizes, sqlStatistics
-	distributed, err := isDistributed(ctx, tx, name)
+	distributed, err := Distributed(ctx, tx, name)
 	if err != nil {
 		return err
 	}
@@ -177,12 +177,17 @@ func (s *Stats) catalogs(ctx context.Context, tx pgx.Tx, name string) error {
 	return err
 }
 
-// isDistributed reports whether Citus has distributed the table.
-func isDistributed(ctx context.Context, tx pgx.Tx, name string) (is bool, err error) {
-	if err := tx.QueryRow(ctx, sqlDistributed).Scan(&is); err != nil || !is {
+// asker is a connection, a pool or a transaction.
+type asker interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Distributed reports whether Citus has distributed the table of a name, as it is in SQL.
+func Distributed(ctx context.Context, q asker, name string) (is bool, err error) {
+	if err := q.QueryRow(ctx, sqlDistributed).Scan(&is); err != nil || !is {
 		return false, err
 	}
-	return is, tx.QueryRow(ctx, sqlIsDistributed, name).Scan(&is)
+	return is, q.QueryRow(ctx, sqlIsDistributed, name).Scan(&is)
 }
 
 func (s *Stats) expiries(ctx context.Context, tx pgx.Tx, name string) error {
@@ -299,7 +304,7 @@ func ReadAges(ctx context.Context, pool *pgxpool.Pool, schema, table string) (Ag
 	err := read(ctx, pool, name, func(tx pgx.Tx) error {
 		var bytes int64
 		size := sqlParts + " SELECT COALESCE(pg_catalog.sum(pg_catalog.pg_table_size(oid)), 0)::bigint FROM parts"
-		distributed, err := isDistributed(ctx, tx, name)
+		distributed, err := Distributed(ctx, tx, name)
 		if distributed {
 			size = "SELECT pg_catalog.citus_table_size($1::pg_catalog.text::pg_catalog.regclass)"
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/cmd/sessionctl/internal/again"
 	"github.com/pgsession/session/internal/mark"
+	"github.com/pgsession/session/internal/tablestats"
 )
 
 func (a *app) destroyCommand() *cobra.Command {
@@ -193,13 +194,26 @@ const sqlDestroyBatch = `WITH next AS MATERIALIZED (SELECT sid, expire OPERATOR(
 	gone AS (DELETE FROM %[1]s t USING next WHERE t.sid OPERATOR(pg_catalog.=) next.sid RETURNING next.live)
 	SELECT (SELECT pg_catalog.count(*) FROM next), (SELECT pg_catalog.max(sid) FROM next), (SELECT pg_catalog.count(*) FROM gone WHERE live)`
 
+// sqlDestroyShards is the same on a table that Citus has distributed, which locks no
+// rows of several shards. What was renewed meanwhile is a mark then, and stays.
+const sqlDestroyShards = `WITH next AS MATERIALIZED (SELECT sid, expire OPERATOR(pg_catalog.>=) pg_catalog.now() AS live FROM %[1]s
+		WHERE sid OPERATOR(pg_catalog.>) $1::pg_catalog.text AND NOT ` + mark.SQL + ` ORDER BY sid LIMIT %[2]d),
+	gone AS (DELETE FROM %[1]s t USING next WHERE t.sid OPERATOR(pg_catalog.=) next.sid AND NOT ` + mark.Immutable + ` RETURNING next.live)
+	SELECT (SELECT pg_catalog.count(*) FROM next), (SELECT pg_catalog.max(sid) FROM next), (SELECT pg_catalog.count(*) FROM gone WHERE live)`
+
 // destroyBatch is how many sessions one statement ends.
 const destroyBatch = 500
 
 // destroyBatches ends all sessions, so that it can stop between two batches when ctx
 // ends. It returns how many were live.
 func (d *database) destroyBatches(ctx context.Context, done func(int64)) (total int64, err error) {
-	sql := fmt.Sprintf(sqlDestroyBatch, d.a.quoted(), destroyBatch)
+	sql := sqlDestroyBatch
+	if distributed, err := tablestats.Distributed(ctx, d.pool, d.a.quoted()); err != nil {
+		return 0, err
+	} else if distributed {
+		sql = sqlDestroyShards
+	}
+	sql = fmt.Sprintf(sql, d.a.quoted(), destroyBatch)
 	last := ""
 	for {
 		if ctx.Err() != nil {
