@@ -27,7 +27,7 @@ func loadedRow(data []byte, left float64) (Record, error) {
 func (s *PostgresStore) Delete(ctx context.Context, id string) error {
 	known := id // while it is the ID of what is in the table
 	id = s.sid(id)
-	doubtful, way := s.doubts.has(id), crossing{shards: &s.shards}
+	doubtful, way := s.doubts.has(id), crossing{shards: &s.shards, table: s.table}
 	for {
 		began := time.Now()
 		f, err := s.settle(ctx, func(ctx context.Context) (fate, error) { return s.deleteHop(ctx, id, doubtful) })

@@ -1,9 +1,6 @@
 package session
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // near reports whether a new ID is where that of a renewal should be: in the shard of
 // the old one, or the renewal would have to commit on two workers. A worker that dies
@@ -13,12 +10,16 @@ func (s *PostgresStore) near(ctx context.Context, old string) func(id string) bo
 	if !s.table.Distributed {
 		return nil
 	}
-	if age := time.Since(time.Unix(0, s.shards.readAt.Load())); age > shardsAge {
-		if err := s.shards.read(ctx, s.table); err != nil {
-			s.opts.Logger.Warn("session: the shards could not be read, and are taken for what they were", "error", err)
-		}
+	if s.shards.old() {
+		s.warnShards(s.shards.read(ctx, s.table))
 	}
 	return s.nearKnown(old)
+}
+
+func (s *PostgresStore) warnShards(err error) {
+	if err != nil {
+		s.opts.Logger.Warn("session: the shards could not be read, and are taken for what they were", "error", err)
+	}
 }
 
 // nearKnown is near by the shards as they were last read.

@@ -1,9 +1,14 @@
 package session_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/citustest"
@@ -28,7 +33,31 @@ func TestShardsOfATableMadeAnew(t *testing.T) {
 	made(0)
 	store := newStore(t, pool, session.PostgresOptions{Logger: log.logger()})
 	m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
-	oneShard := func(when string) {
+	db := stdlib.OpenDBFromPool(pool)
+	defer db.Close()
+	transact := func(s *session.Session) {
+		if err := session.Transact(t.Context(), s, func(context.Context, pgx.Tx) error { s.Renew(); return nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	saveTx := func(s *session.Session) {
+		s.Renew()
+		if err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error { return session.SaveTx(t.Context(), s, tx) }); err != nil {
+			t.Error(err)
+		}
+	}
+	saveSQLTx := func(s *session.Session) {
+		tx, err := db.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		s.Renew()
+		if err := errors.Join(session.SaveSQLTx(t.Context(), s, tx), tx.Commit()); err != nil {
+			t.Error(err)
+		}
+	}
+	oneShard := func(when string, renew func(*session.Session)) {
 		t.Helper()
 		b := login(t, m)
 		for range 12 {
@@ -54,12 +83,17 @@ func TestShardsOfATableMadeAnew(t *testing.T) {
 			t.Errorf("%s: got %d rows in shards %v, want all in one", when, len(sids), of)
 		}
 	}
-	oneShard("at first")
-	made(1 << 28)
-	store.ForgetShards()
-	for range 4 { // the first shard is where it was
-		citustest.Exec(t, pool, "TRUNCATE "+schema+".session")
-		oneShard("made anew")
+	oneShard("at first", renew)
+	for i, by := range []struct {
+		name  string
+		renew func(*session.Session)
+	}{{"Renew", renew}, {"Transact", transact}, {"SaveTx", saveTx}, {"SaveSQLTx", saveSQLTx}} {
+		made(1 << 28 >> i) // a program that renews in no other way
+		store.ForgetShards()
+		for range 4 { // the first shard is where it was
+			citustest.Exec(t, pool, "TRUNCATE "+schema+".session")
+			oneShard("made anew, "+by.name, by.renew)
+		}
 	}
 
 	citustest.Exec(t, pool, "DELETE FROM pg_catalog.pg_dist_shard")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -55,6 +56,15 @@ func (x *txStore) renewInShards(ctx context.Context, v *save, newID string) (fat
 	}
 }
 
-// near is the store's, without a question: whoever is in a transaction may hold the
-// last connection.
-func (x *txStore) near(_ context.Context, old string) func(id string) bool { return x.s.nearKnown(old) }
+// near is the store's. It asks in the transaction, which may hold the last connection.
+func (x *txStore) near(ctx context.Context, old string) func(id string) bool {
+	if s := x.s; s.table.Distributed && s.shards.old() {
+		s.shards.readAt.Store(time.Now().UnixNano())
+		ranges, ok, err := s.table.ShardsBy(ctx, x.row)
+		if err != nil {
+			_ = x.fail(s.runner.Describe(err)) // the transaction is aborted
+		}
+		s.warnShards(s.shards.set(s.table, ranges, ok, err))
+	}
+	return x.s.nearKnown(old)
+}

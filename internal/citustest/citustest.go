@@ -89,9 +89,27 @@ func Distribute(t testing.TB, pool *pgxpool.Pool, schema, column string) {
 		Exec(t, pool, fmt.Sprintf("SELECT create_distributed_table(%s, '%s', colocate_with => 'none', shard_count => %d)", table, column, Shards))
 		return
 	}
-	Exec(t, pool, fmt.Sprintf(`INSERT INTO pg_catalog.pg_dist_partition VALUES (%s, 'h', '%s');
-		INSERT INTO pg_catalog.pg_dist_shard SELECT %[1]s, 100 + n, -2147483648 + n * (4294967296 / %[3]d), -2147483648 + (n + 1) * (4294967296 / %[3]d) - 1 FROM generate_series(0::int8, %[3]d - 1) n`,
-		table, column, Shards))
+	Exec(t, pool, fmt.Sprintf("INSERT INTO pg_catalog.pg_dist_partition VALUES (%s, 'h', '%s')", table, column))
+	spread(t, pool, table, Shards)
+}
+
+// Reshard makes the table of a schema anew with so many shards.
+func Reshard(t testing.TB, pool *pgxpool.Pool, schema string, shards int) {
+	t.Helper()
+	table := "'" + strings.ReplaceAll(pgx.Identifier{schema, "session"}.Sanitize(), "'", "''") + "'"
+	if Real() {
+		Exec(t, pool, fmt.Sprintf("SELECT alter_distributed_table(%s, shard_count => %d)", table, shards))
+		return
+	}
+	Exec(t, pool, "DELETE FROM pg_catalog.pg_dist_shard WHERE logicalrelid = "+table+"::regclass")
+	spread(t, pool, table, shards)
+}
+
+// spread gives a table shards in looks.
+func spread(t testing.TB, pool *pgxpool.Pool, table string, shards int) {
+	t.Helper()
+	Exec(t, pool, fmt.Sprintf(`INSERT INTO pg_catalog.pg_dist_shard SELECT %s, 100 + n, -2147483648 + n * (4294967296 / %[2]d), -2147483648 + (n + 1) * (4294967296 / %[2]d) - 1 FROM generate_series(0::int8, %[2]d - 1) n`,
+		table, shards))
 }
 
 // ShardOf returns the shard that a stored ID belongs to, as the server says.

@@ -3,6 +3,8 @@ package pgtable
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,9 +19,9 @@ var sqlDistribution = qualify(`SELECT p.partmethod::text, COALESCE(pg_catalog.co
 
 // sqlShards lists where the shards of $1 begin, by the table's name, for Citus makes it
 // anew to change how many they are; and says whether the server's hash is
-// the one that is computed here.
-var sqlShards = qualify(`SELECT COALESCE((SELECT pg_catalog.array_agg(s.shardminvalue::text::int4) FROM pg_catalog.pg_dist_shard s
-		WHERE s.logicalrelid = pg_catalog.to_regclass($1::text) AND s.shardminvalue IS NOT NULL), ARRAY[]::int4[]),
+// the one that is computed here. As text, which database/sql can read, too.
+var sqlShards = qualify(`SELECT COALESCE((SELECT pg_catalog.string_agg(s.shardminvalue::text, ' ') FROM pg_catalog.pg_dist_shard s
+		WHERE s.logicalrelid = pg_catalog.to_regclass($1::text) AND s.shardminvalue IS NOT NULL), ''),
 	pg_catalog.hashtext('session') = $2::int4`)
 
 // distribution says how Citus keeps a table. The zero value: it does not.
@@ -71,11 +73,31 @@ func (t *Table) distributedDDL() string {
 // server hashes otherwise than package shard does.
 func (t *Table) Shards(ctx context.Context) (ranges shard.Ranges, ok bool, err error) {
 	type answer struct {
-		from []int32
-		same bool
+		ranges shard.Ranges
+		same   bool
 	}
 	a, err := pgrun.Run(ctx, t.Runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (a answer, err error) {
-		return a, c.QueryRow(ctx, sqlShards, t.Quoted(), shard.Hash("session")).Scan(&a.from, &a.same)
+		a.ranges, a.same, err = t.ShardsBy(ctx, func(ctx context.Context, sql string, args []any, into ...any) error {
+			return c.QueryRow(ctx, sql, args...).Scan(into...)
+		})
+		return a, err
 	})
-	return shard.NewRanges(a.from), a.same, err
+	return a.ranges, a.same, err
+}
+
+// ShardsBy is Shards in a transaction, in which row asks for one row.
+func (t *Table) ShardsBy(ctx context.Context, row func(ctx context.Context, sql string, args []any, into ...any) error) (ranges shard.Ranges, ok bool, err error) {
+	var text string
+	if err := row(ctx, sqlShards, []any{t.Quoted(), shard.Hash("session")}, &text, &ok); err != nil {
+		return ranges, false, err
+	}
+	var from []int32
+	for _, value := range strings.Fields(text) {
+		n, err := strconv.ParseInt(value, 10, 32)
+		if err != nil {
+			return ranges, false, fmt.Errorf("the shards of %s: %w", t.Quoted(), err)
+		}
+		from = append(from, int32(n))
+	}
+	return shard.NewRanges(from), ok, nil
 }

@@ -51,8 +51,13 @@ func (a *afterAsking) TraceQueryEnd(ctx context.Context, _ *pgx.Conn, _ pgx.Trac
 
 // A renewal from one shard into another, by a program that did not know of a split, is
 // in two phases: its mark can be seen before its record. A logout by the old ID waits
-// for that.
+// for that, also by a program that does not know of the split either.
 func TestLogoutAfterACrossing(t *testing.T) {
+	t.Run("known", func(t *testing.T) { logoutAfterACrossing(t, true) })
+	t.Run("not known", func(t *testing.T) { logoutAfterACrossing(t, false) })
+}
+
+func logoutAfterACrossing(t *testing.T, known bool) {
 	pool, _ := openTable(t, session.PostgresOptions{})
 	put := func(id, data string) {
 		if _, err := pool.Exec(t.Context(), "INSERT INTO "+schema+".session VALUES ($1, $2, now() + interval '10 minutes')", id, data); err != nil {
@@ -60,10 +65,10 @@ func TestLogoutAfterACrossing(t *testing.T) {
 		}
 	}
 	const id = "old"
-	renewed := elsewhere(t, func(id string) int64 { return citustest.ShardOf(t, pool, schema, id) }, id)
-	put(id, mark.Of(renewed))
+	of := func(id string) int64 { return citustest.ShardOf(t, pool, schema, id) }
 	// A delete, and why it was none, and both again as if it were in doubt.
-	asking := &afterAsking{parameter: renewed, times: 4, then: func() { put(renewed, `{"cookie":{}}`) }}
+	var renewed string
+	asking := &afterAsking{times: 4, then: func() { put(renewed, `{"cookie":{}}`) }}
 	cfg := pool.Config()
 	cfg.ConnConfig.Tracer = asking
 	traced, err := pgxpool.NewWithConfig(t.Context(), cfg)
@@ -72,6 +77,20 @@ func TestLogoutAfterACrossing(t *testing.T) {
 	}
 	defer traced.Close()
 	store := newStore(t, traced, session.PostgresOptions{Schema: schema, DisableBatching: true})
+	if known {
+		renewed = elsewhere(t, of, id)
+	} else {
+		var near []string // in one shard, now
+		for n := range 1000 {
+			if other := fmt.Sprintf("near %d", n); of(other) == of(id) {
+				near = append(near, other)
+			}
+		}
+		citustest.Reshard(t, pool, schema, 2*citustest.Shards)
+		renewed = near[slices.IndexFunc(near, func(other string) bool { return of(other) != of(id) })]
+	}
+	asking.parameter = renewed
+	put(id, mark.Of(renewed))
 	if err := store.Delete(t.Context(), id); err != nil || asking.asked.Load() <= asking.times {
 		t.Errorf("Delete: got %v, asked %d times for the record, want more than %d", err, asking.asked.Load(), asking.times)
 	}
