@@ -49,6 +49,9 @@ func TestStoreAmongTwins(t *testing.T) {
 			{"json", "timestamptz(6)", session.PostgresOptions{}, true},
 		} {
 			t.Run(fmt.Sprintf("%s, %s, %s, off %t, hashed %t, Citus %t", path, tt.sess, tt.expire, tt.opts.DisableBatching, tt.opts.HashIDs, tt.citus), func(t *testing.T) {
+				if tt.citus && citustest.Real() {
+					t.Skip("CITUS: this is a database of its own, with catalogs that are only looks")
+				}
 				tt.opts.Schema = fmt.Sprintf("s%d_%d", slices.Index(hostile.Paths, path), i)
 				execSQL(t, clean, fmt.Sprintf(`CREATE SCHEMA %s; CREATE TABLE %[1]s.session (sid varchar PRIMARY KEY, sess %s NOT NULL, expire %s NOT NULL); CREATE INDEX ON %[1]s.session (expire)`,
 					tt.opts.Schema, tt.sess, tt.expire))
