@@ -159,7 +159,7 @@ func (e *exam) measured(ctx context.Context) {
 		return
 	}
 	for _, c := range checks {
-		e.unread(c.name, "the table could not be measured")
+		e.unread(c.name, "the table could not be measured").advise("what the check statistics says, first")
 	}
 }
 
@@ -189,16 +189,28 @@ func (e *exam) run(ctx context.Context, checks []check) {
 			cancel()
 		}
 		if err != nil && ctx.Err() == nil {
-			e.unread(c.name, pgrun.Scrub(err).Error())
+			e.unread(c.name, pgrun.Scrub(err).Error()).advise(remedy(err, late))
 		}
 	}
 }
 
 // unread says that a check was not carried out.
-func (e *exam) unread(check, why string) {
-	e.find(check, Warning, "not checked: "+strings.ReplaceAll(why, "\n", " ")).
-		advise("run this again as a user who may read it: the program's, or the table's owner; settings and other users' sessions show themselves to members of pg_monitor")
+func (e *exam) unread(check, why string) *Finding {
+	return e.find(check, Warning, "not checked: "+strings.ReplaceAll(why, "\n", " "))
 }
+
+// remedy says what to do about a check that could not be carried out.
+func remedy(err error, late bool) string {
+	switch state := pgrun.SQLState(err); {
+	case late:
+		return "run this again when the server has less to do; what holds it up stands in pg_stat_activity"
+	case strings.HasPrefix(state, "08"), strings.HasPrefix(state, "57P"), state == "XX000": // Citus says these of a worker
+		return "run this again when the server answers, and all workers, if the table is distributed"
+	}
+	return asReader
+}
+
+const asReader = "run this again as a user who may read it: the program's, or the table's owner; settings and other users' sessions show themselves to members of pg_monitor"
 
 // where names the table in commands.
 func (e *exam) where() again.Where {

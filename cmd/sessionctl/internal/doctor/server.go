@@ -315,7 +315,7 @@ func (e *exam) heldBack(ctx context.Context) error {
 		if err == nil && hidden == 0 {
 			e.ok("held-back", "no transaction is open for long")
 		} else if err == nil {
-			e.unread("held-back", fmt.Sprintf("%d transactions of other users are open, and since when is not shown to user %s", hidden, e.Program.ConnConfig.User))
+			e.unread("held-back", fmt.Sprintf("%d transactions of other users are open, and since when is not shown to user %s", hidden, e.Program.ConnConfig.User)).advise(asReader)
 		}
 		return err
 	case err != nil:
@@ -355,7 +355,7 @@ func (e *exam) replication(ctx context.Context) error {
 	}
 	switch {
 	case hidden > 0:
-		e.unread("replication", fmt.Sprintf("there are %d replicas, and whether they are synchronous is not shown to user %s", replicas, e.Program.ConnConfig.User))
+		e.unread("replication", fmt.Sprintf("there are %d replicas, and whether they are synchronous is not shown to user %s", replicas, e.Program.ConnConfig.User)).advise(asReader)
 	case replicas > 0 && synchronous == 0:
 		e.find("replication", Hint, fmt.Sprintf("%d replicas, none of them known to be synchronous: a failover may lose the last moments, and a logout in them", replicas)).
 			advise("accept that, or let one be synchronous", "ALTER SYSTEM SET synchronous_standby_names = '*';")

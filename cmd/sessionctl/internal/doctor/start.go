@@ -142,7 +142,7 @@ func (e *exam) warnings(said []warning, started bool) {
 		case started:
 			e.ok(c.check, c.ok)
 		default:
-			e.unread(c.check, "the library does not start on this table")
+			e.unread(c.check, "the library does not start on this table").advise("what the check start says, first")
 		}
 	}
 }
