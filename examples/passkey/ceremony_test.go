@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/chromedp/cdproto/webauthn"
+	"github.com/chromedp/chromedp"
 	webauthnlib "github.com/go-webauthn/webauthn/webauthn"
 	"github.com/jackc/pgx/v5"
 	"github.com/pgsession/session"
@@ -152,6 +154,63 @@ func TestChromiumChallengeOfAnotherSession(t *testing.T) {
 	}
 }
 
+// A page of another port, or of a host below ours, may ask an authenticator for passkeys of
+// our host: it is the origin in the answer that says so.
+func TestChromiumOtherOrigin(t *testing.T) {
+	t.Parallel()
+	s, evil := newSite(t), newSite(t)
+	ada := loggedOutWithPasskey(t, s)
+	visit := func(origin string) { must(t, chromedp.Do(ada.ctx, chromedp.Navigate(origin+"/signup"))) }
+	v := newVisitor(t, s)
+	for _, tt := range []struct {
+		path   string
+		answer func(options string) string
+	}{{"/login", ada.sign}, {"/signup", ada.create}} {
+		for _, at := range []struct {
+			origin string
+			want   int
+		}{{evil.origin, 403}, {s.origin, 200}} {
+			visit(at.origin)
+			_, options := v.send(tt.path+"/begin", `{"name": "bob"}`)
+			if code, _ := v.send(tt.path+"/finish", tt.answer(options)); code != at.want {
+				t.Errorf("%s, answered at %s: got %d, want %d", tt.path, at.origin, code, at.want)
+			}
+		}
+	}
+	s.WaitLog("passkey refused")
+}
+
+// The authenticator does not sign whose passkey it is, so the answer may name another.
+func TestChromiumUserHandle(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ada, bob := loggedOutWithPasskey(t, s), newDevice(t, s)
+	bob.signUp("bob")
+	of := func(d *device) string { return base64.RawURLEncoding.EncodeToString(d.passkey().UserHandle) }
+	for name, handle := range map[string]any{"another user's": of(bob), "nobody's": "bm9ib2R5", "empty": "", "none": nil} {
+		v, assertion := ada.challenged()
+		code, answer := v.send("/login/finish", answerWith(t, assertion, "userHandle", handle))
+		if want := `{"problem":"This passkey was not accepted. Please try again."}`; code != 403 || strings.TrimSpace(answer) != want {
+			t.Errorf("%s: got %d %s, want 403 and the same words for all", name, code, answer)
+		}
+	}
+	v, assertion := ada.challenged()
+	if code, _ := v.send("/login/finish", answerWith(t, assertion, "userHandle", of(ada))); code != 200 {
+		t.Errorf("ada's: got %d, want 200, or the test shows nothing", code)
+	}
+}
+
+// answerWith is an answer with another value in what the authenticator has answered.
+func answerWith(t *testing.T, assertion, name string, value any) string {
+	t.Helper()
+	var a map[string]any
+	must(t, json.Unmarshal([]byte(assertion), &a))
+	a["response"].(map[string]any)[name] = value
+	b, err := json.Marshal(a)
+	must(t, err)
+	return string(b)
+}
+
 // Two tabs are one session with two challenges, and neither takes the other's.
 func TestChromiumTwoTabs(t *testing.T) {
 	t.Parallel()
@@ -275,7 +334,7 @@ func TestChromiumNameTakenMeanwhile(t *testing.T) {
 	ada := newDevice(t, s)
 	ada.visit("/signup")
 	options := eval[string](ada, `fetch("/signup/begin", {method: "POST", headers: {"Content-Type": "application/json"}, body: '{"name": "Ada"}'}).then(r => r.text())`)
-	created := eval[string](ada, `navigator.credentials.create({publicKey: PublicKeyCredential.parseCreationOptionsFromJSON((`+options+`).publicKey)}).then(JSON.stringify)`)
+	created := ada.create(options)
 	s.execute(t, "INSERT INTO passkey_example.users (handle, name) VALUES ('another', 'ada')")
 	ada.wantStatus("a name that is taken by now", "/signup/finish", created, 422)
 	ada.wantLoggedOut()

@@ -333,6 +333,12 @@ func (d *device) sign(options string) (assertion string) {
 	return eval[string](d, `navigator.credentials.get({publicKey: PublicKeyCredential.parseRequestOptionsFromJSON((`+options+`).publicKey)}).then(JSON.stringify)`)
 }
 
+// create lets the authenticator make a passkey.
+func (d *device) create(options string) (created string) {
+	d.t.Helper()
+	return eval[string](d, `navigator.credentials.create({publicKey: PublicKeyCredential.parseCreationOptionsFromJSON((`+options+`).publicKey)}).then(JSON.stringify)`)
+}
+
 // finish brings an answer, and gives the status.
 func (d *device) finish(path, assertion string) int {
 	d.t.Helper()
@@ -345,6 +351,27 @@ func (d *device) wantStatus(what, path, assertion string, want int) {
 	if got := d.finish(path, assertion); got != want {
 		d.t.Errorf("%s: got %d, want %d", what, got, want)
 	}
+}
+
+// challenged is a client with a session of its own, and the device's answer to its challenge.
+func (d *device) challenged() (v *visitor, assertion string) {
+	d.t.Helper()
+	call(d, network.ClearBrowserCookies, cdp.Empty{})
+	d.visit("/login")
+	assertion = d.sign(d.begin("/login/begin"))
+	v = newVisitor(d.t, d.site)
+	v.SetCookie(d.cookie())
+	return v, assertion
+}
+
+// entered is a client that is logged in with the device's passkey.
+func (d *device) entered(agent string) *visitor {
+	d.t.Helper()
+	v, assertion := d.challenged()
+	if code, _ := v.send("/login/finish", assertion, "User-Agent", agent); code != http.StatusOK {
+		d.t.Fatalf("login: got %d, want 200", code)
+	}
+	return v
 }
 
 // visitor has cookies, no scripts and no authenticator: what a client can send that is
