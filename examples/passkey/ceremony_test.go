@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
@@ -87,6 +90,26 @@ func TestCeremoniesWithoutAnEnd(t *testing.T) {
 			if want := min(i+1, 8); len(kept) != want || kept[challenge].Data.Challenge != challenge {
 				t.Errorf("begun: got %d, want %d and the last among them", len(kept), want)
 			}
+		}
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
+}
+
+// One that is over goes when another begins, and one that is not stays.
+func TestCeremoniesThatAreOver(t *testing.T) {
+	t.Parallel()
+	sessions, err := session.New(session.NewMemoryStore(), session.Config{Secret: exampletest.Secret, DisablePrune: true})
+	must(t, err)
+	t.Cleanup(func() { must(t, sessions.Close()) })
+	h := sessions.Handler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		s := session.From(r.Context())
+		for challenge, end := range map[string]time.Time{"over": time.Now().Add(-time.Second), "not over": time.Now().Add(time.Minute)} {
+			main.Begin(s, main.Ceremony{Data: webauthnlib.SessionData{Challenge: challenge, Expires: end}})
+		}
+		main.Begin(s, main.Ceremony{Data: webauthnlib.SessionData{Challenge: "last", Expires: time.Now().Add(time.Minute)}})
+		kept, _ := main.Pending.Get(s)
+		if got, want := slices.Sorted(maps.Keys(kept)), []string{"last", "not over"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}))
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", nil))
