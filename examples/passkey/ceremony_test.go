@@ -287,6 +287,9 @@ func TestChromiumCopiedPasskey(t *testing.T) {
 	thief.logIn("Hello, ada") // nobody can tell: it counts on from where the other one is
 	ada.logIn("There may be a copy of this passkey")
 	s.WantLog("passkey locked")
+	if got := s.row(t, `SELECT count(*) FROM schema_system.session WHERE sess::text LIKE '%"passkey":%'`); got != 0 {
+		t.Errorf("sessions that the passkey has let in: got %d, want none", got)
+	}
 	thief.wantLoggedOut()
 	ahead := 1000.0
 	ada.set(webauthn.SetCredentialPropertiesParams{SignCount: &ahead})
