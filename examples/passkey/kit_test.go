@@ -5,12 +5,14 @@ import (
 	"context"
 	"encoding/base64"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
@@ -116,6 +118,31 @@ func (s *site) execute(t *testing.T, sql string, args ...any) {
 	if tag.RowsAffected() == 0 {
 		t.Error("the statement has changed no row")
 	}
+}
+
+// begin begins a transaction with a statement; one that is not committed is rolled back.
+func (s *site) begin(t *testing.T, sql string) pgx.Tx {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), s.dsn)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close(context.WithoutCancel(t.Context())) })
+	tx, err := conn.Begin(t.Context())
+	must(t, err)
+	_, err = tx.Exec(t.Context(), sql)
+	must(t, err)
+	return tx
+}
+
+// waiting waits until the program waits for a lock.
+func (s *site) waiting(t *testing.T) {
+	t.Helper()
+	for range 500 {
+		if s.row(t, "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()") > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("the program waits for no lock")
 }
 
 // row is the one number that a query gives.
@@ -407,4 +434,10 @@ func (v *visitor) send(path, body string, headers ...string) (code int, answer s
 		v.T.Error(err)
 	}
 	return res.StatusCode, b.String()
+}
+
+// form posts a form, and gives the page that it leads to. An error does not end the test.
+func (v *visitor) form(path string, form url.Values) exampletest.Response {
+	code, body := v.send(path, form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
+	return exampletest.Response{Code: code, Body: body}
 }

@@ -2,6 +2,7 @@ package main_test
 
 import (
 	"fmt"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -287,17 +288,76 @@ func TestChromiumPasskeys(t *testing.T) {
 	ada.see("Hello, ada")
 }
 
-// A login under way, whose passkey is removed before its session is stored, gets
+// A login under way, whose passkey is removed or locked before its session is stored, gets
 // nowhere: no session was there to be ended.
 func TestChromiumPasskeyRemovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	ada := newDevice(t, s)
 	ada.signUp("ada")
+	s.execute(t, "UPDATE passkey_example.passkeys SET locked_at = now()")
+	ada.wantLoggedOut()
+	s.execute(t, "UPDATE passkey_example.passkeys SET locked_at = NULL")
+	ada.logIn("Hello, ada")
 	s.execute(t, "DELETE FROM passkey_example.passkeys")
 	ada.wantLoggedOut()
 	if got := exampletest.Rows(t, s.dsn); got != 0 {
 		t.Errorf("sessions: got %d, want none", got)
+	}
+}
+
+// A passkey that is locked while a login with it is under way lets nobody in.
+func TestChromiumPasskeyLockedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v, assertion := loggedOutWithPasskey(t, s).challenged()
+	tx := s.begin(t, "SELECT FROM passkey_example.passkeys FOR UPDATE") // it is read, and its use not noted
+	code := make(chan int)
+	go func() {
+		c, _ := v.send("/login/finish", assertion)
+		code <- c
+	}()
+	s.waiting(t)
+	_, err := tx.Exec(t.Context(), "UPDATE passkey_example.passkeys SET locked_at = now()")
+	must(t, err)
+	must(t, tx.Commit(t.Context()))
+	if got := <-code; got != 403 {
+		t.Errorf("got %d, want 403", got)
+	}
+	v.Get(s.URL+"/account").Want(t, 200, "Log in with a passkey")
+}
+
+// One passkey is left that lets its user in, whoever removes the others at the same
+// moment; one that is locked is none.
+func TestChromiumLastPasskey(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := loggedOutWithPasskey(t, s).entered("Firefox on Windows")
+	another := func() (id int64) {
+		return s.row(t, `INSERT INTO passkey_example.passkeys (user_id, label, credential_id, public_key, sign_count, backup_eligible, backed_up, transports, aaguid)
+			SELECT user_id, 'Another', decode(md5(random()::text), 'hex'), public_key, 0, false, false, '{}', aaguid FROM passkey_example.passkeys LIMIT 1 RETURNING id`)
+	}
+	remove := func(id int64) exampletest.Response {
+		return v.form("/passkeys/remove", url.Values{"passkey": {fmt.Sprint(id)}})
+	}
+	first := s.row(t, "SELECT id FROM passkey_example.passkeys")
+	locked := another()
+	s.execute(t, "UPDATE passkey_example.passkeys SET locked_at = now() WHERE id = $1", locked)
+	remove(first).Want(t, 200, "your only passkey")
+	remove(locked).Want(t, 200, "The passkey is removed.")
+
+	// Another removal is under way, and has done all but commit.
+	second := another()
+	tx := s.begin(t, "SELECT FROM passkey_example.users FOR UPDATE")
+	_, err := tx.Exec(t.Context(), "DELETE FROM passkey_example.passkeys WHERE id = $1", second)
+	must(t, err)
+	page := make(chan exampletest.Response)
+	go func() { page <- remove(first) }()
+	s.waiting(t)
+	must(t, tx.Commit(t.Context()))
+	(<-page).Want(t, 200, "your only passkey")
+	if got := s.row(t, "SELECT count(*) FROM passkey_example.passkeys"); got != 1 {
+		t.Errorf("passkeys: got %d, want 1", got)
 	}
 }
 
