@@ -1,6 +1,7 @@
 package main_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"net/url"
 	"strings"
@@ -358,6 +359,55 @@ func TestChromiumLastPasskey(t *testing.T) {
 	(<-page).Want(t, 200, "your only passkey")
 	if got := s.row(t, "SELECT count(*) FROM passkey_example.passkeys"); got != 1 {
 		t.Errorf("passkeys: got %d, want 1", got)
+	}
+}
+
+// A visitor's session ends soon, a user's does not, and none lives for ever.
+func TestChromiumLifetimes(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ada := loggedOutWithPasskey(t, s)
+	ends := func(within string) int64 {
+		t.Helper()
+		return s.row(t, "SELECT count(*) FROM schema_system.session WHERE left(sess::text, 3) <> '\"0e' AND expire < now() + interval '"+within+"'")
+	}
+	v, assertion := ada.challenged()
+	if ends("10 minutes") != 1 {
+		t.Error("a visitor's session is kept for longer than ten minutes")
+	}
+	if code, _ := v.send("/login/finish", assertion); code != 200 {
+		t.Fatalf("got %d, want 200", code)
+	}
+	if ends("20 hours") != 0 || ends("25 hours") != 1 {
+		t.Error("a user's session does not have the idle timeout of all")
+	}
+	for _, tt := range []struct {
+		days int
+		want string
+	}{{89, "Hello, ada"}, {91, "Log in with a passkey"}} {
+		s.execute(t, fmt.Sprintf(`UPDATE schema_system.session SET sess = jsonb_set(sess::jsonb, '{__created}',
+			to_jsonb((extract(epoch FROM now() - interval '%d days') * 1000)::bigint))::json WHERE json_typeof(sess) = 'object'`, tt.days))
+		v.Get(s.URL+"/account").Want(t, 200, tt.want)
+	}
+}
+
+// A user has so many sessions and no more; the table tells no ID.
+func TestChromiumManySessions(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	ada := loggedOutWithPasskey(t, s)
+	first := ada.entered("Firefox on Windows")
+	var last *visitor
+	for range 10 {
+		last = ada.entered("Firefox on Windows")
+	}
+	first.Get(s.URL+"/account").Want(t, 200, "Log in with a passkey")
+	last.Get(s.URL+"/account").Want(t, 200, "Hello, ada")
+	ada.setCookie(last.Cookie())
+	id, err := base64.StdEncoding.DecodeString(ada.sessionID())
+	must(t, err)
+	if s.row(t, "SELECT count(*) FROM schema_system.session s WHERE s::text LIKE '%"+string(id)+"%'") != 0 {
+		t.Error("the ID of a session is in the table")
 	}
 }
 
