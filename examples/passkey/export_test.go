@@ -2,6 +2,8 @@ package main
 
 const Pending = pending
 
+const DatabaseTimeout = databaseTimeout
+
 type Ceremony = ceremony
 
 var Begin = begin
