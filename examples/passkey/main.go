@@ -54,7 +54,7 @@ func run(ctx context.Context) error {
 	}
 	defer ln.Close()
 	origin := cmp.Or(os.Getenv("ORIGIN"), fmt.Sprintf("http://localhost:%d", ln.Addr().(*net.TCPAddr).Port))
-	rp, err := relyingParty(origin)
+	rp, https, err := relyingParty(origin)
 	if err != nil {
 		return fmt.Errorf("ORIGIN: %w", err)
 	}
@@ -73,7 +73,6 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	https := strings.HasPrefix(origin, "https://")
 	sessions, err := openSessions(ctx, pool, https)
 	if err != nil {
 		return err
@@ -84,15 +83,20 @@ func run(ctx context.Context) error {
 
 // relyingParty is this application as passkeys know it: by its host, for good. A
 // passkey works at no other, and so cannot be phished.
-func relyingParty(origin string) (*webauthn.WebAuthn, error) {
-	u, err := url.Parse(origin)
+func relyingParty(origin string) (rp *webauthn.WebAuthn, https bool, err error) {
+	u, err := url.Parse(strings.ToLower(origin)) // as browsers write it
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	https = u.Scheme == "https"
+	local := u.Scheme == "http" && u.Hostname() == "localhost"
+	if !https && !local || u.Hostname() == "" || strings.TrimSuffix(u.Path, "/") != "" {
+		return nil, false, errors.New("want an address such as https://login.example.com, without a path; http for localhost only")
 	}
 	timeout := webauthn.TimeoutConfig{Enforce: true, Timeout: ceremonyTimeout, TimeoutUVD: ceremonyTimeout}
-	return webauthn.New(&webauthn.Config{
+	rp, err = webauthn.New(&webauthn.Config{
 		RPID:          u.Hostname(),
-		RPOrigins:     []string{origin},
+		RPOrigins:     []string{u.Scheme + "://" + u.Host},
 		RPDisplayName: "session passkey",
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey:      protocol.ResidentKeyRequirementRequired, // a login asks for no user name
@@ -101,6 +105,7 @@ func relyingParty(origin string) (*webauthn.WebAuthn, error) {
 		AttestationPreference: protocol.PreferNoAttestation, // of what make it is does not matter here
 		Timeouts:              webauthn.TimeoutsConfig{Login: timeout, Registration: timeout},
 	})
+	return rp, https, err
 }
 
 func openSessions(ctx context.Context, pool *pgxpool.Pool, https bool) (*session.Manager, error) {

@@ -1,8 +1,15 @@
 package main_test
 
 import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/pgsession/session/internal/exampletest"
+	"github.com/pgsession/session/internal/pgtest"
 )
 
 // What browsers are told to keep and to allow; over HTTP nothing of HTTPS.
@@ -39,5 +46,46 @@ func TestLargeBody(t *testing.T) {
 		if code, _ := v.send("/signup/begin", `{"name": "ada", "more": "`+strings.Repeat("x", size)+`"}`); code != want {
 			t.Errorf("%d bytes: got %d, want %d", size, code, want)
 		}
+	}
+}
+
+// Behind a proxy that does HTTPS no cookie goes without it.
+func TestHTTPS(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	port := free.Addr().(*net.TCPAddr).Port
+	must(t, free.Close())
+	for _, origin := range []string{"https://login.example.com", "HTTPS://Login.Example.com/"} {
+		p := exampletest.Command(t, "DATABASE_URL="+pgtest.URL(t), "ORIGIN="+origin, fmt.Sprint("PORT=", port))
+		p.Begin()
+		p.WaitLog("msg=listening")
+		v := newVisitor(t, &site{Program: p})
+		p.URL = fmt.Sprint("http://127.0.0.1:", port)
+		req, err := http.NewRequest(http.MethodPost, p.URL+"/login/begin", strings.NewReader("{}"))
+		must(t, err)
+		req.Header.Set("Content-Type", "application/json")
+		res, err := v.Client.Do(req)
+		must(t, err)
+		exampletest.Read(t, res).Want(t, 200, `"rpId":"login.example.com"`)
+		cookies := res.Cookies()
+		if len(cookies) != 1 || !cookies[0].Secure || !cookies[0].HttpOnly {
+			t.Errorf("%s: got %d cookies, want the session's, for HTTPS only", origin, len(cookies))
+		}
+		if res.Header.Get("Strict-Transport-Security") == "" {
+			t.Errorf("%s: browsers are not told to use HTTPS only", origin)
+		}
+		p.Interrupt(os.Interrupt)
+	}
+}
+
+// An address that no passkey works at ends the program at its start.
+func TestOriginFaults(t *testing.T) {
+	t.Parallel()
+	for _, origin := range []string{
+		"login.example.com", "login.example.com:8080", "localhost:8080", "https://", "ftp://localhost", "http://login.example.com",
+		"https://login.example.com/app", "https://127.0.0.1", "https://%",
+	} {
+		exampletest.Command(t, "ORIGIN="+origin, "DATABASE_URL=postgres://nobody@127.0.0.1:1/nothing").WantFailure("ORIGIN: ")
 	}
 }
