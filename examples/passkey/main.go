@@ -125,7 +125,8 @@ func openSessions(ctx context.Context, pool *pgxpool.Pool, https bool) (*session
 	cfg.MaxPerUser = maxPerUser
 	cfg.ErrorHandler = sessionFailed
 	if https {
-		cfg.Cookie.Secure = session.SecureAlways
+		cfg.Cookie.Name = "__Host-session"       // no other host below the domain can set it
+		cfg.Cookie.Secure = session.SecureAlways // which that name needs
 	}
 	return session.New(store, cfg)
 }

@@ -49,7 +49,8 @@ func TestLargeBody(t *testing.T) {
 	}
 }
 
-// Behind a proxy that does HTTPS no cookie goes without it.
+// Behind a proxy that does HTTPS no cookie goes without it, and none can be set by another
+// host.
 func TestHTTPS(t *testing.T) {
 	t.Parallel()
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,8 +70,8 @@ func TestHTTPS(t *testing.T) {
 		must(t, err)
 		exampletest.Read(t, res).Want(t, 200, `"rpId":"login.example.com"`)
 		cookies := res.Cookies()
-		if len(cookies) != 1 || !cookies[0].Secure || !cookies[0].HttpOnly {
-			t.Errorf("%s: got %d cookies, want the session's, for HTTPS only", origin, len(cookies))
+		if len(cookies) != 1 || !cookies[0].Secure || !cookies[0].HttpOnly || cookies[0].Name != "__Host-session" {
+			t.Errorf("%s: got %d cookies, want __Host-session, for HTTPS only", origin, len(cookies))
 		}
 		if res.Header.Get("Strict-Transport-Security") == "" {
 			t.Errorf("%s: browsers are not told to use HTTPS only", origin)
