@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/pgsession/session"
@@ -118,7 +120,7 @@ func (a *app) addBegin(w http.ResponseWriter, r *http.Request, u *user) {
 		return
 	}
 	label := strings.TrimSpace(form.Label)
-	if label == "" || len(label) > 60 {
+	if label == "" || utf8.RuneCountInString(label) > 60 || strings.ContainsFunc(label, unicode.IsControl) { // NUL is no text to PostgreSQL
 		refuse(w, http.StatusUnprocessableEntity, "Please give the passkey a name of up to 60 letters.")
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"testing"
@@ -47,6 +48,37 @@ func TestLargeBody(t *testing.T) {
 			t.Errorf("%d bytes: got %d, want %d", size, code, want)
 		}
 	}
+}
+
+// What is no form of ours is refused before an authenticator is asked, or anything stored.
+func TestChromiumForms(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := loggedOutWithPasskey(t, s).entered("Firefox on Windows")
+	for _, tt := range []struct {
+		name, path, body string
+		want             int
+	}{
+		{"no JSON", "/signup/begin", "name=bob", 400},
+		{"a name that looks like another", "/signup/begin", `{"name": "аda"}`, 422}, // Cyrillic
+		{"a name that is taken", "/signup/begin", `{"name": "Ada"}`, 422},
+		{"a name of 31 letters", "/signup/begin", `{"name": "` + strings.Repeat("a", 31) + `"}`, 422},
+		{"no JSON", "/passkeys/begin", "label=Key", 400},
+		{"no label", "/passkeys/begin", `{"label": " "}`, 422},
+		{"a label of 61 letters", "/passkeys/begin", `{"label": "` + strings.Repeat("é", 61) + `"}`, 422},
+		{"a label of 60 letters", "/passkeys/begin", `{"label": "` + strings.Repeat("é", 60) + `"}`, 200},
+		{"a label that PostgreSQL cannot store", "/passkeys/begin", `{"label": "Key\u0000"}`, 422},
+		{"a label of two lines", "/passkeys/begin", `{"label": "Key\nAnother"}`, 422},
+	} {
+		if code, _ := v.send(tt.path, tt.body); code != tt.want {
+			t.Errorf("%s, %s: got %d, want %d", tt.path, tt.name, code, tt.want)
+		}
+	}
+	long := strings.Repeat("a", 250)
+	for _, address := range []string{"", "ada", "ada@one.example, bob@one.example", "ada@one.example\nBcc: bob@one.example", "\"a\x00\"@one.example", long + "@one.example"} {
+		v.Post(s.URL+"/email", url.Values{"email": {address}}).Want(t, 422, "This is no e-mail address.")
+	}
+	v.Get(s.URL+"/account").Want(t, 200, "none yet")
 }
 
 // Behind a proxy that does HTTPS no cookie goes without it, and none can be set by another
