@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/mail"
 	"strconv"
@@ -36,6 +37,7 @@ func (a *app) changeEmail(w http.ResponseWriter, r *http.Request, u *user) {
 		fail(w, err)
 		return
 	}
+	slog.Info("e-mail address changed", "user", u.id)
 	flash.Set(session.From(r.Context()), "Your e-mail address is changed.")
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
 }
@@ -147,6 +149,7 @@ func (a *app) addFinish(w http.ResponseWriter, r *http.Request, u *user) {
 	case err != nil:
 		fail(w, err)
 	default:
+		slog.Info("passkey added", "user", u.id)
 		flash.Set(session.From(r.Context()), "The passkey is added.")
 		answer(w, http.StatusOK, struct{}{})
 	}
@@ -171,6 +174,7 @@ func (a *app) removePasskey(w http.ResponseWriter, r *http.Request, u *user) {
 		fail(w, err)
 		return
 	}
+	slog.Info("passkey removed", "user", u.id, "passkey", id)
 	own, err := a.endSessionsOf(r, id)
 	if err != nil {
 		fail(w, err)

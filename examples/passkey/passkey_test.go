@@ -170,6 +170,8 @@ func TestChromiumStepUp(t *testing.T) {
 	ada.wantPath("/email")
 	ada.fill("email", "ada@one.example")
 	ada.press("Change e-mail address", "ada@one.example")
+	s.WaitLog(`msg="e-mail address changed"`)
+	s.WantNotInLog("ada@one.example")
 
 	ada.visit("/email")
 	ada.fill("email", "mallory@evil.example")
@@ -280,6 +282,8 @@ func TestChromiumPasskeys(t *testing.T) {
 	ada.press("Remove the passkey Security key", "Please log in with another one.")
 	ada.wantLoggedOut()
 	ada.logIn("Hello, ada")
+	s.WaitLog(`msg="passkey added"`)
+	s.WaitLog(`msg="passkey removed"`)
 	bob := newDevice(t, s)
 	bob.signUp("bob")
 	bob.visit("/devices")
