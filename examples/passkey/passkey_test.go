@@ -311,6 +311,20 @@ func TestChromiumPasskeyRemovedMeanwhile(t *testing.T) {
 	}
 }
 
+// Whose session ends while a request is under way learns why nothing came of it.
+func TestChromiumEndedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	v := loggedOutWithPasskey(t, s).entered("Firefox on Windows")
+	tx := s.begin(t, "LOCK TABLE passkey_example.users IN ACCESS EXCLUSIVE MODE")
+	page := make(chan exampletest.Response)
+	go func() { page <- v.form("/devices/revoke-others", nil) }()
+	s.waiting(t)
+	s.execute(t, "DELETE FROM schema_system.session")
+	must(t, tx.Rollback(t.Context()))
+	(<-page).Want(t, 409, "You were logged out, or in, by another page meanwhile.")
+}
+
 // A passkey that is locked while a login with it is under way lets nobody in.
 func TestChromiumPasskeyLockedMeanwhile(t *testing.T) {
 	t.Parallel()
