@@ -286,7 +286,7 @@ func TestChromiumCopiedPasskey(t *testing.T) {
 	thief.put(ada.passkey())
 	thief.logIn("Hello, ada") // nobody can tell: it counts on from where the other one is
 	ada.logIn("There may be a copy of this passkey")
-	s.WantLog("passkey locked")
+	s.WaitLog("passkey locked")
 	if got := s.row(t, `SELECT count(*) FROM schema_system.session WHERE sess::text LIKE '%"passkey":%'`); got != 0 {
 		t.Errorf("sessions that the passkey has let in: got %d, want none", got)
 	}

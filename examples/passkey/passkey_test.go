@@ -201,7 +201,7 @@ func TestChromiumStepUp(t *testing.T) {
 	ada.see("Is it you?")
 	// What answers another question is no answer to this one.
 	ada.wantStatus("an assertion that was made to log in", "/confirm/finish", ada.sign(ada.begin("/login/begin")), 403)
-	s.WantLog("no such ceremony")
+	s.WaitLog("no such ceremony")
 	ada.visit("/email")
 	ada.see("Is it you?")
 	before := ada.sessionID()
