@@ -148,13 +148,12 @@ func (p *Program) WaitLogTimes(text string, times int) {
 	}
 }
 
-// WantLog wants all texts in the log.
+// WantLog waits for each of the texts: what a program has written before it answered
+// may still be in the pipe.
 func (p *Program) WantLog(texts ...string) {
 	p.t.Helper()
 	for _, text := range texts {
-		if !strings.Contains(p.Log(), text) {
-			p.t.Errorf("the log has no %q\n%s", text, p.Log())
-		}
+		p.WaitLog(text)
 	}
 }
 
