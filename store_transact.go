@@ -33,7 +33,7 @@ func sqlRows(tx *sql.Tx) rower {
 		if errors.Is(err, sql.ErrNoRows) {
 			return pgx.ErrNoRows
 		}
-		return err
+		return pgrun.FromDriver(err)
 	}
 }
 

@@ -31,6 +31,7 @@ require (
 	github.com/klauspost/compress v1.20.3
 	github.com/labstack/echo/v4 v4.16.0
 	github.com/labstack/echo/v5 v5.4.5
+	github.com/lib/pq v1.12.3
 	github.com/markbates/goth v1.82.0
 	github.com/pgsession/session v0.0.0
 	github.com/pressly/goose/v3 v3.27.0

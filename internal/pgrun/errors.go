@@ -82,6 +82,17 @@ func Scrub(err error) error {
 	return err
 }
 
+// FromDriver returns an error of PostgreSQL's that comes by another driver than pgx as
+// pgx's, with its code and nothing else: which of its words quote data is not known.
+func FromDriver(err error) error {
+	var pe *pgconn.PgError
+	var coded interface{ SQLState() string }
+	if errors.As(err, &pe) || !errors.As(err, &coded) || coded.SQLState() == "" {
+		return err
+	}
+	return &pgconn.PgError{Severity: "ERROR", Code: coded.SQLState(), Message: textDriver}
+}
+
 // scrubbed is an error with another text.
 type scrubbed struct {
 	text string
@@ -108,6 +119,7 @@ func scrub(err error) error {
 
 const (
 	textRaised  = "a function or trigger of the database has refused it; its words are not shown, for they may quote data"
+	textDriver  = "the statement was refused; the words of another driver than pgx are not shown, for they may quote data"
 	textUnicode = "unsupported Unicode escape sequence"
 )
 

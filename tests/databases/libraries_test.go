@@ -16,8 +16,10 @@ import (
 	"time"
 
 	entsql "entgo.io/ent/dialect/sql"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/lib/pq"
 	"gorm.io/gorm"
 	"gorm.io/gorm/logger"
 
@@ -41,33 +43,38 @@ type order func(context.Context, *session.Session) error
 var libraries = []struct {
 	name  string
 	locks bool
-	open  func(*testing.T, *sql.DB) order
+	own   bool // has connections of its own
+	open  func(*testing.T, *shop) order
 }{
-	{name: "database/sql", open: func(_ *testing.T, db *sql.DB) order {
+	{name: "database/sql", open: func(_ *testing.T, shop *shop) order {
+		return func(ctx context.Context, s *session.Session) error { return orderSQL(ctx, shop.db, s) }
+	}},
+	{name: "database/sql, lib/pq", own: true, open: func(t *testing.T, shop *shop) order {
+		db := shop.openPQ(t)
 		return func(ctx context.Context, s *session.Session) error { return orderSQL(ctx, db, s) }
 	}},
-	{name: "GORM", open: func(t *testing.T, db *sql.DB) order { return gormOrder(t, db, false) }},
-	{name: "GORM, PrepareStmt", open: func(t *testing.T, db *sql.DB) order { return gormOrder(t, db, true) }},
-	{name: "sqlx", open: func(_ *testing.T, db *sql.DB) order {
-		x := openSQLX(db)
+	{name: "GORM", open: func(t *testing.T, shop *shop) order { return gormOrder(t, shop.db, false) }},
+	{name: "GORM, PrepareStmt", open: func(t *testing.T, shop *shop) order { return gormOrder(t, shop.db, true) }},
+	{name: "sqlx", open: func(_ *testing.T, shop *shop) order {
+		x := openSQLX(shop.db)
 		return func(ctx context.Context, s *session.Session) error { return orderSQLX(ctx, x, s) }
 	}},
-	{name: "bun", open: func(_ *testing.T, db *sql.DB) order {
-		b := openBun(db)
+	{name: "bun", open: func(_ *testing.T, shop *shop) order {
+		b := openBun(shop.db)
 		return func(ctx context.Context, s *session.Session) error { return orderBun(ctx, b, s) }
 	}},
-	{name: "ent", open: func(t *testing.T, db *sql.DB) order {
+	{name: "ent", open: func(t *testing.T, shop *shop) order {
 		var rows entsql.Rows
-		if err := openEnt(db).Query(t.Context(), "SELECT FROM orders", []any{}, &rows); err != nil {
+		if err := openEnt(shop.db).Query(t.Context(), "SELECT FROM orders", []any{}, &rows); err != nil {
 			t.Fatal(err)
 		}
 		_ = rows.Close()
-		return func(ctx context.Context, s *session.Session) error { return orderEnt(ctx, db, s) }
+		return func(ctx context.Context, s *session.Session) error { return orderEnt(ctx, shop.db, s) }
 	}},
-	{name: "sqlc, database/sql", open: func(_ *testing.T, db *sql.DB) order {
-		return func(ctx context.Context, s *session.Session) error { return orderSQLCSQL(ctx, db, s) }
+	{name: "sqlc, database/sql", open: func(_ *testing.T, shop *shop) order {
+		return func(ctx context.Context, s *session.Session) error { return orderSQLCSQL(ctx, shop.db, s) }
 	}},
-	{name: "sqlc, pgx", locks: true, open: func(*testing.T, *sql.DB) order { return orderSQLC }},
+	{name: "sqlc, pgx", locks: true, open: func(*testing.T, *shop) order { return orderSQLC }},
 }
 
 // orderSQLCSQL is orderSQL with what sqlc generates for database/sql.
@@ -141,6 +148,18 @@ func newShop(t *testing.T) *shop {
 	return shop
 }
 
+// openPQ opens the database by lib/pq, beside the pool.
+func (shop *shop) openPQ(t *testing.T) *sql.DB {
+	t.Helper()
+	c := shop.pool.Config().ConnConfig
+	db, err := sql.Open("postgres", fmt.Sprintf("host=%s port=%d dbname=%s user=%s password='%s' sslmode=disable", c.Host, c.Port, c.Database, c.User, c.Password))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return db
+}
+
 // visit serves one request of the visitor with these cookies.
 func (shop *shop) visit(cookies []*http.Cookie, page http.HandlerFunc) *http.Response {
 	r := httptest.NewRequest(http.MethodPost, "/", nil)
@@ -180,7 +199,7 @@ func TestLibrariesShareATransaction(t *testing.T) {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
 			shop := newShop(t)
-			place := lib.open(t, shop.db)
+			place := lib.open(t, shop)
 			visit := func(cookies []*http.Cookie) (err error) {
 				shop.visit(cookies, func(_ http.ResponseWriter, r *http.Request) {
 					s := session.From(r.Context())
@@ -225,7 +244,7 @@ func TestLibrariesOrderOnce(t *testing.T) {
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
 			shop := newShop(t)
-			place := lib.open(t, shop.db)
+			place := lib.open(t, shop)
 			tea := shop.fill("tea")
 			var seen, done sync.WaitGroup
 			seen.Add(clicks)
@@ -273,10 +292,13 @@ func TestLibrariesShareAPool(t *testing.T) {
 	t.Parallel()
 	const visitors = 4 * conns
 	for _, lib := range libraries {
+		if lib.own {
+			continue
+		}
 		t.Run(lib.name, func(t *testing.T) {
 			t.Parallel()
 			shop := newShop(t)
-			place := lib.open(t, shop.db)
+			place := lib.open(t, shop)
 			var all sync.WaitGroup
 			for range visitors {
 				all.Go(func() {
@@ -302,6 +324,41 @@ func TestLibrariesShareAPool(t *testing.T) {
 			}
 			shop.want(t, shop.fill("tea"), visitors, "tea")
 		})
+	}
+}
+
+// What PostgreSQL says of a statement of the session's may quote the session. Whichever
+// driver it comes by, the error says its code and no more, also to whoever unwraps it.
+func TestErrorsOfDriversQuoteNothing(t *testing.T) {
+	t.Parallel()
+	shop := newShop(t)
+	if _, err := shop.pool.Exec(t.Context(), `CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$
+		BEGIN RAISE EXCEPTION 'not this: %', OLD.sess USING ERRCODE = '23514', DETAIL = OLD.sess::text; END $$`); err != nil {
+		t.Fatal(err)
+	}
+	for name, db := range map[string]*sql.DB{"pgx": shop.db, "lib/pq": shop.openPQ(t)} {
+		tea := shop.fill("tea")
+		if _, err := shop.pool.Exec(t.Context(), "CREATE TRIGGER tell BEFORE UPDATE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION tell()"); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		shop.visit(tea, func(_ http.ResponseWriter, r *http.Request) {
+			err = orderSQL(r.Context(), db, session.From(r.Context()))
+		})
+		if err == nil || !strings.Contains(err.Error(), "23514") || strings.Contains(err.Error(), "cart") {
+			t.Errorf("%s: got an error without the code, or with data, or none", name)
+		}
+		var theirs *pq.Error
+		var ours *pgconn.PgError
+		if errors.As(err, &theirs) || errors.As(err, &ours) && strings.Contains(fmt.Sprint(*ours), "cart") {
+			t.Errorf("%s: the error that is wrapped quotes the session", name)
+		}
+		if _, err := shop.pool.Exec(t.Context(), "DROP TRIGGER tell ON schema_system.session"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if strings.Contains(shop.log.String(), "cart") {
+		t.Error("the log quotes the session")
 	}
 }
 
