@@ -197,7 +197,9 @@ func (s *Session) confirm() {
 		s.alive = true
 	case errors.Is(err, ErrNotFound): // whatever that has found before
 		s.vanished, s.cookie.send = true, false
-		s.cookie.expire = false // a Destroy's before: by now the browser may have a later login's
+		if s.m.engine.limits.maxPerUser > 0 { // a later login has ended it, and the browser may have that one's cookie
+			s.cookie.expire = false // a Destroy's before
+		}
 	case !made:
 		s.cookie.send = false
 	}

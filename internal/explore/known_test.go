@@ -243,6 +243,19 @@ var known = []struct {
 		A  Create ID4
 		A  Find
 		A  DeleteFound; sends 200; ends`},
+	{"a session that a request begins after a Destroy is revoked", `
+		setup fresh
+		A: destroy, enter, save
+		B: revoke
+		A  begins with ID1; destroy; enter; save
+		A  Delete ID1
+		A  comes to Create
+		A  Create ID2
+		A  comes to Load
+		B  begins with no cookie; revoke
+		B  DeleteFound
+		B  ends
+		A  Load ID2 fails; sends 200; ends`},
 	{"a login meets a login", `
 		setup fresh
 		A: login
