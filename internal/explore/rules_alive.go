@@ -16,9 +16,6 @@ func nobodyIsLoggedOut(h *History, breach func(string, ...any)) {
 	expected := h.Script.Setup != None && h.Script.Setup != Visitor
 	for _, r := range h.requests() {
 		login := r.asked(h, Login, Enter, EnterOther) >= 0
-		if len(h.Script.Beside) > 0 && h.Script.Has(Panic) {
-			return // the answer to a panic leaves while another goroutine of the handler still renews
-		}
 		left := r.asked(h, Detach) >= 0 || len(h.Script.Beside) > 0 && h.Script.Has(Detach)
 		if login && r.good() && !left {
 			expected = true
