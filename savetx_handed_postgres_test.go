@@ -122,7 +122,7 @@ func TestWatchFollowsSaveTx(t *testing.T) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(time.Second):
+			case <-time.After(patience):
 				t.Errorf("known %t: the stream goes on after a logout", known)
 			}
 		})
