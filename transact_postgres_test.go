@@ -748,6 +748,7 @@ func TestTransactStatements(t *testing.T) {
 func TestTransactMaxPerUser(t *testing.T) {
 	shop := newShop(t, session.PostgresOptions{}, func(c *session.Config) { c.UserKey, c.MaxPerUser = string(userKey), 1 })
 	first, second := login(t, shop.m), &browser{m: shop.m}
+	awaitNextMillisecond()
 	second.visit(func(s *session.Session) {
 		if err := session.Transact(t.Context(), s, func(context.Context, pgx.Tx) error { userKey.Set(s, "ada"); return nil }); err != nil {
 			t.Error(err)
