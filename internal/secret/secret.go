@@ -183,14 +183,19 @@ func inWords(runes []rune) bool {
 		letters*4 > 3*len(runes) && pairs >= 28 && common*10 > 3*pairs
 }
 
+// mostlyLower reports whether a text has few capitals, and of these one at most after a
+// small letter: words begin with theirs, and what is drawn at random has them anywhere.
 func mostlyLower(runes []rune) bool {
-	upper := 0
-	for _, r := range runes {
+	upper, inside := 0, 0
+	for i, r := range runes {
 		if unicode.IsUpper(r) {
 			upper++
+			if i > 0 && unicode.IsLower(runes[i-1]) {
+				inside++
+			}
 		}
 	}
-	return upper*5 < len(runes)
+	return upper*5 < len(runes) && inside <= 1
 }
 
 const (

@@ -44,6 +44,7 @@ func TestJudge(t *testing.T) {
 		{"a good one twice", strings.Repeat("pJ0c1zY8m3uTq5Xw7vN2bR4sK6dF9hGa", 2), secret.Good, ""},
 		{"words drawn by dice, between which stands changeme", "orbit change medal tunnel saddle fiscal vivid quantum pigeon dwarf ribbon oxygen", secret.Good, ""},
 		{"and todoset", "pesto dose tapping wolf glacier mango cactus banjo helmet violin turtle anchor pepper", secret.Good, ""},
+		{"random, without a digit and with dashes", "rhyqzMmENhfy-btGpnwbszgs_wthNtFk", secret.Good, ""},
 		{"a UUID", "3f2b8c1e-9d47-4a6f-8e05-7b1c2d94f6a3", secret.Good, ""},
 	} {
 		got, why := secret.Judge(tt.secret)
@@ -58,14 +59,13 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// What programs make that are asked for 128 bits is never refused, and hardly ever
-// warned of.
+// What programs make that are asked for 128 bits is never refused, nor warned of.
 func TestJudgeRandom(t *testing.T) {
 	doubted := 0
 	for range 2000 {
 		b := make([]byte, 48)
 		_, _ = rand.Read(b)
-		for _, s := range []string{base64.StdEncoding.EncodeToString(b), hex.EncodeToString(b[:32])} {
+		for _, s := range []string{base64.StdEncoding.EncodeToString(b), base64.RawURLEncoding.EncodeToString(b[:24]), hex.EncodeToString(b[:32])} {
 			if v, why := secret.Judge(s); v != secret.Good {
 				t.Errorf("a random one of %d bytes: got %d, %q, want Good", len(s), v, why)
 			}
@@ -73,9 +73,8 @@ func TestJudgeRandom(t *testing.T) {
 		if v, why := secret.Judge(string(b[:32])); v != secret.Good {
 			t.Errorf("32 random bytes: got %d, %q, want Good", v, why)
 		}
-		// Of the shortest it may be said that it does not look it, once in thousands; of
-		// 32 characters of base64 once in fifty thousand.
-		for _, s := range []string{base64.RawURLEncoding.EncodeToString(b[:24]), hex.EncodeToString(b[:16]), strings.ToUpper(hex.EncodeToString(b[:16])), lower(b)} {
+		// Of the shortest it may be said that it does not look it, once in thousands.
+		for _, s := range []string{hex.EncodeToString(b[:16]), strings.ToUpper(hex.EncodeToString(b[:16])), lower(b)} {
 			switch v, _ := secret.Judge(s); v {
 			case secret.Good:
 			case secret.Doubtful:
@@ -86,7 +85,7 @@ func TestJudgeRandom(t *testing.T) {
 		}
 	}
 	if doubted > 12 {
-		t.Errorf("doubted: got %d of 8000, want a few", doubted)
+		t.Errorf("doubted: got %d of 6000, want a few", doubted)
 	}
 }
 
