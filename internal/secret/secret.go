@@ -57,7 +57,7 @@ var (
 // Judge says how easily a secret may be guessed, and why, as the rest of a sentence
 // that begins with its name.
 func Judge(s string) (v Verdict, why string) {
-	plain, breaks := plainText(s)
+	plain, other, breaks := plainText(s)
 	known := func(p string) bool {
 		at := strings.Index(plain, p)
 		if at < 0 {
@@ -67,10 +67,11 @@ func Judge(s string) (v Verdict, why string) {
 		return rest < MinBits || breaks[at] && breaks[at+len(p)] // not from within the words of a long phrase
 	}
 	bits, surprising := guessBits(s)
+	dressed, _ := guessBits(other)
 	p := period(s)
 	piece, _ := guessBits(s[:p])
 	switch {
-	case slices.Contains(famous, plain) || slices.ContainsFunc(placeholders, known):
+	case slices.Contains(famous, plain) && dressed < MinBits || slices.ContainsFunc(placeholders, known):
 		return Public, "is one that tutorials and templates use: anybody can make cookies with it"
 	case p < len(s) && piece < MinBits:
 		return Public, fmt.Sprintf("repeats a piece of %d bytes: anybody who guesses that can make cookies", p)
@@ -84,22 +85,26 @@ func Judge(s string) (v Verdict, why string) {
 	return Good, ""
 }
 
-// plainText returns the letters and digits of s in lower case, and before which of its
-// bytes, or at its end, no word goes on.
-func plainText(s string) (plain string, breaks []bool) {
-	var b strings.Builder
+// plainText returns the letters and digits of s in lower case, what else there is, and
+// before which bytes of plain, or at its end, no word goes on. "test" dressed in 28
+// random bytes is no word of a tutorial.
+func plainText(s string) (plain, other string, breaks []bool) {
+	var b, rest strings.Builder
 	ends := true
-	for _, r := range s {
+	for s != "" {
+		r, size := utf8.DecodeRuneInString(s)
 		letter := unicode.IsLetter(r)
 		if letter || unicode.IsDigit(r) {
 			n := b.Len()
 			b.WriteRune(unicode.ToLower(r))
 			breaks = append(breaks, ends || !letter)
 			breaks = append(breaks, make([]bool, b.Len()-n-1)...)
+		} else {
+			rest.WriteString(s[:size])
 		}
-		ends = !letter
+		ends, s = !letter, s[size:]
 	}
-	return b.String(), append(breaks, true)
+	return b.String(), rest.String(), append(breaks, true)
 }
 
 // period returns the length of the shortest piece that s repeats, len(s) if it
@@ -158,44 +163,55 @@ func guessBits(s string) (bits float64, surprising int) {
 }
 
 // inWords reports whether a text consists of words: with spaces or the like between
-// them, or by the pairs of letters that English has.
+// them, or by the pairs of letters that English has. Words begin with their capitals,
+// and what is drawn at random has them anywhere.
 func inWords(runes []rune) bool {
-	letters, digits, words, pairs, common := 0, 0, 0, 0, 0
-	for i, r := range runes {
-		if unicode.IsDigit(r) {
-			digits++
-		}
-		if unicode.IsLetter(r) {
-			letters++
-		}
-		switch {
-		case i == 0 || !unicode.IsLetter(runes[i-1]):
-		case unicode.IsLetter(r):
-			pairs++
-			if strings.Contains(written, strings.ToLower(string(runes[i-1:i+1]))) {
-				common++
-			}
-		case !unicode.IsDigit(r):
-			words++
-		}
-	}
-	return digits*20 < len(runes) && words >= 2 && mostlyLower(runes) ||
-		letters*4 > 3*len(runes) && pairs >= 28 && common*10 > 3*pairs
+	c := count(runes)
+	capitals := c.upper == c.letters
+	spaced := c.digits*20 < len(runes) && c.words >= 2 && (c.common*8 >= c.pairs || c.foreign)
+	together := c.letters*4 > 3*len(runes) && c.pairs >= 28 && c.common*10 > 3*c.pairs
+	return spaced && (c.upper*5 < c.letters && c.inside <= 1 || capitals) || together && (c.upper*3 <= c.letters || capitals)
 }
 
-// mostlyLower reports whether a text has few capitals, and of these one at most after a
-// small letter: words begin with theirs, and what is drawn at random has them anywhere.
-func mostlyLower(runes []rune) bool {
-	upper, inside := 0, 0
+// counts are of a text's characters.
+type counts struct {
+	digits, letters, upper int
+	words                  int  // ends of words before what is no digit
+	pairs, common          int  // of letters beside each other, and those of English words
+	inside                 int  // capitals after a small letter
+	foreign                bool // letters that no encoding of random bytes has
+}
+
+func count(runes []rune) (c counts) {
 	for i, r := range runes {
+		letter := unicode.IsLetter(r)
+		switch {
+		case letter:
+			c.letters++
+			c.foreign = c.foreign || r > unicode.MaxASCII
+		case unicode.IsDigit(r):
+			c.digits++
+		}
 		if unicode.IsUpper(r) {
-			upper++
-			if i > 0 && unicode.IsLower(runes[i-1]) {
-				inside++
+			c.upper++
+		}
+		if i == 0 || !unicode.IsLetter(runes[i-1]) {
+			continue
+		}
+		switch {
+		case letter:
+			c.pairs++
+			switch {
+			case unicode.IsUpper(r) && unicode.IsLower(runes[i-1]):
+				c.inside++
+			case strings.Contains(written, strings.ToLower(string(runes[i-1:i+1]))):
+				c.common++
 			}
+		case !unicode.IsDigit(r):
+			c.words++
 		}
 	}
-	return upper*5 < len(runes) && inside <= 1
+	return c
 }
 
 const (
