@@ -215,7 +215,7 @@ func TestFaultStandbyDownEveryWrite(t *testing.T) {
 func TestFaultStandbyDownLogouts(t *testing.T) {
 	const leaving, reading = 500, 8
 	a := startAlone(t, func(cfg *session.Config) {
-		cfg.StoreTimeout = brief
+		cfg.StoreTimeout = 5 * brief // so that no read is late, busy as the machine may be
 		cfg.IdleTimeout = time.Hour
 		cfg.TouchInterval = 200 * time.Millisecond // reads have touches to make, and give them up
 	})
