@@ -1,11 +1,13 @@
 package explore_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime"
@@ -63,7 +65,7 @@ func (a *actor) beforeHeader() bool {
 	if a.sent || a.script().Outside(a.number) {
 		return false
 	}
-	return a.index == len(a.calls) || a.calls[a.index] == explore.Write
+	return a.index == len(a.calls) || a.calls[a.index] == explore.Write || a.calls[a.index] == explore.Hijack
 }
 
 func (a *actor) script() *explore.Script { return a.w.script }
@@ -257,6 +259,12 @@ func (a *actor) call(call explore.Call, s *session.Session, w http.ResponseWrite
 		s.SetIdleTimeout(idleShort)
 	case explore.Write:
 		_, err = io.WriteString(w, "page")
+	case explore.Hijack:
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return "", err
+		}
+		return "", c.Close()
 	case explore.Public:
 		w.Header().Set("Cache-Control", "public, max-age=60")
 	case explore.Detach:
@@ -318,6 +326,19 @@ func (w *response) WriteHeader(code int) {
 	if w.leaves != nil {
 		w.leaves(code, w.header)
 	}
+}
+
+// Hijack ends the server's part in the response. What its handler sends instead has no
+// header of ours.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if w.code == 0 {
+		w.code = http.StatusSwitchingProtocols
+		if w.leaves != nil {
+			w.leaves(w.code, http.Header{})
+		}
+	}
+	c, _ := net.Pipe()
+	return c, bufio.NewReadWriter(bufio.NewReader(c), bufio.NewWriter(c)), nil
 }
 
 func (w *response) Write(b []byte) (int, error) {

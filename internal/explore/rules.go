@@ -2,6 +2,7 @@ package explore
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 )
 
@@ -75,6 +76,11 @@ type request struct {
 // good reports whether the response tells the user that all went well.
 func (r *request) good() bool {
 	return r.end != nil && r.end.Full && r.header != nil && r.header.Code < 300
+}
+
+// hijacked reports whether the handler took the connection over before a header left.
+func (r *request) hijacked() bool {
+	return r.header != nil && r.header.Code == http.StatusSwitchingProtocols
 }
 
 // requests returns those of a history, without revocations, edits and refreshes.

@@ -122,7 +122,7 @@ func useExtends(h *History, breach func(string, ...any)) {
 				due = min(due, after.Created+h.Absolute)
 			}
 			late := h.Interval + slack
-			if !h.Script.Token && (r.asked(h, Public) >= 0 || load > r.at.header) {
+			if !h.Script.Token && (r.asked(h, Public) >= 0 || r.hijacked() || load > r.at.header) {
 				// Without a cookie a record stays an interval short, for the next
 				// response with one; and for an interval that is near enough.
 				late += h.Interval
@@ -163,7 +163,7 @@ func (r *request) lacks(h *History, op string) bool {
 // cookieFollows checks that a response which can carry a cookie has left the
 // browser with one that lives as long as the record which its request loaded.
 func (r *request) cookieFollows(h *History, before, after Row, breach func(string, ...any)) {
-	if r.asked(h, Public) >= 0 || max(r.asked(h, IdleLong), r.asked(h, IdleShort)) > r.at.header || r.loads(h) > r.at.header || r.header.Jar.ID != after.ID || r.begin.ID != after.ID {
+	if r.asked(h, Public) >= 0 || r.hijacked() || max(r.asked(h, IdleLong), r.asked(h, IdleShort)) > r.at.header || r.loads(h) > r.at.header || r.header.Jar.ID != after.ID || r.begin.ID != after.ID {
 		return
 	}
 	for _, other := range h.requests() {

@@ -101,6 +101,7 @@ func (r *request) dropsCookie(h *History, asked int, breach func(string, ...any)
 	switch {
 	case r.begin.ID == "" || !deleted || asked > r.at.header || r.header.ID != "":
 	case h.Script.Token: // whose client drops it by itself
+	case r.hijacked(): // which can tell nothing; the next response does
 	case !r.header.Drops:
 		breach("%s: the browser keeps the cookie after Destroy", Name(r.actor))
 	case h.Script.Stray && h.lineage(r.begin.ID) != 0 && r.header.Jar.ID != "":

@@ -58,6 +58,10 @@ const (
 
 	// Skip says that the request is none of the user's.
 	Skip Call = "skip touch"
+
+	// Hijack takes the connection over, as for a WebSocket: no header of the
+	// response reaches the browser.
+	Hijack Call = "hijack"
 )
 
 // Calls are all calls of a handler.
@@ -336,7 +340,7 @@ func (s *Script) parseCalls(text string) error {
 	calls := []Call{}
 	for name := range strings.SplitSeq(text, ",") {
 		c := Call(strings.TrimSpace(name))
-		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && c != Skip && !slices.Contains(Calls, c) && !slices.Contains(Users, c) {
+		if c != "" && c != Revoke && c != Edit && c != Bind && c != Refresh && c != Skip && c != Hijack && !slices.Contains(Calls, c) && !slices.Contains(Users, c) {
 			return fmt.Errorf("no such call: %q", c)
 		}
 		if c != "" {

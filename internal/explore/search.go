@@ -131,12 +131,15 @@ func eachPair(total int, yield func(a, b []Call) bool) bool {
 	})
 }
 
+// systematic are the calls of small scripts.
+var systematic = append(slices.Clone(Calls), Hijack)
+
 func eachList(n int, yield func([]Call) bool) bool {
 	if n == 0 {
 		return yield(nil)
 	}
 	return eachList(n-1, func(head []Call) bool {
-		for _, c := range Calls {
+		for _, c := range systematic {
 			if !yield(append(slices.Clone(head), c)) {
 				return false
 			}
@@ -185,6 +188,7 @@ func Random(seed uint64) (Script, Choose) {
 	s.addBound(rand.New(rand.NewPCG(seed, 2)))                                                 // #nosec G404 -- to be repeated
 	s.addSkips(rand.New(rand.NewPCG(seed, 4)))                                                 // #nosec G404 -- to be repeated
 	s.addUsers(rand.New(rand.NewPCG(seed, 5)))                                                 // #nosec G404 -- to be repeated
+	s.addHijack(rand.New(rand.NewPCG(seed, 8)))                                                // #nosec G404 -- to be repeated
 	s.Token = !s.Bound && !s.Domain && !s.Stray && rand.New(rand.NewPCG(seed, 6)).IntN(6) == 0 // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
@@ -216,6 +220,24 @@ func (s *Script) addSkips(r *rand.Rand) {
 		}
 		s.Actors[actor] = slices.Insert(slices.Clone(s.Actors[actor]), at, Skip)
 	}
+}
+
+// addHijack lets one of the requests of some schedules take its connection over, at
+// any time of its handler.
+func (s *Script) addHijack(r *rand.Rand) {
+	if r.IntN(6) > 0 {
+		return
+	}
+	actor := r.IntN(len(s.Actors))
+	calls := s.Actors[actor]
+	if _, beside := s.Beside[actor]; beside || s.Outside(actor) {
+		return
+	}
+	at := r.IntN(len(calls) + 1)
+	if calls[len(calls)-1] == Panic {
+		at = min(at, len(calls)-1)
+	}
+	s.Actors[actor] = slices.Insert(slices.Clone(calls), at, Hijack)
 }
 
 // addBound binds the sessions of some schedules to the browser's device, lets one
