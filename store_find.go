@@ -29,7 +29,7 @@ const (
 	// an ID's bytes as the database has them: UTF8, or ASCII as all of our own IDs.
 	sqlShardHandle = `pg_catalog.left(pg_catalog.encode(pg_catalog.sha256(('` + labelHandle + `' OPERATOR(pg_catalog.||) pg_catalog.replace(sid::pg_catalog.text, E'\\', E'\\\\'))::pg_catalog.bytea), 'hex'), 32)`
 
-	sqlFoundLive = `expire OPERATOR(pg_catalog.>=) pg_catalog.now()`
+	sqlFoundLive = `(expire OPERATOR(pg_catalog.>=) pg_catalog.now()) IS TRUE` // by another index, as sqlLive
 
 	// A time past a hundred years is one of a hundred years: timestamps reach to
 	// where their conversion to a time zone fails, and with it all of a statement.
@@ -42,7 +42,7 @@ const (
 		SELECT sid::pg_catalog.text, sess::pg_catalog.text, ` + sqlFoundLeft + ` FROM found WHERE sid IS NOT NULL ORDER BY expire DESC LIMIT %[7]s`
 
 	sqlFindAll = `SELECT sid::pg_catalog.text, sess::pg_catalog.text, ` + sqlFoundLeft + `
-		FROM %[1]s WHERE sid IS NOT NULL AND ` + sqlFoundLive + ` AND %[6]s ORDER BY expire DESC LIMIT %[7]s`
+		FROM %[1]s WHERE sid IS NOT NULL AND expire OPERATOR(pg_catalog.>=) pg_catalog.now() AND %[6]s ORDER BY expire DESC LIMIT %[7]s`
 
 	// A write bounds its own wait for row locks, before its first.
 	sqlFoundBound = `bound AS MATERIALIZED (SELECT pg_catalog.set_config('lock_timeout', %[8]s::pg_catalog.text, true) AS v)`

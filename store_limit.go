@@ -27,7 +27,7 @@ const sqlLimit = `WITH ` + sqlFoundBound + `,
 			ELSE at END AS at FROM told),
 	surplus AS MATERIALIZED (SELECT sid FROM (SELECT sid FROM timed ORDER BY at DESC, handle OFFSET %[7]s LIMIT 10000) o ORDER BY sid),
 	locked AS MATERIALIZED (SELECT l.sid FROM surplus, LATERAL (SELECT s.sid FROM %[1]s s
-		WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid AND %[6]s LIMIT 1 FOR UPDATE) l),
+		WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid AND (%[6]s) IS TRUE LIMIT 1 FOR UPDATE) l),
 	gone AS (DELETE FROM %[1]s s USING locked WHERE s.sid OPERATOR(pg_catalog.=) locked.sid RETURNING s.sid%[gone]s)%[limited]s
 	SELECT pg_catalog.count(*), CASE WHEN (SELECT pg_catalog.count(*) FROM surplus) OPERATOR(pg_catalog.>) pg_catalog.count(*) THEN
 		ARRAY(SELECT sid FROM surplus WHERE NOT EXISTS (SELECT FROM gone WHERE gone.sid::pg_catalog.text OPERATOR(pg_catalog.=) surplus.sid) LIMIT 100) END%[told]s

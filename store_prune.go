@@ -13,7 +13,8 @@ import (
 
 // $1 is where to begin: an expiry in seconds since 1970 as the column counts
 // them, minus infinity for the first of all. A row that was extended after it was
-// found is left alone by the repeated condition. No row lock is waited for.
+// found is left alone by the repeated condition; with IS TRUE, or a plan might walk
+// all that has ever expired for it. No row lock is waited for.
 const (
 	sqlPrune = `WITH dead AS MATERIALIZED (
 			SELECT sid, expire FROM %[1]s
@@ -33,20 +34,21 @@ const (
 	sqlPruneIDs = `WITH dead AS MATERIALIZED (
 			SELECT t.sid, t.expire FROM pg_catalog.unnest((SELECT $1::pg_catalog.text[])) v(sid),
 			LATERAL (SELECT s.sid, s.expire FROM %[1]s s WHERE s.sid::pg_catalog.text OPERATOR(pg_catalog.=) v.sid
-				AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now() LIMIT 1 FOR UPDATE SKIP LOCKED) t),
+				AND ` + sqlPruneStill + ` LIMIT 1 FOR UPDATE SKIP LOCKED) t),
 		` + sqlPruneGone
 
 	// The same two where others' locks can neither be seen nor passed over, since rows
 	// are taken from several shards.
 	sqlPruneLock      = ` FOR UPDATE SKIP LOCKED`
 	sqlPruneIDsShards = `WITH dead AS MATERIALIZED (
-			SELECT s.sid, s.expire FROM %[1]s s WHERE s.sid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]) AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now()),
+			SELECT s.sid, s.expire FROM %[1]s s WHERE s.sid OPERATOR(pg_catalog.=) ANY ($1::pg_catalog.text[]) AND ` + sqlPruneStill + `),
 		` + sqlPruneGone
 
+	sqlPruneStill = `(s.expire OPERATOR(pg_catalog.<) pg_catalog.now()) IS TRUE`
 	sqlPruneEpoch = `('epoch'::%[3]s OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => $1::double precision))`
 	sqlPruneFrom  = `CASE WHEN $1::double precision OPERATOR(pg_catalog.=) '-infinity'::double precision THEN '-infinity'::%[3]s ELSE ` + sqlPruneEpoch + ` END`
 	sqlPruneGone  = `gone AS (DELETE FROM %[1]s s USING dead
-			WHERE s.sid OPERATOR(pg_catalog.=) dead.sid AND s.expire OPERATOR(pg_catalog.<) pg_catalog.now() RETURNING 1%[gone]s)%[pruned]s
+			WHERE s.sid OPERATOR(pg_catalog.=) dead.sid AND ` + sqlPruneStill + ` RETURNING 1%[gone]s)%[pruned]s
 		SELECT (SELECT pg_catalog.count(*) FROM dead), (SELECT pg_catalog.count(*) FROM gone),
 			(SELECT extract(epoch FROM pg_catalog.max(expire))::double precision FROM dead)%[told]s`
 )

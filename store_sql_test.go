@@ -128,6 +128,8 @@ func TestPlansUseIndexes(t *testing.T) {
 		{"analysed", "", 200_000, "ANALYZE schema_system.session"},
 		{"a small table, where statements are prepared for the first time", "ANALYZE schema_system.session", 1_000, ""},
 		{"a small table, analysed", "", 1_000, "ANALYZE schema_system.session"},
+		{"all expired and analysed", "", 200_000, "UPDATE schema_system.session SET expire = now() - interval '1 day'; ANALYZE schema_system.session"},
+		{"all expired and analysed, of which new ones come", "", 200_000, "UPDATE schema_system.session SET expire = now() - interval '1 day'; ANALYZE schema_system.session;" + fmt.Sprintf(strings.Replace(fill, "fill", "new", 1), 1_000)},
 	} {
 		for _, partitions := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, partitions %t", tt.name, partitions), func(t *testing.T) {
@@ -150,13 +152,70 @@ func TestPlansUseIndexes(t *testing.T) {
 				execSQL(t, pool, "SELECT 1; "+tt.wrong)
 				for _, mode := range []string{"force_generic_plan", "force_custom_plan"} {
 					for _, sql := range statements {
-						if plan := preparedPlan(t, pool, mode, sql); strings.Contains(plan, "Seq Scan") || !strings.Contains(plan, "Index") && !strings.Contains(plan, "Bitmap") && !strings.Contains(sql, "INSERT INTO") {
+						if plan := preparedPlan(t, pool, mode, sql); strings.Contains(plan, "Seq Scan") || strings.Contains(plan, "expire_idx") || strings.Contains(plan, "idx_session_expire") || !strings.Contains(plan, "Index") && !strings.Contains(plan, "Bitmap") && !strings.Contains(sql, "INSERT INTO") {
 							t.Errorf("%s: got the plan\n%s\nof %s", mode, plan, sql)
 						}
 					}
 				}
 			})
 		}
+	}
+}
+
+// All sessions have expired over a weekend, and PostgreSQL has made its statistics
+// then: nobody is live, they say. Of those who log in from then on, each is found by
+// the ID or the key that is asked for, and no other is read on the way.
+func TestStatisticsOfAWeekend(t *testing.T) {
+	t.Parallel()
+	const expired, live = 20_000, 5_000
+	for _, indexed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("an index on the key %t", indexed), func(t *testing.T) {
+			url := pgtest.URL(t)
+			admin := openPool(t, url, maxConns(2))
+			pool := openPool(t, url, maxConns(1))
+			var opts session.PostgresOptions
+			if indexed {
+				opts.IndexKeys = []string{"userId"}
+			}
+			m := patientManager(t, newStore(t, pool, opts), func(c *session.Config) { c.UserKey, c.MaxPerUser = "userId", 2 })
+			const fill = `INSERT INTO schema_system.session SELECT '%s' || n, json_build_object('cookie', json_build_object('originalMaxAge', 86400000), 'userId', n), now() + interval '%s' FROM generate_series(1, %d) n`
+			execSQL(t, admin, "ALTER TABLE schema_system.session SET (autovacuum_enabled = off)")
+			execSQL(t, admin, fmt.Sprintf(fill, "expired", "-1 day", expired))
+			execSQL(t, admin, "ANALYZE schema_system.session")
+			cookie, _ := loginAs(t, m, 1, "a")
+			execSQL(t, admin, fmt.Sprintf(fill, "live", "1 day", live))
+			for _, step := range []struct {
+				name string
+				do   func() error
+			}{
+				{"a renewal", func() error { cookie = useSession(m, cookie, (*session.Session).Renew).newCookie(); return nil }},
+				{"a transaction", func() (err error) {
+					useSession(m, cookie, func(s *session.Session) {
+						err = session.Transact(t.Context(), s, func(context.Context, pgx.Tx) error { countKey.Set(s, 1); return nil })
+					})
+					return err
+				}},
+				{"logins over the limit", func() error { loginAs(t, m, 1, "b"); loginAs(t, m, 1, "c"); return nil }},
+				{"sessions", func() error { _, err := m.Sessions(t.Context(), userIDKey.Is(1)); return err }},
+				{"an edit", func() error {
+					_, err := m.Edit(t.Context(), userIDKey.Is(1), func(s *session.Session) error { countKey.Set(s, 2); return nil })
+					return err
+				}},
+				{"a new secret", func() error { _, err := m.Reseal(t.Context(), session.ResealOptions{}); return err }},
+				{"a revocation", func() error { _, err := m.Revoke(t.Context(), userIDKey.Is(1)); return err }},
+			} {
+				before := indexReads(t, admin, pool) // and by a new connection, which makes its plans now
+				if err := step.do(); err != nil {
+					t.Errorf("%s: %v", step.name, err)
+				}
+				if got := indexReads(t, admin, pool) - before; got >= live {
+					t.Errorf("%s: got %d entries of the index on expire read, want those of %d live sessions left alone", step.name, got, live)
+				}
+			}
+			if got := countRecords(t, pool); got != expired+live-2 { // what was filled in has a user 1 of each kind
+				t.Errorf("records left: got %d, want %d", got, expired+live-2)
+			}
+		})
 	}
 }
 
