@@ -371,7 +371,7 @@ type setCookie struct {
 
 func readCookies(h http.Header) (all []setCookie) {
 	for _, token := range h["Session-Token"] {
-		all = append(all, setCookie{value: token, maxAge: tokenLife})
+		all = append(all, setCookie{value: token, maxAge: untilExit})
 	}
 	for _, line := range h["Set-Cookie"] {
 		if !strings.HasPrefix(line, "session=") {
@@ -394,7 +394,11 @@ func readCookies(h http.Header) (all []setCookie) {
 				c.maxAge, byAge = time.Duration(seconds)*time.Second, true
 			}
 		}
-		if !byAge { // as in Express
+		switch {
+		case byAge:
+		case ends.IsZero():
+			c.maxAge = untilExit
+		default: // as in Express
 			c.maxAge = time.Until(ends)
 		}
 		all = append(all, c)

@@ -38,6 +38,10 @@
 // ([Users]), some of them in a session that is nobody's: who becomes a user, or another
 // one, gets another ID, and nothing of one user's gets into the next one's session.
 //
+// In one random script in seven, and in every small one, a request takes its connection
+// over ([Hijack]), so that no header of its response reaches the browser. In one in
+// eight cookies live until the browser's exit ([Config.Exit]).
+//
 // With Config.MaxPerUser, where logins end sessions, all requests log in ([Logins],
 // [RandomLogins]); the rules that such an end would break are not checked there.
 //
@@ -64,11 +68,11 @@
 // # What is not
 //
 // Other stores, statements that overlap inside of PostgreSQL (the
-// root package's tests force those), MaxPerUser, BrowserSession, Hijack, application
+// root package's tests force those), a MaxPerUser above one, application
 // code that uses the session inside a Marshaler or an ErrorHandler, what the network
 // or net/http's buffer does to a header that has left, a write that the store carries
-// out after its caller has given up, a store that answers later than its deadline,
-// and requests that lie more than some quarters of an hour apart.
+// out after its caller has given up, and requests that lie more than some quarters of
+// an hour apart.
 //
 // # How to use it
 //

@@ -31,6 +31,8 @@ var mutants = []mutant{
 	{file: "limit.go", old: "\tout.alive = false", new: "\t_ = false", off: "a login that another has ended is not sent", rule: "R11"},
 	{file: "limit.go", old: "case r.Handle == own && age > e.limits.storeTimeout:", new: "case r.Handle == own:", off: "two logins see the same order", rule: "R11"},
 	{file: "commit.go", old: "\ts.alive = false\n", new: "", off: "what an earlier commit has found alive may be dead"},
+	{file: "headers.go", old: "(s.m.cfg.Cookie.BrowserSession || s.m", new: "(s.m", off: "a cookie that ends with the browser has no other end"},
+	{file: "engine.go", old: "&& (i.own || !e.limits.browserSession)", new: "&& !e.limits.browserSession", off: "a remembered session's cookie follows its record"},
 	{file: "middleware.go", old: "\tif hijacked {\n\t\ts.headerGone()\n\t}\n", new: "", off: "a Hijack takes the header away", rule: "R6"},
 	{file: "middleware.go", old: "\t\tif err := s.madeForNobody(); err != nil {\n\t\t\treturn err\n\t\t}\n", new: "", off: "a Hijack makes no ID that nobody sends", rule: "R5"},
 	{file: "save.go", old: "\t\ts.failLocked(&opError{\"Reload\", ended})\n", new: "\t\t_ = ended\n", off: "Reload of an ended session is an error"},

@@ -99,8 +99,8 @@ func (w *world) setUp() {
 		panic(err)
 	}
 	live := slot{s.cookie, explore.Jar{ID: w.name(s.id), Expires: s.left}}
-	if w.script.Token {
-		live.Expires = tokenLife
+	if w.script.Token || w.script.Exit && w.script.Setup != explore.Remember {
+		live.Expires = untilExit
 	}
 	w.lineage[live.ID] = 1
 	if w.script.Stray {

@@ -97,6 +97,7 @@ type Config struct {
 	Bound     bool // sessions are bound to the browser's device; the first one is already
 	Token     bool // the client holds a token, and no cookie
 	Limited   bool // Config.MaxPerUser is one
+	Exit      bool // Cookie.BrowserSession: the cookie lives until the browser's exit
 }
 
 // options names what is set in a Config.
@@ -113,6 +114,7 @@ func (c *Config) options() []option {
 		{"bound", &c.Bound},
 		{"token", &c.Token},
 		{"limited", &c.Limited},
+		{"exit", &c.Exit},
 	}
 }
 

@@ -190,6 +190,7 @@ func Random(seed uint64) (Script, Choose) {
 	s.addUsers(rand.New(rand.NewPCG(seed, 5)))                                                 // #nosec G404 -- to be repeated
 	s.addHijack(rand.New(rand.NewPCG(seed, 8)))                                                // #nosec G404 -- to be repeated
 	s.Token = !s.Bound && !s.Domain && !s.Stray && rand.New(rand.NewPCG(seed, 6)).IntN(6) == 0 // #nosec G404 -- to be repeated
+	s.Exit = rand.New(rand.NewPCG(seed, 9)).IntN(8) == 0                                       // #nosec G404 -- to be repeated
 	return s, randomOrder(r)
 }
 

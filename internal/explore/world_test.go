@@ -31,7 +31,7 @@ const (
 	absoluteTimeout = 20 * time.Minute
 
 	tokenPrefix = "explore_"
-	tokenLife   = 50 * 365 * 24 * time.Hour // a client keeps it until another comes
+	untilExit   = 50 * 365 * 24 * time.Hour // of a browser; and a client keeps a token until another comes
 )
 
 // tokens opens what a client holds.
@@ -67,8 +67,8 @@ type managerKey struct {
 
 // startKey is what makes the beginnings of two runs differ.
 type startKey struct {
-	setup                          explore.Setup
-	encrypt, express, bound, token bool
+	setup                                explore.Setup
+	encrypt, express, bound, token, exit bool
 }
 
 // start is what a setup puts into the table and the browser.
@@ -126,6 +126,7 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 	if k.Token {
 		cfg.TokenPrefix = tokenPrefix
 	}
+	cfg.Cookie.BrowserSession = k.Exit
 	if k.Limited {
 		cfg.MaxPerUser = 1
 	}
@@ -142,12 +143,12 @@ func (l *lab) managerOf(k managerKey) *session.Manager {
 
 // start returns what a script begins with. It is called in a bubble.
 func (l *lab) start(s *explore.Script) start {
-	k := startKey{s.Setup, s.Encrypt, s.Express, s.Bound, s.Token}
+	k := startKey{s.Setup, s.Encrypt, s.Express, s.Bound, s.Token, s.Exit}
 	begin, ok := l.starts[k]
 	if !ok && s.Setup != explore.None {
 		old := s.Setup == explore.OldSecret || s.Setup == explore.OldAged
 		before, loses := *l.store, l.store.loses
-		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express, Bound: s.Bound, Token: s.Token}, old: old})
+		begin = l.prepare(l.t, s.Setup, managerKey{Config: explore.Config{Encrypt: s.Encrypt, Express: s.Express, Bound: s.Bound, Token: s.Token, Exit: s.Exit}, old: old})
 		*l.store, l.store.loses = before, loses
 		l.starts[k] = begin
 	}
