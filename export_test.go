@@ -114,6 +114,11 @@ func (s *PostgresStore) Grown() { s.plans.large.Store(true) }
 // ForgetShards lets the next renewal ask where the shards are.
 func (s *PostgresStore) ForgetShards() { s.shards.readAt.Store(0) }
 
+// DeletePassing is the second half of DeleteFound, where a row was locked.
+func (s *PostgresStore) DeletePassing(ctx context.Context, q Query) (int64, error) {
+	return s.deletePassing(ctx, &q)
+}
+
 // SetPool lets the statements of requests run on another pool.
 func (s *PostgresStore) SetPool(pool *pgxpool.Pool) {
 	s.runner = pgrun.New(pool, DefaultStoreTimeout, pgrun.Errors{Uncertain: ErrUncertain, Invalid: ErrInvalid})

@@ -1,13 +1,19 @@
 package session_test
 
 import (
+	"context"
+	"crypto/rand"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/internal/hostile"
+	"github.com/pgsession/session/internal/pgtest"
 )
 
 // What finds, ends, limits, prunes and seals anew looks up no name in the search
@@ -75,5 +81,78 @@ func useEverything(t *testing.T, m *session.Manager) {
 	})
 	if n, err := m.Revoke(t.Context(), userIDKey.Is(1).Handle(handle)); n != 1 || err != nil {
 		t.Errorf("Revoke by handle: got %d, %v, want 1", n, err)
+	}
+}
+
+// A session is renewed while a Revoke, after another transaction has held a row of the
+// user's, reads the table: the row is not there any more under the ID that was read. It
+// is ended under its new one, and nobody is told of triggers. A policy that waits makes
+// the moment long.
+func TestRevokeMeetsARenewalAfterAWait(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	store := newStore(t, pool)
+	role := "revoker_" + strings.ToLower(rand.Text())
+	execSQL(t, pool, fmt.Sprintf(`CREATE ROLE %s LOGIN; GRANT USAGE ON SCHEMA schema_system TO %[1]s;
+		GRANT SELECT, INSERT, UPDATE, DELETE ON schema_system.session TO %[1]s;
+		CREATE FUNCTION public.passes(sid text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+			WHILE sid = 'first' AND NOT pg_try_advisory_xact_lock_shared(4711) LOOP PERFORM pg_sleep(0.002); END LOOP;
+			RETURN true; END $$;
+		CREATE POLICY passes ON schema_system.session TO %[1]s USING (public.passes(sid));
+		ALTER TABLE schema_system.session ENABLE ROW LEVEL SECURITY`, role))
+	t.Cleanup(func() { execSQL(t, pool, "DROP OWNED BY "+role+"; DROP ROLE "+role) })
+	store.SetPool(openPool(t, pool.Config().ConnString(), maxConns(2), func(cfg *pgxpool.Config) {
+		cfg.AfterConnect = func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, "SET ROLE "+role)
+			return err
+		}
+	}))
+	for _, id := range []string{"first", "second"} { // in this order it reads them
+		if err := store.Create(t.Context(), id, session.Record{Data: []byte(`{"cookie":{},"userId":1}`), TTL: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gate, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer gate.Release()
+	hold := func(sql string) {
+		if _, err := gate.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hold("SELECT pg_advisory_lock(4711)")
+	type answer struct {
+		n   int64
+		err error
+	}
+	revoked := make(chan answer, 1)
+	go func() {
+		n, err := store.DeletePassing(t.Context(), session.Query{Key: "userId", Values: []string{"1"}})
+		revoked <- answer{n, err}
+	}()
+	awaitSQL(t, pool, "the policy waits", "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep')")
+	execSQL(t, pool, "UPDATE schema_system.session SET sid = 'renewed' WHERE sid = 'second'")
+	hold("SELECT pg_advisory_unlock(4711)")
+	if got := <-revoked; got.n != 2 || got.err != nil {
+		t.Errorf("got %d, %v, want 2 ended and no error", got.n, got.err)
+	}
+	if got := countRecords(t, pool); got != 0 {
+		t.Errorf("records left: got %d, want none", got)
+	}
+}
+
+// Where a trigger keeps the row the answer says so, after a few tries.
+func TestRevokeAfterAWaitWhereATriggerKeeps(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.Pool(t)
+	store := newStore(t, pool)
+	createRecord(t, store, `{"cookie":{},"userId":1}`)
+	execSQL(t, pool, `CREATE FUNCTION public.keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+		CREATE TRIGGER keep BEFORE DELETE ON schema_system.session FOR EACH ROW EXECUTE FUNCTION public.keep()`)
+	n, err := store.DeletePassing(t.Context(), session.Query{Key: "userId", Values: []string{"1"}})
+	if n != 0 || err == nil || !strings.Contains(err.Error(), "trigger") {
+		t.Errorf("got %d, %v, want none and an error about a trigger", n, err)
 	}
 }

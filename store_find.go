@@ -135,10 +135,12 @@ func rowLockTimeout(ctx context.Context) string {
 }
 
 // deletePassing deletes the records of q that nobody has locked, and those others
-// as soon as that is over, until ctx ends. It holds no connection while it waits.
+// as soon as that is over, until ctx ends. It holds no connection while it waits. What
+// was renewed while a statement came to it counts as kept there, and goes with the next.
 func (s *PostgresStore) deletePassing(ctx context.Context, q *Query) (live int64, err error) {
 	sql, told := s.revoking(ctx, sqlDeletePassing, `, s.sid, s.sess`)
 	sql, args := s.where(sql, q)
+	kept := 0 // how often in a row
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, time.Second) {
 		type result struct {
 			live, locked, kept, all int64
@@ -150,12 +152,15 @@ func (s *PostgresStore) deletePassing(ctx context.Context, q *Query) (live int64
 		if live += d.live; err == nil {
 			s.tellRows(ctx, d.told, d.all)
 		}
+		if kept++; d.kept == 0 {
+			kept = 0
+		}
 		switch {
 		case err != nil:
 			return live, err
-		case d.kept > 0:
+		case kept >= keptTries:
 			return live, errNotDeleted
-		case d.locked == 0:
+		case d.locked == 0 && kept == 0:
 			return live, nil
 		}
 		t := time.NewTimer(pause)
@@ -163,7 +168,7 @@ func (s *PostgresStore) deletePassing(ctx context.Context, q *Query) (live int64
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return live, fmt.Errorf("other transactions hold rows of sessions that are to end, %d of them live on: %w", d.locked, context.Cause(ctx))
+			return live, fmt.Errorf("other transactions hold rows of sessions that are to end, %d of them live on: %w", d.locked+d.kept, context.Cause(ctx))
 		}
 	}
 }
