@@ -168,7 +168,7 @@ func (p *pair) run(t *testing.T, ops []operation) error {
 			_, err = w.do(s, "/state", nil)
 		case "touch":
 			if id := idOf(before); id != "" {
-				p.db.exec(t, "UPDATE "+table+" SET expire = LEAST(expire, now() + interval '9 seconds') WHERE sid = $1", id)
+				p.db.exec(t, "UPDATE "+table+" SET expire = LEAST(expire, now() + interval '20 seconds') WHERE sid = $1", id)
 			}
 			_, err = w.do(s, "/state", nil)
 		case "replay": // somebody uses a cookie that was replaced

