@@ -20,7 +20,7 @@ func TestFaultDiskFull(t *testing.T) {
 	ownBy(t, dir, get[string](t, a, "SHOW data_directory"))
 	execute(t, a, "CREATE TABLESPACE small LOCATION '"+dir+"'")
 	// Sessions so large that a page has no room for a second version of one.
-	r := newRig(t, server.URL(), rigOptions{timeout: 5 * brief, load: faults.Load{Pad: strings.Repeat("text ", 900)}})
+	r := newRig(t, server.URL(), rigOptions{timeout: brief, load: faults.Load{Pad: strings.Repeat("text ", 900)}})
 	execute(t, a, "ALTER TABLE schema_system.session ALTER COLUMN sess SET STORAGE PLAIN")
 	execute(t, a, "VACUUM FULL schema_system.session")
 	execute(t, a, "ALTER TABLE schema_system.session SET TABLESPACE small")

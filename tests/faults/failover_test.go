@@ -14,7 +14,7 @@ import (
 // somewhere else now.
 func TestFaultReadOnly(t *testing.T) {
 	server := newServer(t)
-	r := newRig(t, server.URL(), rigOptions{timeout: brief})
+	r := newRig(t, server.URL(), rigOptions{timeout: brief, load: crowd})
 	a := admin(t, server.URL())
 	readOnly := func(value string) {
 		execute(t, a, "ALTER SYSTEM SET default_transaction_read_only = "+value)

@@ -78,14 +78,16 @@ func outage(t *testing.T, r *rig, a *asked, name string, begin, end func()) {
 		return true
 	})
 	const enough = 500
-	wasRefused, dials, statements, goroutines := refused(), a.dials.Load(), a.statements.Load(), goroutinesOfOurs()
 	start := time.Now()
+	wasRefused, dials, statements, goroutines := refused(), a.dials.Load(), a.statements.Load(), goroutinesOfOurs()
 	if err := r.run.WaitFailed(enough); err != nil {
 		t.Fatal(err)
 	}
 	took := time.Since(start)
-	if got := refused() - wasRefused; got < enough*9/10 {
-		t.Errorf("of %d requests that failed, refused: got %d, want nearly all", enough, got)
+	// In each program one request at a time tries, some seven in a second: where the machine
+	// is so busy that few come, they are no small part.
+	if got, least := refused()-wasRefused, max(enough*0.9-2*7*took.Seconds(), enough/4); float64(got) < least {
+		t.Errorf("of %d requests that failed in %v, refused: got %d, want %.0f at least", enough, took, got, least)
 	}
 	// For each program, twenty a second, and the cancel requests of what ran when it began.
 	if got, most := a.dials.Load()-dials, 2*(20*took.Seconds()+20); float64(got) > most {

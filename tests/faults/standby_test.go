@@ -183,7 +183,7 @@ func TestFaultStandbyDownEveryWrite(t *testing.T) {
 		var calls sync.WaitGroup
 		for _, k := range kinds {
 			calls.Go(func() {
-				ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+				ctx, cancel := context.WithTimeout(t.Context(), brief) // until it has surely reached the server
 				defer cancel()
 				if err := k.call(ctx); !errors.Is(err, session.ErrUncertain) {
 					t.Errorf("%s: got %v, want ErrUncertain", k.name, err)
@@ -215,7 +215,7 @@ func TestFaultStandbyDownEveryWrite(t *testing.T) {
 func TestFaultStandbyDownLogouts(t *testing.T) {
 	const leaving, reading = 500, 8
 	a := startAlone(t, func(cfg *session.Config) {
-		cfg.StoreTimeout = 5 * brief // so that no read is late, busy as the machine may be
+		cfg.StoreTimeout = brief // so that no read is late, busy as the machine may be
 		cfg.IdleTimeout = time.Hour
 		cfg.TouchInterval = 200 * time.Millisecond // reads have touches to make, and give them up
 	})
