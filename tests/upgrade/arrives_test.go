@@ -113,7 +113,9 @@ func TestUpgradeCommitWithoutAnswer(t *testing.T) {
 	for _, s := range []*server{m.old, m.new} {
 		execute(t, connect(t, s.appURL), faults.SQLOrders)
 	}
-	p, err := faults.StartProgram(t.Context(), m.programURL(), faults.ProgramOptions{})
+	p, err := faults.StartProgram(t.Context(), m.programURL(), faults.ProgramOptions{
+		Config: func(cfg *session.Config) { cfg.StoreTimeout = ample },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

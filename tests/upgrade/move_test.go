@@ -227,8 +227,9 @@ func (m *move) schema(s *server, o session.PostgresOptions) {
 const (
 	conns = 6 // of a program's pool
 
-	// ample is a StoreTimeout that even a busy machine does not outlast.
-	ample = 20 * time.Second
+	// ample is a StoreTimeout that even a busy machine does not outlast; a browser waits
+	// for a minute.
+	ample = 50 * time.Second
 
 	few, many = 100, 250 // requests
 )
