@@ -293,14 +293,19 @@ func (s *soak) settle(ctx context.Context) error {
 	return nil
 }
 
-// expect sends a request, of a browser that has a session, that must succeed.
+// expect sends a request, of a browser that has a session, that must succeed, at once or
+// when the database answers in time again.
 func (s *soak) expect(b *browser, kind faults.Kind, p *process) {
 	l := p.life.Load()
-	if l == nil || !b.LoggedIn() {
-		return
-	}
-	if a := s.enter(b.Do(kind, l.url+wayUsed)); !a.OK() {
-		s.problem("%s when all was over: got status %d, want 200", kind, a.Status)
+	for end := time.Now().Add(aliveTimeout); l != nil && b.LoggedIn(); time.Sleep(again) {
+		a := s.enter(b.Do(kind, l.url+wayUsed))
+		if a.OK() {
+			return
+		}
+		if a.Status != http.StatusServiceUnavailable || time.Now().After(end) {
+			s.problem("%s when all was over: got status %d, want 200", kind, a.Status)
+			return
+		}
 	}
 }
 

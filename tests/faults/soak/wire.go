@@ -61,8 +61,8 @@ type wire struct {
 	// fault: the browser logs out.
 	lapsed atomic.Bool
 
-	// late says that a request of the session was not answered: its statement may
-	// come late, and let the session live longer.
+	// late says that a request of the session was not answered, or a read whose touch may
+	// have been given up: a statement may come late, and let the session live longer.
 	late atomic.Bool
 
 	mu       sync.Mutex
@@ -166,7 +166,8 @@ func (w *wire) used(req *http.Request) (*reply, error) {
 		req = w.withCookie(req)
 	}
 	rep, err := w.s.exchange(req)
-	if err != nil || !rep.shows() && !rep.absent() {
+	untouched := err == nil && req.URL.Path == "/all" && rep.header.Get("Set-Cookie") == ""
+	if err != nil || !rep.shows() && !rep.absent() || untouched && time.Since(now) > storeTimeout/2 {
 		w.late.Store(true)
 	}
 	if err != nil {
