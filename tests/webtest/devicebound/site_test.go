@@ -36,6 +36,9 @@ const patience = 2 * time.Minute
 
 var errDown = errors.New("the test's database is down")
 
+// downFor, in its context, makes the database down for one request.
+type downFor struct{}
+
 // database is a store that can be down for all instances at once.
 type database struct {
 	session.Store
@@ -50,45 +53,45 @@ func (d *database) set(down bool) {
 	d.down = down
 }
 
-func (d *database) err() error {
+func (d *database) err(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.down {
+	if d.down || ctx.Value(downFor{}) != nil {
 		return errDown
 	}
 	return nil
 }
 
 func (d *database) Load(ctx context.Context, id string) (session.Record, error) {
-	if err := d.err(); err != nil {
+	if err := d.err(ctx); err != nil {
 		return session.Record{}, err
 	}
 	return d.Store.Load(ctx, id)
 }
 
 func (d *database) Create(ctx context.Context, id string, r session.Record) error {
-	if err := d.err(); err != nil {
+	if err := d.err(ctx); err != nil {
 		return err
 	}
 	return d.Store.Create(ctx, id, r)
 }
 
 func (d *database) Update(ctx context.Context, id string, c session.Change) error {
-	if err := d.err(); err != nil {
+	if err := d.err(ctx); err != nil {
 		return err
 	}
 	return d.Store.Update(ctx, id, c)
 }
 
 func (d *database) Touch(ctx context.Context, id string, ttl time.Duration) error {
-	if err := d.err(); err != nil {
+	if err := d.err(ctx); err != nil {
 		return err
 	}
 	return d.Store.Touch(ctx, id, ttl)
 }
 
 func (d *database) Delete(ctx context.Context, id string) error {
-	if err := d.err(); err != nil {
+	if err := d.err(ctx); err != nil {
 		return err
 	}
 	return d.Store.Delete(ctx, id)
@@ -129,6 +132,7 @@ type site struct {
 	next int
 	log  []exchange
 	kill kill
+	down string // the path of requests for which the database is down
 	dead map[int]bool
 }
 
@@ -225,6 +229,9 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) {
 			s.dead[e.instance], s.kill = true, nil
 		}
 	}
+	if s.down != "" && s.down == e.path {
+		r = r.WithContext(context.WithValue(r.Context(), downFor{}, true))
+	}
 	s.mu.Unlock()
 	if dies && !acts {
 		s.note(e)
@@ -274,6 +281,14 @@ func (s *site) kills(k kill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kill, s.dead = k, map[int]bool{}
+}
+
+// downAt lets the database be down for the requests of a path, and for no others that
+// come at the same time; "" for none.
+func (s *site) downAt(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down = path
 }
 
 // revives starts what is dead again, and reports whether there was one.
