@@ -2,8 +2,6 @@ package main
 
 const Pending = pending
 
-const DatabaseTimeout = databaseTimeout
-
 type Ceremony = ceremony
 
 var Begin = begin

@@ -136,7 +136,7 @@ func (s *site) begin(t *testing.T, sql string) pgx.Tx {
 // waiting waits until the program waits for a lock.
 func (s *site) waiting(t *testing.T) {
 	t.Helper()
-	for range 500 {
+	for end := time.Now().Add(exampletest.Deadline); time.Now().Before(end); {
 		if s.row(t, "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE NOT granted AND datname = current_database()") > 0 {
 			return
 		}

@@ -143,7 +143,7 @@ func serve(ctx context.Context, ln net.Listener, origin string, app http.Handler
 	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(ln) }()
-	slog.Info("listening", "url", origin)
+	slog.Info("listening", "url", origin, "address", ln.Addr().String())
 
 	select {
 	case err := <-failed:

@@ -9,7 +9,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5"
-	main "github.com/pgsession/session/examples/passkey"
+
+	"github.com/pgsession/session/internal/exampletest"
 )
 
 // schema changes the database until mend is called.
@@ -112,7 +113,7 @@ func TestChromiumOutages(t *testing.T) {
 	must(t, err)
 	_, err = tx.Exec(t.Context(), "LOCK TABLE passkey_example.users IN ACCESS EXCLUSIVE MODE")
 	must(t, err)
-	v.Client.Timeout = 2 * main.DatabaseTimeout
+	v.Client.Timeout = exampletest.Deadline // much longer than the program waits
 	r = v.Get(s.URL + "/account")
 	wantOutage(t, "a database that hangs", r.Code, r.Body)
 	must(t, tx.Rollback(t.Context()))

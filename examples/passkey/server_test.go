@@ -1,11 +1,10 @@
 package main_test
 
 import (
-	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -85,16 +84,12 @@ func TestChromiumForms(t *testing.T) {
 // host.
 func TestHTTPS(t *testing.T) {
 	t.Parallel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	port := free.Addr().(*net.TCPAddr).Port
-	must(t, free.Close())
 	for _, origin := range []string{"https://login.example.com", "HTTPS://Login.Example.com/"} {
-		p := exampletest.Command(t, "DATABASE_URL="+pgtest.URL(t), "ORIGIN="+origin, fmt.Sprint("PORT=", port))
+		p := exampletest.Command(t, "DATABASE_URL="+pgtest.URL(t), "ORIGIN="+origin)
 		p.Begin()
 		p.WaitLog("msg=listening")
 		v := newVisitor(t, &site{Program: p})
-		p.URL = fmt.Sprint("http://127.0.0.1:", port)
+		p.URL = "http://" + regexp.MustCompile(`address=(\S+)`).FindStringSubmatch(p.Log())[1]
 		req, err := http.NewRequest(http.MethodPost, p.URL+"/login/begin", strings.NewReader("{}"))
 		must(t, err)
 		req.Header.Set("Content-Type", "application/json")
