@@ -26,8 +26,14 @@ import (
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
 
-// patience bounds every wait.
-const patience = 2 * time.Minute
+const (
+	// patience bounds every wait.
+	patience = 2 * time.Minute
+
+	// drain is longer than compose.yaml's, so that on a busy machine too the balancer, and
+	// who looks, find an instance that drains before it has ended.
+	drain = "15s"
+)
 
 // machine carries out the compose file without an engine: the same programs with
 // the same environment and secrets, each in a folder that is its whole file system,
@@ -160,6 +166,9 @@ func (m *machine) run(service, listen string, args ...string) *process {
 		value = strings.Replace(value, "@db/", "@"+m.server.Host+"/", 1)
 		if strings.HasPrefix(value, "/run/secrets/") {
 			value = prefix + value
+		}
+		if name == "DRAIN" {
+			value = drain
 		}
 		p.Env = append(p.Env, name+"="+value)
 	}

@@ -60,7 +60,7 @@ func TestSlowClients(t *testing.T) {
 func TestHalfARequest(t *testing.T) {
 	t.Parallel()
 	const nobody = "127.0.0.1:1"
-	front := (&machine{t: t}).balancer(map[string]string{"one": nobody, "two": nobody}, "timeout http-request 10s", "timeout http-request 200ms")
+	front := (&machine{t: t}).balancer(map[string]string{"one": nobody, "two": nobody}, "timeout http-request 10s", "timeout http-request 5s") // long enough to send half a one
 	for sent, want := range map[string]string{"": "", "GET / HTTP/1.1\r\nHost: loc": "HTTP/1.1 408 "} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(front, "http://"))
 		must(t, err)
