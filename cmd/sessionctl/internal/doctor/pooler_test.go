@@ -61,11 +61,25 @@ func bounce(t *testing.T, db *pgx.ConnConfig, settings ...string) string {
 	if out, _ := exec.Command(path, "--version").Output(); strings.Contains(string(out), "PgBouncer 1.18") {
 		settings = settings[:len(settings)-1] // it does not know max_prepared_statements
 	}
+	for range 5 { // another program may take the port
+		if port := listen(t, path, db, settings); port != 0 {
+			u := url.URL{Scheme: "postgres", User: url.User("client"), Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + db.Database, RawQuery: "sslmode=disable"}
+			return u.String()
+		}
+	}
+	t.Fatal("pgbouncer does not start")
+	return ""
+}
+
+// listen runs PgBouncer at a port that was free a moment ago, and returns that; 0 where
+// it has ended at once.
+func listen(t *testing.T, path string, db *pgx.ConnConfig, settings []string) (port int) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := ln.Addr().(*net.TCPAddr).Port
+	port = ln.Addr().(*net.TCPAddr).Port
 	ln.Close()
 	config := filepath.Join(t.TempDir(), "pgbouncer.ini")
 	lines := append([]string{
@@ -98,10 +112,8 @@ func bounce(t *testing.T, db *pgx.ConnConfig, settings ...string) string {
 	for said := bufio.NewScanner(log); said.Scan(); {
 		if strings.Contains(said.Text(), "process up") {
 			go func() { _, _ = io.Copy(io.Discard, log) }()
-			u := url.URL{Scheme: "postgres", User: url.User("client"), Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/" + db.Database, RawQuery: "sslmode=disable"}
-			return u.String()
+			return port
 		}
 	}
-	t.Fatal("pgbouncer does not start")
-	return ""
+	return 0
 }
