@@ -32,7 +32,7 @@ var (
 		methods: []string{byLibrary, byDelete, byBatches},
 	}
 	short = options{
-		rows: 8000, expired: 2400, active: 500, workers: 4, rate: 400, slice: 200 * time.Millisecond, rounds: 1,
+		rows: 8000, expired: 2400, active: 500, workers: 4, rate: 400, slice: time.Second, rounds: 1,
 		methods: []string{byLibrary, byDelete, byBatches},
 	}
 )

@@ -22,7 +22,7 @@ type options struct {
 
 var (
 	full  = options{streams: []int{1, 100, 1000, 10_000}, open: 20 * time.Second, logouts: 20}
-	short = options{streams: []int{1, 20}, open: 3 * time.Second, logouts: 1}
+	short = options{streams: []int{1, 20}, open: 5 * time.Second, logouts: 1}
 )
 
 func main() {
