@@ -137,7 +137,7 @@ func TestWhatIsLeftWithoutClose(t *testing.T) {
 func TestNothingIsLeftOfThoseWhoGaveUp(t *testing.T) {
 	url := pgtest.URL(t)
 	pool := openPool(t, url)
-	m := newManager(t, postgresStore(t, pool, session.PostgresOptions{}), 2*time.Second)
+	m := newManager(t, postgresStore(t, pool, session.PostgresOptions{}), 5*time.Second)
 	cookie := visit(m, "", func(s *session.Session) { visits.Set(s, 1) }).Header().Get("Set-Cookie")
 	cookie, _, _ = strings.Cut(cookie, ";")
 	locker, err := pgx.Connect(t.Context(), url)
