@@ -76,6 +76,19 @@ func newManager(t *testing.T, store session.Store, timeout time.Duration) *sessi
 	return m
 }
 
+// wantNothingLeft looks for goroutines, longer than goleak does, for on a busy machine
+// those that end may not have had a turn. What is left is left for ever.
+func wantNothingLeft(t *testing.T, ignore goleak.Option) {
+	t.Helper()
+	err := goleak.Find(ignore)
+	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); {
+		err = goleak.Find(ignore)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // After Close, and the end of the requests and of the pool, no goroutine is left:
 // not of pruning, nor of streams and sockets that were open at Close.
 func TestNothingIsLeftAfterClose(t *testing.T) {
@@ -114,7 +127,7 @@ func TestNothingIsLeftAfterClose(t *testing.T) {
 			}
 			s.end()
 			closePool()
-			goleak.VerifyNone(t, ignore)
+			wantNothingLeft(t, ignore)
 		})
 	}
 }
@@ -129,7 +142,7 @@ func TestWhatIsLeftWithoutClose(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Errorf("Close: got %v, want no error", err)
 	}
-	goleak.VerifyNone(t, ignore)
+	wantNothingLeft(t, ignore)
 }
 
 // Requests that have given up waiting for a locked row leave nothing behind, even
@@ -175,7 +188,7 @@ func TestNothingIsLeftOfThoseWhoGaveUp(t *testing.T) {
 		t.Errorf("Close: got %v, want no error", err)
 	}
 	pool.Close()
-	goleak.VerifyNone(t, ignore)
+	wantNothingLeft(t, ignore)
 }
 
 func visit(m *session.Manager, cookie string, f func(*session.Session)) *httptest.ResponseRecorder {
