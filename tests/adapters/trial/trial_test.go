@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -222,18 +223,28 @@ func start(t *testing.T, app string) (site string) {
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./"+app).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	database := pgtest.URL(t)
+	var said []string
+	for range 5 { // another program may take the port
+		// Below those that are given out to whoever does not choose.
+		site, output := run(t, program, fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)), database)
+		if site != "" {
+			return site
+		}
+		said = append(said, output)
 	}
-	addr := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Fatalf("the program ended: %q", said)
+	return ""
+}
+
+// run runs a program until the test ends, and returns its address when it answers, or
+// what it has said where it has ended.
+func run(t *testing.T, program, addr, database string) (site, said string) {
+	t.Helper()
 	var output bytes.Buffer
 	cmd := exec.Command(program)
 	cmd.Stdout, cmd.Stderr = &output, &output
-	cmd.Env = append(os.Environ(), "ADDR="+addr, "DATABASE_URL="+pgtest.URL(t), "PASSWORD=open", "GIN_MODE=release",
+	cmd.Env = append(os.Environ(), "ADDR="+addr, "DATABASE_URL="+database, "PASSWORD=open", "GIN_MODE=release",
 		"SESSION_SECRET=thirty-two bytes, and some more, for the test")
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -253,13 +264,13 @@ func start(t *testing.T, app string) (site string) {
 	for {
 		if conn, err := net.Dial("tcp", addr); err == nil {
 			_ = conn.Close()
-			return "http://" + addr
+			return "http://" + addr, ""
 		}
 		select {
 		case <-tick.C:
 		case err := <-exited:
 			exited <- err
-			t.Fatalf("the program ended: %v\n%s", err, output.Bytes())
+			return "", fmt.Sprintf("%v\n%s", err, output.Bytes())
 		case <-t.Context().Done():
 			t.Fatal("the program does not answer")
 		}
