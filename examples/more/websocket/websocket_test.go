@@ -51,6 +51,7 @@ func TestTapsAreSaved(t *testing.T) {
 	one.waitFor(1 + 2*each)
 	two.waitFor(1 + 2*each)
 	ada.wantMe(p, "ada", 1+2*each)
+	two.waitForTotal(1 + 2*each) // which a tap of the other window joins when it has been saved
 	if got := two.state.Total; got != 1+2*each {
 		t.Errorf("everybody’s: got %d, want %d", got, 1+2*each)
 	}
