@@ -58,7 +58,7 @@ func newBrowser(t *testing.T) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	exampletest.Must(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), exampletest.Deadline)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*exampletest.Deadline) // on a busy machine
 	t.Cleanup(cancel)
 	ctx, cancelAllocator := chromedp.NewExecAllocator(ctx, chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),
 		chromedp.WSURLReadTimeout(exampletest.Deadline), chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU, chromedp.NoFirstRun)

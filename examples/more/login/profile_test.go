@@ -26,8 +26,8 @@ import (
 	"github.com/pgsession/session/internal/exampletest"
 )
 
-// deadline bounds what a browser does in one test.
-const deadline = exampletest.Deadline
+// deadline bounds what a browser does in one test, on a busy machine.
+const deadline = 5 * exampletest.Deadline
 
 // profile is a real browser: a Chromium with a user data directory, and one tab.
 type profile struct {

@@ -20,7 +20,7 @@ const (
 	user = session.Key[string]("user")
 
 	// patience bounds what a browser does in one test.
-	patience = 2 * time.Minute
+	patience = 5 * time.Minute
 )
 
 // api is the application, on one site. Pages of one origin on another may ask it, as
