@@ -70,7 +70,7 @@ func TestWritesWaitForStandbys(t *testing.T) {
 	t.Run("a late write", func(t *testing.T) {
 		before := r.pids()
 		r.standbys("nobody")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // in which it is surely sent
 		defer cancel()
 		if err := r.exec(ctx, pgrun.Once, "INSERT INTO t VALUES (1)"); !errors.Is(err, errUncertain) {
 			t.Errorf("got %v, want uncertain", err)
@@ -96,17 +96,17 @@ func TestWritesWaitForStandbys(t *testing.T) {
 
 	// PostgreSQL's own timeouts do not cut the wait for the standby.
 	t.Run("statement_timeout", func(t *testing.T) {
-		timeouts := "&statement_timeout=200"
+		timeouts := "&statement_timeout=2000" // more than a busy server needs to get to its commit
 		var version int
 		if err := r.admin.QueryRow(t.Context(), "SELECT current_setting('server_version_num')::int").Scan(&version); err != nil {
 			t.Fatal(err)
 		}
 		if version >= 170000 {
-			timeouts += "&transaction_timeout=200"
+			timeouts += "&transaction_timeout=2000"
 		}
 		hurried := newRigOn(t, server.URL()+timeouts, 4)
 		r.standbys("nobody")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		if err := hurried.exec(ctx, pgrun.Once, "INSERT INTO t VALUES (4)"); !errors.Is(err, errUncertain) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v, want uncertain, at the deadline", err)
@@ -128,7 +128,7 @@ func TestWritesWaitForStandbys(t *testing.T) {
 		before := r.pids()
 		r.standbys("nobody")
 		for _, repeat := range []pgrun.Repetition{pgrun.Once, pgrun.Repeatable} {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 			defer cancel()
 			done := make(chan error, 1)
 			go func() { done <- r.exec(ctx, repeat, "INSERT INTO t SELECT 2 FROM pg_sleep(0.3)") }()
@@ -167,7 +167,7 @@ func TestWritesWaitForStandbys(t *testing.T) {
 			t.Errorf("without a standby to wait for: got %v, want no error", err)
 		}
 		r.standbys("nobody")
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 		defer cancel()
 		if err := before(ctx); !errors.Is(err, errUncertain) || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("with one: got %v, want uncertain, at the deadline", err)
@@ -240,7 +240,7 @@ func TestDoubtStays(t *testing.T) {
 		{"a read", pgrun.Read, breakOff, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second) // the first is to get a connection in it
 			defer cancel()
 			tries := 0
 			_, err := pgrun.Run(ctx, r.runner, tt.repeat, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {

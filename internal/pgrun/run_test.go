@@ -227,8 +227,16 @@ func TestTheMarginFollowsTheCost(t *testing.T) {
 	if after := r.pids(); !slices.Equal(before, after) {
 		t.Errorf("connections: got %v, want %v", after, before)
 	}
-	if inTime, err := call(); !inTime || errors.Is(err, errUncertain) || pgrun.SQLState(err) != "57014" || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("the second: got %v, in time %t, want that it was cancelled, in time", err, inTime)
+	inTime, err := call()
+	for range 9 { // a busy machine needs more than it has cost so far
+		if inTime {
+			break
+		}
+		r.pids() // once it is home
+		inTime, err = call()
+	}
+	if !inTime || errors.Is(err, errUncertain) || pgrun.SQLState(err) != "57014" || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the next: got %v, in time %t, want that it was cancelled, in time", err, inTime)
 	}
 	after := r.pids()
 	unlock()
@@ -313,17 +321,21 @@ func TestACancelRequestThatComesTooEarly(t *testing.T) {
 	r := newRig(t, 1)
 	before := r.pids()
 	unlock := r.lock()
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
+	var began atomic.Bool
 	ended := make(chan error, 1)
-	_, err := pgrun.Run(ctx, r.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
-		<-r.proxy.passed
-		_, err := c.Exec(ctx, "SELECT pg_advisory_lock(1)")
-		ended <- err
-		return struct{}{}, err
-	})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want a deadline exceeded", err)
+	for !began.Load() { // on a busy machine the time may be over before
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		_, err := pgrun.Run(ctx, r.runner, pgrun.Read, func(ctx context.Context, c *pgx.Conn) (struct{}, error) {
+			began.Store(true)
+			<-r.proxy.passed
+			_, err := c.Exec(ctx, "SELECT pg_advisory_lock(1)")
+			ended <- err
+			return struct{}{}, err
+		})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want a deadline exceeded", err)
+		}
 	}
 	if err := <-ended; pgrun.SQLState(err) != "57014" {
 		t.Errorf("the statement: got %v, want that it was cancelled", err)

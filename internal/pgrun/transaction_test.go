@@ -115,7 +115,7 @@ func TestCommitWaitsForStandbys(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.standbys("nobody")
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Second)
 	defer cancel()
 	err := tx.Commit(ctx, func(context.Context, *pgx.Conn) (bool, error) { return true, nil })
 	if !errors.Is(err, errUncertain) || !errors.Is(err, context.DeadlineExceeded) {
