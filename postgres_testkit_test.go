@@ -129,6 +129,20 @@ func awaitSQL(t testing.TB, pool *pgxpool.Pool, what, sql string, args ...any) {
 	}
 }
 
+// unhurried calls f with more and more time, beginning with limit, until it is back
+// within it: on a busy machine it may be late. It returns the last error, and whether
+// f came back before its deadline, which one that waits for it never does.
+func unhurried(t testing.TB, limit time.Duration, f func(context.Context) error) (inTime bool, err error) {
+	t.Helper()
+	for ; !inTime && limit <= patience; limit *= 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		err = f(ctx)
+		inTime = ctx.Err() == nil
+		cancel()
+	}
+	return inTime, err
+}
+
 // nap lets the others work for a moment.
 func nap(t testing.TB, pool *pgxpool.Pool) { execSQL(t, pool, "SELECT pg_sleep(0.002)") }
 

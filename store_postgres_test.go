@@ -80,16 +80,17 @@ func TestPostgresStoreInEveryQueryMode(t *testing.T) {
 }
 
 // The server's clock decides, whatever the connection's TimeZone; the odd one
-// is half an hour off.
+// is half an hour off. None has a daylight saving, in whose last hour times are not
+// what they look like: see TestSaveInTheHourThatComesTwice.
 func TestPostgresTimeZones(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
 		database string
 		runtime  string
 	}{
-		{name: "database", database: "America/New_York"},
-		{name: "connection", runtime: "America/New_York"},
-		{name: "connection against database", database: "Asia/Kolkata", runtime: "Pacific/Auckland"},
+		{name: "database", database: "America/Bogota"},
+		{name: "connection", runtime: "America/Bogota"},
+		{name: "connection against database", database: "Asia/Kolkata", runtime: "Pacific/Tongatapu"},
 		{name: "half an hour", database: "Asia/Kolkata"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,11 +116,11 @@ func TestPostgresTimeZones(t *testing.T) {
 			left := func(want time.Duration) {
 				t.Helper()
 				r, err := store.Load(t.Context(), id)
-				if err != nil || math.Abs((want-r.TTL).Seconds()) > 5 {
+				if err != nil || math.Abs((want-r.TTL).Seconds()) > patience.Seconds() {
 					t.Errorf("time left: got %v, %v, want %v", r.TTL, err, want)
 				}
 				stored := queryOne[float64](t, pool, "SELECT extract(epoch FROM expire::timestamptz)::float8 - extract(epoch FROM now())::float8 FROM schema_system.session WHERE sid = $1", id)
-				if math.Abs(stored-want.Seconds()) > 5 {
+				if math.Abs(stored-want.Seconds()) > patience.Seconds() {
 					t.Errorf("epoch of expire less that of now: got %.1f s, want %v", stored, want)
 				}
 			}
@@ -314,8 +315,13 @@ func TestPostgresDeadlines(t *testing.T) {
 					if ctx.Err() == nil {
 						inTime.Add(1)
 					}
-					// What was cancelled is the late statement, never the next.
-					if err := calls[0].call(t.Context()); err != nil {
+					// What was cancelled is the late statement, never the next. On a busy
+					// machine others may be late and hold every place for a moment.
+					err = calls[0].call(t.Context())
+					for end := time.Now().Add(patience); err != nil && strings.Contains(err.Error(), "nothing was sent") && time.Now().Before(end); nap(t, admin) {
+						err = calls[0].call(t.Context())
+					}
+					if err != nil {
 						t.Errorf("Load after %s: got %v, want no error", c.name, err)
 					}
 				})
@@ -354,7 +360,6 @@ func TestPostgresDeadlines(t *testing.T) {
 	// cancelled; writes are not, and when they hold every place there is for writes
 	// (a quarter of the pool) others fail at once.
 	t.Run("a locked table", func(t *testing.T) {
-		const limit = time.Second
 		before := backendPIDs(t, pool)
 		calls, first := fresh(store), id
 		others := fresh(store) // whose ID is id from here on
@@ -365,16 +370,24 @@ func TestPostgresDeadlines(t *testing.T) {
 		}
 		unlock := holdOpen(t, admin, "LOCK TABLE schema_system.session IN ACCESS EXCLUSIVE MODE")
 		together(len(calls), func(i int) {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			defer cancel()
-			start := time.Now()
-			err := calls[i].call(ctx)
-			check(t, calls[i].name, err, time.Since(start), limit)
-			if strings.Contains(fmt.Sprint(err), first) {
-				t.Errorf("%s: the error has the session ID", calls[i].name)
-			}
-			if write := i > 0; errors.Is(err, session.ErrUncertain) != write {
-				t.Errorf("%s: got %v, want uncertain: %t", calls[i].name, err, write)
+			write := i > 0
+			for limit := time.Second; ; limit *= 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), limit)
+				start := time.Now()
+				err := calls[i].call(ctx)
+				cancel()
+				check(t, calls[i].name, err, time.Since(start), limit)
+				if strings.Contains(fmt.Sprint(err), first) {
+					t.Errorf("%s: the error has the session ID", calls[i].name)
+				}
+				uncertain := errors.Is(err, session.ErrUncertain)
+				if write && !uncertain && limit < patience {
+					continue // not even sent in time, as below all three are
+				}
+				if uncertain != write {
+					t.Errorf("%s: got %v, want uncertain: %t", calls[i].name, err, write)
+				}
+				return
 			}
 		})
 		awaitSQL(t, admin, "the read is cancelled", `SELECT count(*) = 3 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`)
@@ -433,11 +446,13 @@ func TestPostgresDeadlines(t *testing.T) {
 		})
 	})
 	t.Run("statement_timeout of the pool", func(t *testing.T) {
-		pool := openPool(t, url, maxConns(1), func(cfg *pgxpool.Config) { cfg.ConnConfig.RuntimeParams["statement_timeout"] = "1000" })
+		pool := openPool(t, url, maxConns(1))
 		store := newStore(t, pool)
 		fresh(store)
 		unlock := holdOpen(t, admin, "LOCK TABLE schema_system.session IN SHARE MODE")
+		execSQL(t, pool, "SET statement_timeout = 1000")
 		err := store.Touch(t.Context(), id, time.Hour)
+		execSQL(t, pool, "SET statement_timeout = 0") // what follows may take longer
 		unlock()
 		if err == nil || !strings.Contains(err.Error(), "statement timeout") {
 			t.Errorf("Touch: got %v, want a statement timeout", err)
@@ -688,10 +703,15 @@ func TestPostgresReadOnly(t *testing.T) {
 		t.Errorf("Load from a standby: got %v, want no error", err)
 	}
 	together(3, func(i int) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := calls[1+i].call(ctx); err == nil || !strings.Contains(err.Error(), "25006") {
-			t.Errorf("%s on a standby: got %v, want 25006", calls[1+i].name, err)
+		said := false
+		for limit := time.Second; limit <= patience && !said; limit *= 2 { // a busy server may not say it in time
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			err := calls[1+i].call(ctx)
+			cancel()
+			if said = strings.Contains(fmt.Sprint(err), "25006"); !said && (!errors.Is(err, context.DeadlineExceeded) || 2*limit > patience) {
+				t.Errorf("%s on a standby: got %v, want 25006", calls[1+i].name, err)
+				return
+			}
 		}
 	})
 	for _, c := range calls[1:] {

@@ -550,27 +550,44 @@ func TestTransactMisused(t *testing.T) {
 
 // Its context bounds the wait for the row, and the connection survives it.
 func TestTransactBounded(t *testing.T) {
-	shop := newShop(t, session.PostgresOptions{}, storeTimeout(time.Second))
+	const limit = time.Second
+	shop := newShop(t, session.PostgresOptions{})
 	b := shop.fill(t)
+	brief := b.with(patientManager(t, shop.store, storeTimeout(limit)))
 	warmUp(t, shop.pool)
 	before := backendPIDs(t, shop.pool)
 	unlock := holdOpen(t, shop.admin, "SELECT FROM schema_system.session FOR UPDATE")
-	b.visit(func(s *session.Session) {
-		never := func(context.Context, pgx.Tx) error {
-			t.Error("the function runs")
-			return nil
+	never := func(context.Context, pgx.Tx) error {
+		t.Error("the function runs")
+		return nil
+	}
+	inTime := false
+	for tries := 0; tries < 10 && !inTime; tries++ { // what a busy machine hears too late is cut
+		before = backendPIDs(t, shop.pool)
+		inTime = true
+		transact := func(ctx context.Context, s *session.Session) error {
+			start := time.Now()
+			err := session.Transact(ctx, s, never)
+			inTime = inTime && time.Since(start) < limit
+			return err
 		}
-		if err := session.Transact(context.Background(), s, never); !errors.Is(err, context.DeadlineExceeded) || s.Err() != nil {
-			t.Errorf("without a deadline: got %v, want one of StoreTimeout, which does not stick", err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if err := session.Transact(ctx, s, never); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("with a deadline: got %v, want it", err)
-		}
-	})
-	if got := backendPIDs(t, shop.pool); !slices.Equal(got, before) {
-		t.Errorf("server processes: got %v, want the %v of before", got, before)
+		brief.visit(func(s *session.Session) {
+			if userKey.Get(s); s.Err() != nil {
+				inTime = false
+				return
+			}
+			if err := transact(context.Background(), s); !errors.Is(err, context.DeadlineExceeded) || s.Err() != nil {
+				t.Errorf("without a deadline: got %v, want one of StoreTimeout, which does not stick", err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			if err := transact(ctx, s); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("with a deadline: got %v, want it", err)
+			}
+		})
+	}
+	if got := backendPIDs(t, shop.pool); !inTime || !slices.Equal(got, before) {
+		t.Errorf("server processes: got %v, want the %v of before; back before the deadline: %t", got, before, inTime)
 	}
 	unlock()
 	b.visit(func(s *session.Session) {
