@@ -50,7 +50,7 @@ func newDiscreetProgram(t *testing.T, format session.CookieFormat, encrypt bool)
 	cfg := session.Config{
 		Secret: rig.secret("secret"), OldSecrets: []string{rig.secret("old secret")}, Encrypt: encrypt,
 		UserKey: string(privateKey), MaxPerUser: 3,
-		StoreTimeout: 2 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
+		StoreTimeout: 4 * time.Second, AbsoluteTimeout: 300 * 24 * time.Hour, DisablePrune: true, Logger: slog.New(rig.o),
 		OnEvent: func(e session.Event) {
 			e.User = "" // whose session it is, is meant to be seen
 			rig.o.show(e)

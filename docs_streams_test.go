@@ -10,7 +10,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgsession/session"
 	"github.com/pgsession/session/sessiontest"
@@ -66,7 +65,7 @@ func TestDocsStream(t *testing.T) {
 	r := httptest.NewRequest(http.MethodGet, server.URL, nil).WithContext(t.Context())
 	r.RequestURI = ""
 	sessiontest.Login(t, m, r, func(s *session.Session) { userID.Set(s, 42) })
-	client := &http.Client{Timeout: 10 * time.Second} // the header has to come before any news
+	client := &http.Client{Timeout: patience} // the header has to come before any news
 	res, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,7 @@ func TestPostgresConnectionsThatHang(t *testing.T) {
 		t.Run(kind.name, func(t *testing.T) {
 			hung := kind.hung
 			proxy := newCuttingProxy(t, pgtest.URL(t))
-			pool := openPool(t, proxy.url, maxConns(16))
+			pool := openPool(t, proxy.url, maxConns(16), noPing) // a ping could take an impatient one's time
 			store := newStore(t, pool)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -315,7 +316,7 @@ func TestPostgresRestarts(t *testing.T) {
 	t.Run("stopped", func(t *testing.T) {
 		store := newStore(t, openPool(t, server.URL(), victims))
 		m, patient := patientManager(t, store, storeTimeout(250*time.Millisecond)), patientManager(t, store)
-		cookie, _ := loginCounter(t, m)
+		cookie, _ := loginCounter(t, patientManager(t, newStore(t, openPool(t, server.URL())))) // m's time may be too short for it
 		if err := server.Stop(context.Background(), "fast"); err != nil {
 			t.Fatal(err)
 		}
@@ -333,17 +334,26 @@ func TestPostgresRestarts(t *testing.T) {
 			{"a first visit", "", func(s *session.Session) { countKey.Get(s) }, 200},
 			{"a page that detaches its session", cookie, func(s *session.Session) { countKey.Get(s); s.Detach() }, 200},
 		} {
-			start := time.Now()
-			var failed error
-			resp := useSession(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
-			if resp.status != tt.want || len(resp.cookies()) != 0 {
-				t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.status, len(resp.cookies()), tt.want)
+			ask := func() (failed error) {
+				start := time.Now()
+				resp := useSession(m, tt.cookie, func(s *session.Session) { tt.use(s); failed = s.Err() })
+				if resp.status != tt.want || len(resp.cookies()) != 0 {
+					t.Errorf("%s: got status %d and %d cookies, want %d and none", tt.name, resp.status, len(resp.cookies()), tt.want)
+				}
+				if took := time.Since(start); took > patience/2 {
+					t.Errorf("%s: took %v, want about a quarter of a second", tt.name, took)
+				}
+				return failed
 			}
-			if took := time.Since(start); took > 3*time.Second {
-				t.Errorf("%s: took %v, want about a quarter of a second", tt.name, took)
-			}
-			if tt.name == "a read" && (failed == nil || !strings.Contains(failed.Error(), "refused") && !strings.Contains(failed.Error(), "connect")) {
-				t.Errorf("%s: got %v, want that the connection was refused", tt.name, failed)
+			failed := ask()
+			if tt.name == "a read" {
+				until(t, "a read says that the connection was refused", func() bool {
+					if strings.Contains(fmt.Sprint(failed), "refused") || strings.Contains(fmt.Sprint(failed), "connect:") {
+						return true
+					}
+					failed = ask() // on a busy machine nobody had dialled yet
+					return false
+				})
 			}
 		}
 		if err := server.Start(context.Background()); err != nil {

@@ -60,17 +60,19 @@ func (h *holders) page(t *testing.T, b *browser, use func(*session.Session)) *re
 // and a save says what is wrong.
 func TestPostgresHandlersThatHoldThePool(t *testing.T) {
 	const conns = 4
-	pool := pgtest.Pool(t, maxConns(conns))
+	pool := pgtest.Pool(t, maxConns(conns), noPing) // a ping could take an impatient one's time
 	admin := openPool(t, pool.Config().ConnString(), maxConns(1))
 	open := func(timeout time.Duration, log *logRecorder) (*session.Manager, *holders, [conns]*browser) {
-		m := patientManager(t, newStore(t, pool), storeTimeout(timeout), func(cfg *session.Config) {
+		opts := func(cfg *session.Config) {
 			cfg.IdleTimeout, cfg.TouchInterval, cfg.Logger = 10*time.Hour, time.Minute, slog.New(log)
-		})
+		}
+		m := patientManager(t, newStore(t, pool), storeTimeout(timeout), opts)
 		h := &holders{pool: pool}
 		h.all.Add(conns)
 		var browsers [conns]*browser
+		patient := patientManager(t, newStore(t, pool), opts)
 		for i := range browsers {
-			browsers[i] = login(t, m)
+			browsers[i] = login(t, patient).with(m)
 		}
 		return m, h, browsers
 	}
@@ -114,7 +116,7 @@ func TestPostgresHandlersThatHoldThePool(t *testing.T) {
 
 	t.Run("saves", func(t *testing.T) {
 		log := &logRecorder{}
-		_, h, browsers := open(500*time.Millisecond, log)
+		_, h, browsers := open(2*time.Second, log)
 		var refused atomic.Int32
 		together(conns, func(i int) {
 			switch resp := h.page(t, browsers[i], func(s *session.Session) { countKey.Set(s, 1) }); resp.status {

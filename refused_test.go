@@ -94,7 +94,7 @@ func TestPostgresOutageIsSaidOnce(t *testing.T) {
 	server := pgtest.Own(t, pgtest.Options{})
 	log := new(logRecorder)
 	pool := openPool(t, server.URL(), maxConns(4))
-	m := patientManager(t, newStore(t, pool, session.PostgresOptions{Logger: log.logger()}), storeTimeout(300*time.Millisecond))
+	m := patientManager(t, newStore(t, pool, session.PostgresOptions{Logger: log.logger()}), storeTimeout(3*time.Second))
 	other := patientManager(t, newStore(t, openPool(t, pgtest.URL(t))))
 	cookie, _ := loginCounter(t, m)
 	otherCookie, _ := loginCounter(t, other)
@@ -203,7 +203,7 @@ func TestDeviceBoundRefusedByTheStore(t *testing.T) {
 func TestPostgresDeviceBoundOutage(t *testing.T) {
 	server := pgtest.Own(t, pgtest.Options{})
 	store := &hookedStore{Store: newStore(t, openPool(t, server.URL(), maxConns(4)))}
-	b := newBoundSiteOver(t, store, storeTimeout(300*time.Millisecond))
+	b := newBoundSiteOver(t, store, storeTimeout(4*time.Second))
 	bound, offered := b.unit(), b.unit()
 	bound.send("POST", "/login")
 	want(t, "registration", bound.register(), 200, "refresh_url")

@@ -80,7 +80,7 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 	for _, proto := range protocols {
 		t.Run(proto, func(t *testing.T) {
 			pool := openPool(t, pgtest.URL(t), maxConns(1))
-			m := patientManager(t, newStore(t, pool), storeTimeout(5*time.Second))
+			m := patientManager(t, newStore(t, pool))
 			var stalled, done sync.WaitGroup
 			srv := startServer(t, proto, m.Handler(slowHandler(t, &stalled)))
 			var cookies [2*slow + 1]string
@@ -128,11 +128,12 @@ func TestPostgresSlowClientsHoldNoConnection(t *testing.T) {
 // gets, and whether the old ID must live afterwards (false: the new one must).
 var renewalCuts = []struct {
 	name   string
+	limit  time.Duration // of the renewal
 	cut    func(t *testing.T, rig *cutRig) *response
 	status int
 	old    bool
 }{
-	{"its connection is terminated while it waits for the table", func(t *testing.T, rig *cutRig) *response {
+	{"its connection is terminated while it waits for the table", patience, func(t *testing.T, rig *cutRig) *response {
 		unlock := holdOpen(t, rig.admin, "LOCK TABLE schema_system.session IN SHARE MODE")
 		answer := rig.renewal()
 		awaitSQL(t, rig.admin, "the renewal waits", blockedSQL, 1)
@@ -140,16 +141,16 @@ var renewalCuts = []struct {
 		unlock()
 		return <-answer
 	}, http.StatusOK, false},
-	{"the row stays locked", func(t *testing.T, rig *cutRig) *response {
+	{"the row stays locked", time.Second, func(t *testing.T, rig *cutRig) *response {
 		unlock := lockRecords(t, rig.admin, rig.id)
 		defer unlock()
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the request is lost, and then the database", func(_ *testing.T, rig *cutRig) *response {
+	{"the request is lost, and then the database", 4 * time.Second, func(_ *testing.T, rig *cutRig) *response {
 		rig.lose(false)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, true},
-	{"the reply is lost, and then the database", func(_ *testing.T, rig *cutRig) *response {
+	{"the reply is lost, and then the database", 4 * time.Second, func(_ *testing.T, rig *cutRig) *response {
 		rig.lose(true)
 		return <-rig.renewal()
 	}, http.StatusServiceUnavailable, false},
@@ -160,12 +161,13 @@ type cutRig struct {
 	admin  *pgxpool.Pool
 	proxy  *cuttingProxy
 	m      *session.Manager
-	down   atomic.Bool // no new connection, once one has been cut
+	plain  *session.Manager // past the proxy, and patient
+	down   atomic.Bool      // no new connection, once one has been cut
 	cookie string
 	id     string
 }
 
-func newCutRig(t *testing.T) *cutRig {
+func newCutRig(t *testing.T, limit time.Duration) *cutRig {
 	t.Helper()
 	url := pgtest.URL(t)
 	rig := &cutRig{admin: openPool(t, url), proxy: newCuttingProxy(t, url)}
@@ -179,8 +181,8 @@ func newCutRig(t *testing.T) *cutRig {
 			return nil
 		}
 	})
-	rig.m = patientManager(t, newStore(t, pool), storeTimeout(time.Second))
-	rig.cookie, rig.id = loginCounter(t, rig.m)
+	rig.m, rig.plain = patientManager(t, newStore(t, pool), storeTimeout(limit)), patientManager(t, newStore(t, rig.admin))
+	rig.cookie, rig.id = loginCounter(t, rig.plain)
 	return rig
 }
 
@@ -202,7 +204,7 @@ func (rig *cutRig) renewal() <-chan *response {
 func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 	for _, tt := range renewalCuts {
 		t.Run(tt.name, func(t *testing.T) {
-			rig := newCutRig(t)
+			rig := newCutRig(t, tt.limit)
 			resp := tt.cut(t, rig)
 			fresh := resp.newCookie()
 			if resp.status != tt.status || (fresh != "") != (tt.status == http.StatusOK) {
@@ -220,7 +222,7 @@ func TestPostgresRenewalCutInTheMiddle(t *testing.T) {
 			if tt.old || fresh != "" {
 				want = 0
 			}
-			if got := counted(t, rig.m, rig.cookie); got != want {
+			if got := counted(t, rig.plain, rig.cookie); got != want {
 				t.Errorf("the browser's session: got count %d, want %d", got, want)
 			}
 		})

@@ -197,7 +197,7 @@ func TestPostgresWatchInAnOutage(t *testing.T) {
 		}
 		return err
 	})
-	m := patientManager(t, store.whole(), storeTimeout(time.Second))
+	m := patientManager(t, store.whole(), storeTimeout(4*time.Second))
 	session.WatchEvery(m, 20*time.Millisecond)
 	lives, ends := login(t, m), login(t, m)
 	id := ends.id()
