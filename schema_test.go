@@ -26,9 +26,9 @@ import (
 	"github.com/pgsession/session/internal/pgtest"
 )
 
-// tryStore makes a store, logging into the log if there is one.
+// tryStore makes a store, logging into the log if there is one. Twenty may do so at once.
 func tryStore(pool *pgxpool.Pool, log *logRecorder) (*session.PostgresStore, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
 	opts := session.PostgresOptions{Logger: slog.New(slog.DiscardHandler)}
 	if log != nil {
@@ -134,7 +134,7 @@ func TestSchemaManyProcessesAtOnce(t *testing.T) {
 	var stdins []io.Closer
 	var ready, done sync.WaitGroup
 	for range 20 {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*patience) // each of the twenty is a program to start
 		defer cancel()
 		cmd := exec.CommandContext(ctx, self, "-test.run=^TestSchemaManyProcessesAtOnce$")
 		cmd.Env = append(os.Environ(), variable+"="+url)
@@ -527,12 +527,7 @@ func errorTexts(err error) string {
 func TestSchemaConnectionFails(t *testing.T) {
 	dbURL := pgtest.URL(t)
 	const password = "never-to-be-seen"
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed := l.Addr().(*net.TCPAddr).Port
-	l.Close()
+	const closed = 1 // tcpmux, which nobody is given who asks for any port
 	missing := "missing " + strings.ToLower(rand.Text()) + " it's"
 	var real pgxpool.Config
 	for _, tt := range []struct {
@@ -543,7 +538,7 @@ func TestSchemaConnectionFails(t *testing.T) {
 	}{
 		{"wrong password", func(cfg *pgxpool.Config) {}, []string{"password is wrong"}, false},
 		{"unknown user", func(cfg *pgxpool.Config) { cfg.ConnConfig.User = "nobody" }, []string{`user "nobody"`}, false},
-		{"nothing listens", func(cfg *pgxpool.Config) { cfg.ConnConfig.Port = uint16(closed) }, []string{"is it running", "connection refused", "waited for"}, true},
+		{"nothing listens", func(cfg *pgxpool.Config) { cfg.ConnConfig.Port = closed }, []string{"is it running", "connection refused", "waited for"}, true},
 		{"unknown host", func(cfg *pgxpool.Config) { cfg.ConnConfig.Host = "host.invalid" }, []string{"is it running", "host.invalid", "waited for"}, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
