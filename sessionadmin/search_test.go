@@ -227,7 +227,7 @@ func TestRevokePartly(t *testing.T) {
 // A row that somebody holds: the others are ended within StoreTimeout, which bounds
 // an ending by a key whatever Timeout is.
 func TestRevokeBesideALockedRow(t *testing.T) {
-	r := newRig(t, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{Timeout: time.Nanosecond})
+	r := newRig(t, session.Config{StoreTimeout: 4 * time.Second}, sessionadmin.Options{Timeout: time.Nanosecond})
 	_, first := r.login(42)
 	r.exec("UPDATE schema_system.session SET expire = expire + interval '1 minute'") // the one to be locked
 	_, second := r.login(42)

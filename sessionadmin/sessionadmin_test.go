@@ -295,7 +295,7 @@ func TestNoTable(t *testing.T) {
 
 // A table that is locked: an answer in time, with what the process knows.
 func TestLockedTable(t *testing.T) {
-	r := newRig(t, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{Timeout: 2 * time.Second})
+	r := newRig(t, session.Config{StoreTimeout: 4 * time.Second}, sessionadmin.Options{Timeout: 4 * time.Second})
 	_, live := r.login(42)
 	tx, err := r.pool.Begin(t.Context())
 	r.must(err)
@@ -343,7 +343,7 @@ func TestDatabaseDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	r := newRigOn(t, pool, session.Config{StoreTimeout: 2 * time.Second}, sessionadmin.Options{})
+	r := newRigOn(t, pool, session.Config{StoreTimeout: 4 * time.Second}, sessionadmin.Options{})
 	_, live := r.login(42) // no page yet: it would keep its measurement for a while
 	r.must(server.Stop(t.Context(), "immediate"))
 	if live() {
