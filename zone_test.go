@@ -45,17 +45,24 @@ func TestTimeZoneOfThisProgramAlone(t *testing.T) {
 	}
 }
 
+// summerEndsAfter returns a zone in which summer time ends five minutes after now, and
+// began half a year before: on any day of a year, the first and the last as well.
+func summerEndsAfter(now time.Time) string {
+	day, minutes := now.YearDay(), (now.Hour()+1)*60+now.Minute()+5
+	if day > 59 && now.Year()%4 == 0 { // J counts no 29 February, which is a day after the 28th
+		if day--; day == 59 {
+			minutes += 24 * 60
+		}
+	}
+	return fmt.Sprintf("<T>0<S>-1,J%d/0,J%d/%d:%02d", (day+181)%365+1, day, minutes/60, minutes%60)
+}
+
 // A save that leaves the expiry alone does so also in the hour that comes twice, when
 // the expiry of a session with a quarter of an hour left looks as if it were past.
 func TestSaveInTheHourThatComesTwice(t *testing.T) {
 	// Summer time ends in five minutes: what is 15 minutes away is written as it was
 	// 45 minutes ago.
-	now := time.Now().UTC()
-	day, minutes := now.YearDay(), (now.Hour()+1)*60+now.Minute()+5
-	if day > 59 && now.Year()%4 == 0 { // J counts no 29 February
-		day--
-	}
-	zone := fmt.Sprintf("<T>0<S>-1,J1/0,J%d/%d:%02d", day, minutes/60, minutes%60)
+	zone := summerEndsAfter(time.Now().UTC())
 	admin := pgtest.Pool(t)
 	execSQL(t, admin, "ALTER DATABASE "+pgx.Identifier{admin.Config().ConnConfig.Database}.Sanitize()+" SET timezone = '"+zone+"'")
 	pool := openPool(t, admin.Config().ConnString())
