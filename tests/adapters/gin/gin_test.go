@@ -251,3 +251,41 @@ func TestHijack(t *testing.T) { check.Upgrade(t, app, "/upgrade") }
 func TestRoute(t *testing.T) {
 	check.Route(t, web.Routes, "POST", "/login", "/login")
 }
+
+// What must lie outside of the sessions, an access log and CORS, is an engine's of its
+// own, which hands everything on.
+func TestSecondEngineOutside(t *testing.T) {
+	const allowed = "https://app.example"
+	logged := make(chan int, 100)
+	outside := func(sessions *session.Manager) http.Handler {
+		outer, inner := gin.New(), web.Routes(sessions)
+		outer.Use(func(c *gin.Context) {
+			c.Header("Access-Control-Allow-Origin", allowed)
+			c.Next()
+			logged <- c.Writer.Status()
+		})
+		outer.NoRoute(func(c *gin.Context) {
+			c.Status(http.StatusOK)
+			inner.ServeHTTP(c.Writer, c.Request)
+			c.Writer.WriteHeaderNow()
+		})
+		return outer
+	}
+	check.Login(t, outside)
+	for len(logged) > 0 {
+		<-logged
+	}
+	site := check.New(t, outside)
+	_, cookie := site.Do(t, "POST", "/login", "")
+	site.Do(t, "GET", "/no-page", cookie)
+	site.Store.Down.Store(true)
+	got, _ := site.Do(t, "GET", "/account", cookie)
+	if got.Code != 503 || got.Header.Get("Access-Control-Allow-Origin") != allowed {
+		t.Errorf("store down: got %d, %v, want 503 with what CORS needs", got.Code, got.Header)
+	}
+	for _, want := range []int{303, 404, 503} {
+		if got := <-logged; got != want {
+			t.Errorf("the access log: got %d, want %d", got, want)
+		}
+	}
+}
