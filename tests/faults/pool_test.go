@@ -123,7 +123,7 @@ func locked(t *testing.T, name, dbURL string, o rigOptions, limit func(a *pgx.Co
 // pools hold, once.
 func (r *result) spared(t *testing.T, took time.Duration) {
 	t.Helper()
-	if took < 200*time.Millisecond {
+	if took < 500*time.Millisecond {
 		r.kept(t)
 	} else if r.opened > 2*conns {
 		t.Errorf("connections opened: got %d, want %d at most, on a machine that needs %v to connect", r.opened, 2*conns, took)

@@ -301,7 +301,7 @@ func checkLife(r row, ms int) error {
 	if err := json.Unmarshal([]byte(r.sess), &sess); err != nil {
 		return fmt.Errorf("row is not JSON: %w", err)
 	}
-	if got := sess.Cookie.OriginalMaxAge; got == nil || *got > float64(ms) || *got < float64(ms)-5000 {
+	if got := sess.Cookie.OriginalMaxAge; got == nil || *got > float64(ms) || *got < float64(ms)-1000 {
 		return fmt.Errorf("originalMaxAge: got %s, want %d", redact(r.sess), ms)
 	}
 	if want := float64(ms) / 1000; r.left > want+2 || r.left < want*0.9-30 {
