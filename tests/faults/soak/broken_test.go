@@ -3,6 +3,7 @@ package main_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -24,6 +25,7 @@ const (
 	immortal = "immortal" // sessions that should expire do not
 	hasty    = "hasty"    // sessions end after a twentieth of their time
 	unheard  = "unheard"  // one revocation in 3 does nothing
+	refuse   = "refuse"   // one revocation in 2 fails, which breaks no promise
 	forget   = "forget"   // one load in 50 finds nothing
 	mix      = "mix"      // one load in 50 finds another session
 	leak     = "leak"     // each load leaves a goroutine and 128 KiB behind
@@ -122,6 +124,9 @@ func (b *broken) DeleteFound(ctx context.Context, q session.Query) (int64, error
 	if b.due(unheard, 1) {
 		return 1, nil
 	}
+	if b.due(refuse, 2) {
+		return 0, errors.New(refuse)
+	}
 	return b.PostgresStore.DeleteFound(ctx, q)
 }
 
@@ -165,6 +170,17 @@ func TestSoakFindsLeaks(t *testing.T) {
 	}
 	if got.Findings != (faults.Findings{}) || len(got.Problems) != 0 {
 		t.Errorf("else: got %+v, want nothing", got)
+	}
+}
+
+// A revocation that fails is answered so, and nothing is found.
+func TestSoakLetsRevocationsFail(t *testing.T) {
+	got, err := soak.SoakBroken(t.Context(), pgtest.URL(t), refuse, 300)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Findings != (faults.Findings{}) || len(got.Grown) != 0 || len(got.Problems) != 0 {
+		t.Errorf("got %+v, want nothing", got)
 	}
 }
 

@@ -103,8 +103,9 @@ func (s *soak) measure(ctx context.Context) {
 	}
 }
 
+// sample takes one, to its end even when the soak ends.
 func (s *soak) sample(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, aliveTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), aliveTimeout)
 	defer cancel()
 	for _, p := range s.processes {
 		l := p.life.Load()

@@ -165,7 +165,8 @@ func (l *life) vitals(ctx context.Context, client *http.Client) (vitals, error) 
 		return v, err
 	}
 	defer resp.Body.Close()
-	return v, json.NewDecoder(resp.Body).Decode(&v)
+	err = json.NewDecoder(resp.Body).Decode(&v)
+	return v, err
 }
 
 // problems are what must never happen and no ledger knows, and how often each did.

@@ -188,13 +188,18 @@ func (p *program) handler() http.Handler {
 		app.ServeHTTP(w, r)
 	})))
 	mux.HandleFunc("POST /soak/revoke", func(w http.ResponseWriter, r *http.Request) {
-		p.revoke(w, r, keyUser.Is(r.URL.Query().Get("user")))
+		if _, err := p.manager.Revoke(r.Context(), keyUser.Is(r.URL.Query().Get("user"))); err != nil {
+			notRevoked(w)
+		}
 	})
 	mux.Handle("POST /soak/others", p.manager.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s := session.From(r.Context())
-		user, ok := keyUser.Get(s)
-		if ok && !p.revoke(w, r, keyUser.Is(user).Except(s)) {
-			return
+		if user, ok := keyUser.Get(s); ok {
+			if _, err := p.manager.Revoke(r.Context(), keyUser.Is(user).Except(s)); err != nil {
+				s.Detach() // an answer without a cookie, though a touch may be due
+				notRevoked(w)
+				return
+			}
 		}
 		r = r.Clone(r.Context())
 		r.Method, r.URL.Path = http.MethodGet, "/all"
@@ -206,12 +211,8 @@ func (p *program) handler() http.Handler {
 	return mux
 }
 
-func (p *program) revoke(w http.ResponseWriter, r *http.Request, f session.Filter) bool {
-	_, err := p.manager.Revoke(r.Context(), f)
-	if err != nil {
-		http.Error(w, "not revoked", http.StatusServiceUnavailable)
-	}
-	return err == nil
+func notRevoked(w http.ResponseWriter) {
+	http.Error(w, "not revoked", http.StatusServiceUnavailable)
 }
 
 func (p *program) vitals() vitals {

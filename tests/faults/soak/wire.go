@@ -329,8 +329,10 @@ func (s *soak) exchange(req *http.Request) (*reply, error) {
 	return rep, err
 }
 
+// receive sends a copy: the transport may still read it after an error, when its caller
+// asks again elsewhere.
 func (s *soak) receive(req *http.Request) (*reply, error) {
-	resp, err := s.transport.RoundTrip(req)
+	resp, err := s.transport.RoundTrip(req.Clone(req.Context()))
 	if err != nil {
 		return nil, err
 	}
