@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -389,11 +390,12 @@ func TestPostgresOutboxUnderKills(t *testing.T) {
 	}), withOutbox(session.PostgresOptions{}))
 	e := &ear{}
 	m := patientManager(t, store, e.use, storeTimeout(patience))
-	const workers, rounds = 8, 25
+	const workers, rounds = 8, 40
+	var ended atomic.Int64 // requests
 	done := make(chan struct{})
 	kills := make(chan int)
 	go func() {
-		n := 0
+		n, next := 0, int64(0)
 		for {
 			select {
 			case <-done:
@@ -401,24 +403,35 @@ func TestPostgresOutboxUnderKills(t *testing.T) {
 				return
 			default:
 			}
-			n += int(queryOne[int64](t, admin, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'boxed' AND state = 'active'`))
+			// Some requests end between two kills, however long they take here.
+			if now := ended.Load(); now >= next {
+				killed := int(queryOne[int64](t, admin, `SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'boxed' AND state = 'active'`))
+				if n += killed; killed > 0 {
+					next = now + workers/2
+				}
+			}
 			nap(t, admin)
 		}
 	}()
 	together(workers, func(w int) {
 		for i := range rounds {
 			b := &browser{m: m}
+			visit := func(b *browser, h func(*session.Session)) {
+				b.visit(h)
+				ended.Add(1)
+			}
 			user := fmt.Sprint("u", w)
-			b.visit(func(s *session.Session) { userKey.Set(s, user) })
-			b.visit(renew)
+			visit(b, func(s *session.Session) { userKey.Set(s, user) })
+			visit(b, renew)
 			switch i % 4 {
 			case 0:
-				b.visit(destroy)
+				visit(b, destroy)
 			case 1:
 				_, _ = m.Revoke(context.Background(), userKey.Is(user))
+				ended.Add(1)
 			case 2:
-				b.with(m).visit(destroy)
-				b.visit(destroy)
+				visit(b.with(m), destroy)
+				visit(b, destroy)
 			}
 		}
 	})
