@@ -80,6 +80,13 @@ type fixture struct {
 
 	// cleanup outlives ctx, which ends before the cleanup functions run.
 	cleanup context.Context
+	own     *owned
+}
+
+// owned are the session IDs of a test whose records are deleted at its end.
+type owned struct {
+	mu  sync.Mutex
+	ids []string
 }
 
 func newFixture(t *testing.T, store session.Store) *fixture {
@@ -91,7 +98,7 @@ func newFixture(t *testing.T, store session.Store) *fixture {
 	t.Cleanup(cancel)
 	return &fixture{
 		T: t, ctx: ctx, store: store, sameJSON: sameJSON, began: time.Now(),
-		cleanup: context.WithoutCancel(t.Context()),
+		cleanup: context.WithoutCancel(t.Context()), own: new(owned),
 	}
 }
 
@@ -99,7 +106,7 @@ func newFixture(t *testing.T, store session.Store) *fixture {
 func (f *fixture) sub(rule string, test func(*fixture)) {
 	f.Run(rule, func(t *testing.T) {
 		g := *f
-		g.T = t
+		g.T, g.own = t, new(owned)
 		test(&g)
 	})
 }
@@ -109,12 +116,26 @@ func (f *fixture) id() string { return f.owned(rand.Text()) }
 
 // owned has the record of id deleted at the end.
 func (f *fixture) owned(id string) string {
-	f.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(f.cleanup, prompt)
-		defer cancel()
-		_ = f.store.Delete(ctx, id)
-	})
+	f.own.mu.Lock()
+	defer f.own.mu.Unlock()
+	if len(f.own.ids) == 0 {
+		f.Cleanup(f.deleteOwned)
+	}
+	f.own.ids = append(f.own.ids, id)
 	return id
+}
+
+// deleteOwned deletes several at a time: of a renewed session ID a store may have to wait
+// for the next one.
+func (f *fixture) deleteOwned() {
+	const atOnce = 8
+	together(atOnce, func(i int) {
+		for ; i < len(f.own.ids); i += atOnce {
+			ctx, cancel := context.WithTimeout(f.cleanup, prompt)
+			_ = f.store.Delete(ctx, f.own.ids[i])
+			cancel()
+		}
+	})
 }
 
 // create creates a record and returns its session ID.
