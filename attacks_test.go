@@ -487,9 +487,8 @@ func TestIDsComeFromCryptoRand(t *testing.T) {
 func TestPostgresOddRows(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.Pool(t)
-	store := newStore(t, pool, session.PostgresOptions{BatchSlots: 1})
 	const cookie = `"cookie":{"originalMaxAge":60000,"path":"/"}`
-	big := `,"big":"` + strings.Repeat("0123456789", 1<<20) + `"`
+	big := func(mb int) string { return `,"big":"` + strings.Repeat("0123456789", mb*100_000) + `"` }
 	for _, tt := range []struct {
 		name, sess string
 		keep       string // what must stay byte for byte; "" if the row is no session
@@ -501,7 +500,8 @@ func TestPostgresOddRows(t *testing.T) {
 		{"string", `"abc"`, "", 200},
 		{"no cookie", `{"user" : "ada", "a":1}`, `"a":1`, 200},
 		{"wrong cookie", `{"cookie":"x","user":"ada", "a" : 1}`, `"a" : 1`, 200},
-		{"10 MB", `{` + cookie + `,"user":"ada"` + big + `}`, big, 500},
+		{"2 MB", `{` + cookie + `,"user":"ada"` + big(2) + `}`, big(2), 500},
+		{"10 MB", `{` + cookie + `,"user":"ada"` + big(10) + `}`, big(10), 500},
 		{"__proto__", `{` + cookie + `,"__proto__" : {"admin":true},"user":"ada"}`, `"__proto__" : {"admin":true}`, 200},
 		{"duplicate keys", `{` + cookie + `,"user":"eve","a":1,"a":2,"user":"ada"}`, `"a":1,"a":2`, 200},
 		{"NUL", `{` + cookie + `,"n":"a\u0000b","user":"ada"}`, `"n":"a\u0000b"`, 200},
@@ -510,6 +510,7 @@ func TestPostgresOddRows(t *testing.T) {
 		{"deep", `{` + cookie + `,"d":` + strings.Repeat("[", 500) + strings.Repeat("]", 500) + `,"user":"ada"}`, strings.Repeat("[", 500) + strings.Repeat("]", 500), 200},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			store := newStore(t, pool, session.PostgresOptions{BatchSlots: 1}) // one that knows nothing of how long the others have taken
 			log := &logRecorder{}
 			m := patientManager(t, store, func(cfg *session.Config) { cfg.Logger = log.logger() })
 			id := strings.Repeat("o", 32)
@@ -521,7 +522,11 @@ func TestPostgresOddRows(t *testing.T) {
 			if tt.keep == "" {
 				want = ""
 			}
-			together(6, func(int) { // more than there are slots
+			readers := 6 // more than there are slots
+			if len(tt.sess) > 8<<20 {
+				readers = 1 // where races are looked for, more take so long that the database seems to be down
+			}
+			together(readers, func(int) {
 				resp := useSession(m, c, func(s *session.Session) {
 					if user, _ := userKey.Get(s); user != want {
 						t.Errorf("read: got user %q, want %q", user, want)
