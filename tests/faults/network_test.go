@@ -99,16 +99,17 @@ func TestFaultHalfOpen(t *testing.T) {
 func TestFaultReset(t *testing.T) {
 	n := newNetwork(t, pgtest.URL(t))
 	r := newRig(t, n.url, rigOptions{timeout: ample})
-	for range 3 {
+	const times, enough = 3, 18 // what both pools hold, and half as many that were made anew
+	for range times {
 		n.add("reset_peer", map[string]int{"timeout": 0})
 		before := r.connections()
-		until(t, "30 connections were reset", func() bool { return r.connections() >= before+30 })
+		until(t, "connections were reset", func() bool { return r.connections() >= before+enough })
 		n.heal()
 		r.wait(recovery / 3)
 	}
 	res := r.finish("RST, three times")
 	res.unharmed(t)
-	res.reconnected(t, 90)
+	res.reconnected(t, times*enough)
 }
 
 // The server carries a statement out, and the connection breaks before its
