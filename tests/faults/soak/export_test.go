@@ -28,16 +28,16 @@ type Broken struct {
 	Problems []string
 }
 
-// SoakBroken soaks with stores that break promises until the ledger has found
-// something, at most for two minutes; or, if requests is not 0, until so many of
-// them have been answered and everything is measured.
-func SoakBroken(ctx context.Context, dbURL, broken string, requests int64) (b Broken, err error) {
+// SoakBroken soaks with stores that break promises until found is true of what the ledger
+// has found, at most for four minutes; or, if requests is not 0, until so many of them have
+// been answered and everything is measured.
+func SoakBroken(ctx context.Context, dbURL, broken string, requests int64, found func(*faults.Findings) bool) (b Broken, err error) {
 	o := options{
-		name: broken, duration: 2 * time.Minute, seed: 1, hashIDs: true, logger: slog.New(slog.DiscardHandler),
-		databaseURL: dbURL, broken: broken, untilFound: true,
+		name: broken, duration: 4 * time.Minute, seed: 1, hashIDs: true, logger: slog.New(slog.DiscardHandler),
+		databaseURL: dbURL, broken: broken, found: found,
 	}
 	if requests > 0 {
-		o.duration, o.untilFound, o.requests = 0, false, requests
+		o.duration, o.found, o.requests = 0, nil, requests
 	}
 	r, err := run(ctx, o)
 	if err != nil {

@@ -32,8 +32,11 @@ type options struct {
 	// a way in which their stores break promises.
 	databaseURL string
 	broken      string
-	untilFound  bool  // end when the ledger has found something, at the latest after duration
 	requests    int64 // go on until so many were answered with 2xx
+
+	// found, if it is set, ends the soak when it is true of the findings; at the latest
+	// after duration.
+	found func(*faults.Findings) bool
 }
 
 // soak is one soak under way.
@@ -187,7 +190,7 @@ func (s *soak) load(ctx context.Context) {
 	running.Go(func() { s.measure(ctx) })
 	running.Go(func() { s.report(ctx) })
 	running.Go(func() { s.watch(ctx, stop) })
-	if pause(ctx, s.o.duration) && !s.o.untilFound {
+	if pause(ctx, s.o.duration) && s.o.found == nil {
 		seen := make(chan struct{})
 		go func() { first.Wait(); close(seen) }()
 		select {
@@ -231,7 +234,7 @@ func (s *soak) report(ctx context.Context) {
 // watch stops the soak when there is no sense in going on.
 func (s *soak) watch(ctx context.Context, stop func()) {
 	for pause(ctx, again) {
-		if s.crashed.Load() || s.o.untilFound && s.findings() != (faults.Findings{}) {
+		if f := s.findings(); s.crashed.Load() || s.o.found != nil && s.o.found(&f) {
 			stop()
 		}
 	}
