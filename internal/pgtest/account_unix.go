@@ -61,12 +61,24 @@ func (a *account) own(path string) error {
 	return os.Lchown(path, int(a.uid), int(a.gid))
 }
 
+// serverDir makes a directory for a server that is temporary.
+func (a *account) serverDir(prefix string) (string, error) {
+	if base := memoryDir(); base != "" && a.reaches(base) {
+		return a.makeDir(base, prefix)
+	}
+	return a.tempDir(prefix)
+}
+
 // tempDir makes a directory that only the account can use.
 func (a *account) tempDir(prefix string) (string, error) {
 	base, err := a.tempBase()
 	if err != nil {
 		return "", err
 	}
+	return a.makeDir(base, prefix)
+}
+
+func (a *account) makeDir(base, prefix string) (string, error) {
 	dir, err := os.MkdirTemp(base, prefix)
 	if err != nil {
 		return "", err

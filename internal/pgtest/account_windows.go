@@ -19,6 +19,8 @@ func (a *account) run(cmd *exec.Cmd) {
 
 func (a *account) own(string) error { return nil }
 
+func (a *account) serverDir(prefix string) (string, error) { return a.tempDir(prefix) }
+
 func (a *account) tempDir(prefix string) (string, error) { return os.MkdirTemp("", prefix) }
 
 func (a *account) tempFile(text string) (string, error) {

@@ -54,7 +54,7 @@ func startLocal(ctx context.Context, o Options, all []binaries, as *account) (*S
 	if o.DataDir != "" {
 		return keep(ctx, o, all, as)
 	}
-	dir, err := as.tempDir("pgtest-")
+	dir, err := as.serverDir("pgtest-")
 	if err != nil {
 		return nil, fmt.Errorf("pgtest: %w", err)
 	}
@@ -84,9 +84,10 @@ func startLocal(ctx context.Context, o Options, all []binaries, as *account) (*S
 
 // temporarySettings give up what only matters when the machine itself crashes.
 // synchronous_commit stays on: a commit then survives a killed server, which
-// tests rely on, and without fsync it costs nothing.
+// tests rely on, and without fsync it costs nothing. Each database made is 7 MB of log,
+// which is not to fill the memory.
 func temporarySettings(more map[string]string) map[string]string {
-	settings := map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+	settings := map[string]string{"fsync": "off", "full_page_writes": "off", "max_connections": "200", "max_wal_size": "256MB"}
 	maps.Copy(settings, more)
 	return settings
 }

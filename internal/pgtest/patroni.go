@@ -89,7 +89,7 @@ func StartPatroni(ctx context.Context, o PatroniOptions) (*Patroni, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("pgtest: %w\n%s", ErrNone, install("linux"))
 	}
-	dir, err := as.tempDir("pgtest-patroni-")
+	dir, err := as.serverDir("pgtest-patroni-")
 	if err != nil {
 		return nil, fmt.Errorf("pgtest: %w", err)
 	}

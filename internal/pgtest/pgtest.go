@@ -32,7 +32,8 @@ type Options struct {
 	// directory finds the same data, and programs that run at the same time share
 	// one server, which the last to close stops. Each major version of PostgreSQL
 	// has a folder of its own inside. Empty means a temporary server, which ends
-	// with this process (even when it is killed) and leaves nothing behind.
+	// with this process (even when it is killed) and leaves nothing behind; on Linux
+	// it is in memory where there is room, unless TMPDIR names a directory.
 	DataDir string
 
 	// Logger takes one line for each step. Nil discards them.

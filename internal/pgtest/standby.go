@@ -26,7 +26,7 @@ func (s *Server) Standby(ctx context.Context, settings map[string]string) (*Serv
 		return nil, errNotOurs
 	}
 	primary := s.own
-	dir, err := primary.as.tempDir("pgtest-")
+	dir, err := primary.as.serverDir("pgtest-")
 	if err != nil {
 		return nil, fmt.Errorf("pgtest: %w", err)
 	}

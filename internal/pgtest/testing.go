@@ -27,6 +27,13 @@ var shared struct {
 	err    error
 }
 
+// admin makes and drops databases, on one connection: one for each statement would take
+// longer than most tests.
+var admin struct {
+	sync.Mutex
+	conn *pgx.Conn
+}
+
 // Main runs a package's tests (m is a *testing.M, or what wraps one), closes the server that they shared and exits. A
 // package without it loses nothing but time: the server ends with the process.
 func Main(m interface{ Run() int }) {
@@ -49,7 +56,7 @@ func URL(t testing.TB) string {
 	t.Helper()
 	server := sharedServer(t)
 	name := "pgtest_" + strings.ToLower(rand.Text())
-	if err := admin(server, "CREATE DATABASE "+name); err != nil {
+	if err := create(server, name); err != nil {
 		t.Fatalf("make a database for the test: %v", err)
 	}
 	t.Cleanup(func() {
@@ -126,31 +133,44 @@ func sharedServer(t testing.TB) *Server {
 	return shared.server
 }
 
-// drop drops a database, connections and all.
-func drop(server *Server, name string) error {
-	err := admin(server, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
-	if err == nil {
-		return nil
-	}
-	// Before PostgreSQL 13 that is a syntax error.
-	return admin(server,
-		"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '"+name+"'",
-		"DROP DATABASE IF EXISTS "+name)
+// create makes a database.
+func create(server *Server, name string) error {
+	return administer(server, func(ctx context.Context) error {
+		_, err := admin.conn.Exec(ctx, "CREATE DATABASE "+name)
+		return err
+	})
 }
 
-// admin runs statements on the database of the server's own URL.
-func admin(server *Server, statements ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, server.URL())
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	for _, sql := range statements {
-		if _, err := conn.Exec(ctx, sql); err != nil {
+// drop drops a database, connections and all.
+func drop(server *Server, name string) error {
+	return administer(server, func(ctx context.Context) error {
+		_, err := admin.conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name+" WITH (FORCE)")
+		if err == nil {
+			return nil
+		}
+		// Before PostgreSQL 13 that is a syntax error.
+		_, err = admin.conn.Exec(ctx, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+		if err != nil {
 			return err
 		}
+		_, err = admin.conn.Exec(ctx, "DROP DATABASE IF EXISTS "+name)
+		return err
+	})
+}
+
+// administer calls f when [admin]'s connection is there, to the database of the server's
+// own URL.
+func administer(server *Server, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), adminTimeout)
+	defer cancel()
+	admin.Lock()
+	defer admin.Unlock()
+	if admin.conn == nil || admin.conn.Ping(ctx) != nil { // a test may end what it finds
+		conn, err := pgx.Connect(ctx, server.URL())
+		if err != nil {
+			return err
+		}
+		admin.conn = conn
 	}
-	return nil
+	return f(ctx)
 }
