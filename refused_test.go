@@ -91,6 +91,7 @@ func TestUncertainAndThenRefused(t *testing.T) {
 // and one when it is back, for each kind, and none for a request that was refused.
 // Another database is never judged by it.
 func TestPostgresOutageIsSaidOnce(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Own(t, pgtest.Options{})
 	log := new(logRecorder)
 	pool := openPool(t, server.URL(), maxConns(4))
@@ -201,6 +202,7 @@ func TestDeviceBoundRefusedByTheStore(t *testing.T) {
 // The same on a real server that is stopped: from the first silence to the last
 // refusal a proof gets 503, and afterwards it counts.
 func TestPostgresDeviceBoundOutage(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Own(t, pgtest.Options{})
 	store := &hookedStore{Store: newStore(t, openPool(t, server.URL(), maxConns(4)))}
 	b := newBoundSiteOver(t, store, storeTimeout(4*time.Second))

@@ -237,6 +237,7 @@ func TestATriggerThatReturnsOld(t *testing.T) {
 // A lock that a trigger waits for ends a write in time, and says that nothing
 // was written.
 func TestAWriteBoundsItsLocks(t *testing.T) {
+	t.Parallel()
 	eachSharing(t, func(t *testing.T, opts session.PostgresOptions) {
 		pool := pgtest.Pool(t, maxConns(16))
 		store := newStore(t, pool, opts)
