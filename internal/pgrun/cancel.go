@@ -1,6 +1,7 @@
 package pgrun
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync/atomic"
@@ -112,7 +113,8 @@ func (c *canceller) cancelLate(s *statement, patience time.Duration) bool {
 
 // bringHome cancels a statement, again where it goes on: a request that comes
 // before the statement, or between its parts, hits nothing. The connection is
-// kept if the statement has ended by that, or before it was asked for.
+// kept if the statement has ended by that, or before it was asked for, and no request
+// can still hit what comes next.
 func (c *canceller) bringHome(s *statement, patience time.Duration) {
 	begin := time.Now()
 	hard, cancel := context.WithTimeout(context.Background(), patience+homeTimeout)
@@ -120,10 +122,10 @@ func (c *canceller) bringHome(s *statement, patience time.Duration) {
 	if s.try != nil && s.try.Hopeless() {
 		cancel() // nobody is asked for anything
 	}
-	asked := false
+	asked, unsure := false, false // whether the server is done with each request
 	for again := askAgain; ; again *= 2 {
 		sent, err := c.request(hard, s)
-		asked = asked || sent
+		asked, unsure = asked || sent, unsure || err != nil
 		if err != nil { // nobody is there to cancel it
 			again = max(patience-time.Since(begin), 0)
 		}
@@ -142,7 +144,7 @@ func (c *canceller) bringHome(s *statement, patience time.Duration) {
 	if asked && cancelled {
 		c.paid(time.Since(begin))
 	}
-	s.release(asked && !cancelled)
+	s.release(unsure || asked && !cancelled)
 }
 
 // endsWithin waits for the end of a statement, of ctx, or of a time.
@@ -178,6 +180,7 @@ func (c *canceller) request(ctx context.Context, s *statement) (sent bool, err e
 	case <-s.ended:
 		return false, nil
 	default:
-		return true, s.conn.Conn().PgConn().CancelRequest(ctx)
+		err := s.conn.Conn().PgConn().CancelRequest(ctx)
+		return true, cmp.Or(err, ctx.Err()) // pgx does not say that it has not waited
 	}
 }

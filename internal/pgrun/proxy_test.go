@@ -25,6 +25,7 @@ type proxy struct {
 	cost atomic.Int64 // of each, in nanoseconds
 
 	swallow atomic.Bool   // cancel requests get no further
+	linger  atomic.Bool   // cancel requests never seem to be over
 	mute    atomic.Bool   // nothing that the server says gets any further, not even its end
 	deaf    atomic.Bool   // nothing that clients say gets any further, new connections too
 	foreign atomic.Bool   // new connections are told another process ID than the server's, as by a pooler
@@ -119,6 +120,9 @@ func (p *proxy) serve(client net.Conn, ended <-chan struct{}) {
 		change = otherPID
 	}
 	p.pass(client, server, &p.mute, change, p.noteLost())
+	if binary.BigEndian.Uint32(first[4:]) == cancelCode && p.linger.Load() {
+		<-gone
+	}
 	if p.mute.Load() {
 		p.held.Add(1)
 		<-gone

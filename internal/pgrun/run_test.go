@@ -315,6 +315,25 @@ func TestNobodyCancels(t *testing.T) {
 	}
 }
 
+// A read is cancelled, and its request is not over: it may still hit what comes next on
+// the connection, which is therefore given up.
+func TestACancelRequestThatGoesOn(t *testing.T) {
+	r := newRig(t, 1)
+	before := r.pids()
+	unlock := r.lock()
+	r.proxy.linger.Store(true)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := r.wait(ctx, pgrun.Read); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want a deadline exceeded", err)
+	}
+	after := r.pids() // once the old one is given up
+	unlock()
+	if slices.Equal(before, after) || r.proxy.cancels.Load() == 0 {
+		t.Errorf("connections: got %v, as before, after %d cancel requests, want others", after, r.proxy.cancels.Load())
+	}
+}
+
 // A cancel request that comes before the statement hits nothing, so there is
 // another: the statement begins when the first has come and gone.
 func TestACancelRequestThatComesTooEarly(t *testing.T) {

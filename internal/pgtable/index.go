@@ -1,6 +1,7 @@
 package pgtable
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -273,18 +274,25 @@ func (t *Table) build(ctx context.Context, c *pgx.Conn, sql string) (why, err er
 		defer cancel()
 	}
 	hard, cut := context.WithCancel(hard)
-	cancelled := make(chan struct{})
+	cancelled := make(chan error, 1)
 	stop := context.AfterFunc(soft, func() {
-		defer close(cancelled)
-		last, cancel := context.WithTimeout(hard, cancelTime)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
 		defer cancel()
-		_ = c.PgConn().CancelRequest(last)
-		<-last.Done() // the statement has ended, or is cut off
-		cut()
+		// To its end, for until then the server may still signal (before 18 it does so
+		// twice), and would hit what comes next.
+		err := cmp.Or(c.PgConn().CancelRequest(last), last.Err()) // pgx does not say that it has not waited
+		select {
+		case <-hard.Done(): // the statement has ended
+		case <-last.Done():
+			cut()
+		}
+		cancelled <- err
 	})
 	_, err = c.PgConn().Exec(hard, sql).ReadAll()
 	if cut(); !stop() {
-		<-cancelled // or it would hit what comes next
+		if <-cancelled != nil { // nobody knows whether something is still to come
+			_ = c.PgConn().Conn().Close()
+		}
 	}
 	if pgrun.SQLState(err) != "" {
 		return pgrun.Scrub(err), nil // it is logged
