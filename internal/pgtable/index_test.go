@@ -174,9 +174,9 @@ func TestIndexThatIsCutOff(t *testing.T) {
 func TestIndexIsGivenUp(t *testing.T) { givenUp(t, 0) }
 
 // What cancels the build hits nothing else, however long the server takes over it.
-func TestIndexIsGivenUpBySlowSignals(t *testing.T) { givenUp(t, 40) }
+func TestIndexIsGivenUpBySlowSignals(t *testing.T) { givenUp(t, 300*time.Millisecond) }
 
-func givenUp(t *testing.T, signals int) {
+func givenUp(t *testing.T, signals time.Duration) {
 	admin := pgtest.Pool(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -195,7 +195,8 @@ func givenUp(t *testing.T, signals int) {
 	}}
 	cfg := admin.Config().Copy()
 	cfg.ConnConfig.Tracer = begin
-	signalAgain(cfg, signals)
+	server := &slowSignals{time: signals}
+	server.use(cfg)
 	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -215,6 +216,9 @@ func givenUp(t *testing.T, signals int) {
 	var building int
 	if err := admin.QueryRow(t.Context(), "SELECT count(*) FROM pg_stat_progress_create_index").Scan(&building); err != nil || building != 0 {
 		t.Errorf("builds that go on: got %d, %v, want none", building, err)
+	}
+	if requests, early := server.requests.Load(), server.early.Load(); requests == 0 || early != 0 {
+		t.Errorf("sent before the server was done with %d cancel requests: got %d messages, want some requests and no message", requests, early)
 	}
 	if err := pool.Ping(t.Context()); err != nil {
 		t.Errorf("afterwards: got %v, want no error", err)

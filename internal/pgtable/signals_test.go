@@ -3,10 +3,9 @@ package pgtable_test
 import (
 	"context"
 	"encoding/binary"
-	"io"
 	"net"
-	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,94 +14,60 @@ import (
 // cancelCode is what a cancel request begins with, after its length.
 const cancelCode = 80877102
 
-// signalAgain lets the server cancel more than once for one request, until it closes the
-// request's connection. PostgreSQL before 18 signals the process and then its group, and
-// a busy machine does other things between the two.
-func signalAgain(cfg *pgxpool.Config, times int) {
+// slowSignals is a server that is not done with a cancel request before some time has
+// gone by. PostgreSQL before 18 signals the process and then its group, and a busy machine
+// does other things between the two.
+type slowSignals struct {
+	time     time.Duration
+	underWay atomic.Int64
+	requests atomic.Int64
+	early    atomic.Int64 // what was sent meanwhile, and might be hit
+}
+
+func (s *slowSignals) use(cfg *pgxpool.Config) {
 	dial := cfg.ConnConfig.DialFunc
 	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return &signals{Conn: c, times: times, dial: func() (net.Conn, error) { return dial(context.Background(), network, address) }}, nil
+		return &signalled{Conn: c, of: s, late: make(chan struct{})}, err
 	}
 }
 
-type signals struct {
+type signalled struct {
 	net.Conn
-	times int
-	dial  func() (net.Conn, error)
-
-	mu      sync.Mutex
-	request []byte
-	over    chan struct{} // the last signal was sent
-	late    chan struct{} // the client waits no longer
+	of   *slowSignals
+	done atomic.Pointer[chan struct{}] // of a cancel request
+	late chan struct{}                 // closed when the client waits no longer
+	once sync.Once
 }
 
-func (s *signals) Write(b []byte) (int, error) {
-	if len(b) >= 8 && binary.BigEndian.Uint32(b[4:]) == cancelCode {
-		s.mu.Lock()
-		s.request, s.over, s.late = b, make(chan struct{}), make(chan struct{})
-		s.mu.Unlock()
-		go s.signal()
+func (c *signalled) Write(b []byte) (int, error) {
+	if len(b) < 8 || binary.BigEndian.Uint32(b[4:]) != cancelCode {
+		c.of.early.Add(c.of.underWay.Load())
+		return c.Conn.Write(b)
 	}
-	return s.Conn.Write(b)
+	done := make(chan struct{})
+	c.of.requests.Add(1)
+	c.of.underWay.Add(1)
+	time.AfterFunc(c.of.time, func() { c.of.underWay.Add(-1); close(done) })
+	c.done.Store(&done)
+	return c.Conn.Write(b)
 }
 
-func (s *signals) signal() {
-	defer close(s.over)
-	_, _ = io.Copy(io.Discard, s.Conn) // the first was sent
-	for range s.times {
-		c, err := s.dial()
-		if err != nil {
-			return
-		}
-		_, _ = c.Write(s.request)
-		_, _ = io.Copy(io.Discard, c)
-		_ = c.Close()
-	}
-}
-
-func (s *signals) Read(b []byte) (int, error) {
-	s.mu.Lock()
-	over, late := s.over, s.late
-	s.mu.Unlock()
-	if over == nil {
-		return s.Conn.Read(b)
-	}
-	select {
-	case <-over:
-		return 0, io.EOF
-	case <-late:
-		return 0, os.ErrDeadlineExceeded
-	}
-}
-
-func (s *signals) SetDeadline(d time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.late == nil {
-		return s.Conn.SetDeadline(d)
-	}
-	if !d.IsZero() && d.Before(time.Now()) {
+// Read sees the server's end of a cancel request late; whoever waits no longer is let go.
+func (c *signalled) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if done := c.done.Load(); done != nil {
 		select {
-		case <-s.late:
-		default:
-			close(s.late)
+		case <-*done:
+		case <-c.late:
 		}
 	}
-	return nil
+	return n, err
 }
 
-// Close leaves a request's connection to what is sent by it.
-func (s *signals) Close() error {
-	s.mu.Lock()
-	over := s.over
-	s.mu.Unlock()
-	if over != nil {
-		go func() { <-over; _ = s.Conn.Close() }()
-		return nil
+func (c *signalled) SetDeadline(t time.Time) error {
+	if !t.IsZero() && t.Before(time.Now()) {
+		c.once.Do(func() { close(c.late) })
 	}
-	return s.Conn.Close()
+	return c.Conn.SetDeadline(t)
 }

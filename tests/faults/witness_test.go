@@ -9,16 +9,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	storeoutage "github.com/pgsession/session/internal/outage"
 	"github.com/pgsession/session/tests/faults"
 )
 
 const (
-	// silent is what the documents allow a program to take for an outage, and refuse
-	// requests: five seconds without an answer. Half of that is left to the programs, which
-	// are not served at the same moments as the witness.
-	silent = outageAfter / 2
-
-	outageAfter = 5 * time.Second
+	// silent is half of the silence that a program takes for an outage, in which it refuses
+	// requests: programs are not served at the same moments as the witness.
+	silent = storeoutage.Longest / 2
 
 	glance = 25 * time.Millisecond // between two questions of the witness
 )
